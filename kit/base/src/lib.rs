@@ -1,0 +1,17 @@
+//! What every crate needs and no cloud service owns: ids, time, errors, the request context,
+//! configuration, secrets and logging. Knows nothing of HTTP, SQL or OpenStack's nouns.
+
+pub mod config;
+pub mod context;
+pub mod error;
+pub mod id;
+pub mod logging;
+pub mod secret;
+pub mod time;
+
+pub use context::{Context, Version};
+pub use error::{Error, ErrorKind, Result};
+pub use secret::Secret;
+pub use time::{Clock, Timestamp};
+
+pub use serde_json::Value as Json;
