@@ -1,0 +1,1 @@
+//! Runs a command of the host with limits on time and output.
