@@ -1,0 +1,130 @@
+//! One front over SQLite and PostgreSQL: tables declared as data, transactions as plain functions,
+//! one SQL text (`$1`, `RETURNING`, `ON CONFLICT`) for both. What a statement means is the caller's.
+
+extern crate self as db;
+
+mod list;
+mod migrate;
+mod postgres;
+mod resource;
+mod sqlite;
+mod table;
+pub mod testing;
+mod tx;
+mod value;
+
+pub use db_derive::Resource;
+pub use linkme;
+pub use list::{Direction, Filter, List, Op};
+pub use migrate::Migration;
+pub use resource::Resource;
+pub use table::{Field, Kind, Table};
+pub use tx::Tx;
+pub use value::{AsJson, Row, Stored, TimeForm, Value};
+
+use base::{Error, ErrorKind, Result};
+use std::sync::Arc;
+
+/// All statements written with [`sql!`], so that a test can prepare each on both databases.
+#[linkme::distributed_slice]
+pub static STATEMENTS: [&'static str];
+
+/// A statement's text, registered to be prepared by a test on both databases.
+#[macro_export]
+macro_rules! sql {
+    ($text:expr) => {{
+        #[$crate::linkme::distributed_slice($crate::STATEMENTS)]
+        #[linkme(crate = $crate::linkme)]
+        static STATEMENT: &'static str = $text;
+        STATEMENT
+    }};
+}
+
+/// Parameters of a statement: `params![id, name]`.
+#[macro_export]
+macro_rules! params {
+    ($($value:expr),* $(,)?) => { &[$($crate::Stored::store(&$value)),*] };
+}
+
+/// Where one service keeps its state. Cheap to clone.
+#[derive(Clone)]
+pub struct Db(Arc<Engine>);
+
+enum Engine {
+    Sqlite(sqlite::Sqlite),
+    Postgres(postgres::Postgres),
+}
+
+/// How a database is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `sqlite:/path/to/file` or `postgres://user:password@host/name`.
+    pub url: String,
+    /// Acknowledged writes survive a power cut. Only tests turn it off.
+    pub durable: bool,
+    pub readers_max: usize,
+}
+
+impl Options {
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into(), durable: true, readers_max: 8 }
+    }
+}
+
+impl Db {
+    /// Opens the database and brings its schema to the declared one.
+    /// A schema newer than this program is refused.
+    pub async fn open(
+        options: &Options,
+        tables: &[&'static Table],
+        migrations: &[Migration],
+    ) -> Result<Self> {
+        let engine = match options.url.strip_prefix("sqlite:") {
+            Some(path) => Engine::Sqlite(sqlite::Sqlite::open(path, options)?),
+            None => Engine::Postgres(postgres::Postgres::open(options).await?),
+        };
+        let db = Self(Arc::new(engine));
+        migrate::run(&db, tables, migrations).await?;
+        Ok(db)
+    }
+
+    /// Reads from one consistent snapshot. Runs off the async threads; many at a time.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&mut Tx) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        match &*self.0 {
+            Engine::Sqlite(sqlite) => sqlite.read(work).await,
+            Engine::Postgres(postgres) => postgres.run(work, true).await,
+        }
+    }
+
+    /// Runs a serialisable transaction: all of it or, on `Err`, nothing. The answer comes after the
+    /// commit is durable. `work` may run more than once (PostgreSQL asks for repetition on conflict),
+    /// so it does nothing but database work; what must follow a commit goes to [`Tx::after_commit`].
+    pub async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&mut Tx) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        match &*self.0 {
+            Engine::Sqlite(sqlite) => sqlite.write(work).await,
+            Engine::Postgres(postgres) => postgres.run(work, false).await,
+        }
+    }
+
+    pub fn is_postgres(&self) -> bool {
+        matches!(&*self.0, Engine::Postgres(_))
+    }
+}
+
+/// The error of a broken unique or foreign key, for callers that know which one it must have been.
+const CONSTRAINT: &str = "db.constraint";
+
+pub(crate) fn constraint(detail: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Conflict, detail).code(CONSTRAINT)
+}
+
+/// Whether a write failed because a row with such a key exists (or a referenced one does not).
+pub fn is_constraint(error: &Error) -> bool {
+    error.code.as_deref() == Some(CONSTRAINT)
+}

@@ -1,0 +1,181 @@
+//! PostgreSQL: a pool of connections, serialisable transactions, repeated when the server asks for it.
+
+use crate::{Options, Row, Tx, Value, constraint, tx::EngineTx};
+use base::{Error, Result};
+use bytes::BytesMut;
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Transaction};
+use std::{error::Error as StdError, sync::Arc, time::Duration};
+use tokio::runtime::Handle;
+use tokio_postgres::{
+    IsolationLevel, NoTls,
+    error::SqlState,
+    types::{FromSql, IsNull, ToSql, Type, to_sql_checked},
+};
+
+const CONNECTIONS_MAX: usize = 16;
+const REPEATS_MAX: u32 = 30;
+
+pub(crate) struct Postgres {
+    pool: Pool,
+}
+
+impl Postgres {
+    pub async fn open(options: &Options) -> Result<Self> {
+        let config = options.url.parse().map_err(|e| Error::bad_request(format!("database url: {e}")))?;
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = Manager::from_config(config, NoTls, recycling);
+        let pool = Pool::builder(manager).max_size(CONNECTIONS_MAX).build();
+        let pool = pool.map_err(|e| Error::internal(format!("postgresql pool: {e}")))?;
+        Ok(Self { pool })
+    }
+
+    pub async fn run<T: Send + 'static>(
+        &self,
+        mut work: impl FnMut(&mut Tx) -> Result<T> + Send + 'static,
+        read_only: bool,
+    ) -> Result<T> {
+        let pool = self.pool.clone();
+        let handle = Handle::current();
+        let running = tokio::task::spawn_blocking(move || {
+            let mut repeats = 0;
+            loop {
+                match attempt(&handle, &pool, &mut work, read_only) {
+                    Err(e) if e.code.as_deref() == Some(REPEAT) && repeats < REPEATS_MAX => {
+                        repeats += 1;
+                        std::thread::sleep(Duration::from_millis(u64::from(repeats * 2)));
+                    }
+                    outcome => break outcome,
+                }
+            }
+        });
+        running.await.map_err(|e| Error::internal(format!("transaction: {e}")))?
+    }
+}
+
+fn attempt<T>(
+    handle: &Handle,
+    pool: &Pool,
+    work: &mut impl FnMut(&mut Tx) -> Result<T>,
+    read_only: bool,
+) -> Result<T> {
+    let unreachable = |e| Error::unavailable(format!("postgresql: {e}"));
+    let mut client = handle.block_on(pool.get()).map_err(unreachable)?;
+    let isolation = if read_only { IsolationLevel::RepeatableRead } else { IsolationLevel::Serializable };
+    let begin = client.build_transaction().isolation_level(isolation).read_only(read_only).start();
+    let transaction = handle.block_on(begin).map_err(error)?;
+    let mut tx = Tx {
+        engine: EngineTx::Postgres(PostgresTx { handle: handle.clone(), transaction }),
+        after_commit: Vec::new(),
+    };
+    let answer = work(&mut tx)?;
+    let Tx { engine: EngineTx::Postgres(postgres), after_commit } = tx else {
+        return Err(Error::internal("not a postgresql transaction"));
+    };
+    handle.block_on(postgres.transaction.commit()).map_err(error)?;
+    after_commit.into_iter().for_each(|work| work());
+    Ok(answer)
+}
+
+pub(crate) struct PostgresTx<'a> {
+    handle: Handle,
+    transaction: Transaction<'a>,
+}
+
+impl PostgresTx<'_> {
+    pub fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>> {
+        let Self { handle, transaction } = self;
+        handle.block_on(async {
+            let statement = transaction.prepare_cached(sql).await.map_err(error)?;
+            let columns: Arc<[String]> = statement.columns().iter().map(|c| c.name().to_string()).collect();
+            let params: Vec<&(dyn ToSql + Sync)> = params.iter().map(|p| p as &(dyn ToSql + Sync)).collect();
+            let rows = transaction.query(&statement, &params).await.map_err(error)?;
+            let width = columns.len();
+            rows.iter()
+                .map(|row| {
+                    let values =
+                        (0..width).map(|n| row.try_get(n)).collect::<Result<_, _>>().map_err(error)?;
+                    Ok(Row { columns: columns.clone(), values })
+                })
+                .collect()
+        })
+    }
+
+    pub fn prepare(&mut self, sql: &str) -> Result<()> {
+        self.handle.block_on(self.transaction.prepare_cached(sql)).map(drop).map_err(error)
+    }
+
+    pub fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64> {
+        let Self { handle, transaction } = self;
+        handle.block_on(async {
+            let statement = transaction.prepare_cached(sql).await.map_err(error)?;
+            let params: Vec<&(dyn ToSql + Sync)> = params.iter().map(|p| p as &(dyn ToSql + Sync)).collect();
+            transaction.execute(&statement, &params).await.map_err(error)
+        })
+    }
+}
+
+/// The server wants the whole transaction again: it collided with another one.
+const REPEAT: &str = "db.repeat";
+
+fn error(cause: tokio_postgres::Error) -> Error {
+    let state = cause.code().cloned();
+    match state {
+        Some(s) if s == SqlState::T_R_SERIALIZATION_FAILURE || s == SqlState::T_R_DEADLOCK_DETECTED => {
+            Error::conflict("transactions collided").code(REPEAT)
+        }
+        Some(s) if s.code().starts_with("23") => constraint(cause.to_string()),
+        Some(_) => {
+            let detail = cause.as_db_error().map(ToString::to_string).unwrap_or_default();
+            Error::internal(format!("postgresql: {detail}")).cause(cause)
+        }
+        None => Error::unavailable(format!("postgresql: {cause}")).cause(cause),
+    }
+}
+
+/// A value takes the type that the statement wants in its place.
+impl ToSql for Value {
+    fn to_sql(&self, kind: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
+        match self {
+            Value::Null => Ok(IsNull::Yes),
+            Value::Bool(b) => b.to_sql(kind, out),
+            Value::Int(n) if *kind == Type::INT4 => i32::try_from(*n)?.to_sql(kind, out),
+            Value::Int(n) if *kind == Type::INT2 => i16::try_from(*n)?.to_sql(kind, out),
+            Value::Int(n) if *kind == Type::FLOAT8 => (*n as f64).to_sql(kind, out),
+            Value::Int(n) if *kind == Type::BOOL => (*n != 0).to_sql(kind, out),
+            Value::Int(n) => n.to_sql(kind, out),
+            Value::Real(x) => x.to_sql(kind, out),
+            Value::Text(text) => text.to_sql(kind, out),
+            Value::Blob(bytes) => bytes.to_sql(kind, out),
+        }
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
+
+impl<'a> FromSql<'a> for Value {
+    fn from_sql(kind: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn StdError + Sync + Send>> {
+        Ok(match *kind {
+            Type::BOOL => Value::Bool(FromSql::from_sql(kind, raw)?),
+            Type::INT2 => Value::Int(i16::from_sql(kind, raw)?.into()),
+            Type::INT4 => Value::Int(i32::from_sql(kind, raw)?.into()),
+            Type::INT8 => Value::Int(FromSql::from_sql(kind, raw)?),
+            Type::FLOAT4 => Value::Real(f32::from_sql(kind, raw)?.into()),
+            Type::FLOAT8 => Value::Real(FromSql::from_sql(kind, raw)?),
+            Type::BYTEA => Value::Blob(FromSql::from_sql(kind, raw)?),
+            Type::NUMERIC => return Err("SUM of BIGINT is NUMERIC: write CAST(SUM(…) AS BIGINT)".into()),
+            _ => Value::Text(FromSql::from_sql(&Type::TEXT, raw)?),
+        })
+    }
+
+    fn from_sql_null(_: &Type) -> Result<Self, Box<dyn StdError + Sync + Send>> {
+        Ok(Value::Null)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+}

@@ -1,0 +1,192 @@
+//! The same stories on SQLite and, where a server is named, on PostgreSQL.
+
+use base::{Error, Timestamp};
+use db::{Direction, Filter, List, Resource, params, sql, testing};
+
+db::text_enum! { pub enum Colour { Red = "RED", Blue = "BLUE" } }
+
+#[derive(Clone, Debug, PartialEq, Resource)]
+#[resource(table = "thing", unique = "project_id, name", index = "name")]
+struct Thing {
+    #[field(key)]
+    id: String,
+    #[field(create, update, required, filter, sort, max = 64)]
+    name: String,
+    #[field(filter)]
+    project_id: String,
+    #[field(create, sort, since = "2.5")]
+    size: Option<i64>,
+    colour: Colour,
+    enabled: bool,
+    #[field(hidden)]
+    made: Timestamp,
+    tags: Vec<String>,
+}
+
+fn thing(n: i64) -> Thing {
+    Thing {
+        id: format!("id{n:03}"),
+        name: format!("n{n}"),
+        project_id: "p".into(),
+        size: (n % 3 != 0).then_some(n % 5),
+        colour: Colour::Red,
+        enabled: n % 2 == 0,
+        made: Timestamp(n),
+        tags: vec!["a".into()],
+    }
+}
+
+async fn databases() -> Vec<testing::TestDb> {
+    testing::all(&[Thing::TABLE], &[]).await.unwrap()
+}
+
+#[tokio::test]
+async fn rows_come_back_as_they_went() {
+    for test in databases().await {
+        let mut one = thing(1);
+        let row = one.clone();
+        test.db.write(move |tx| tx.insert(&row)).await.unwrap();
+        assert_eq!(test.db.read(|tx| tx.find::<Thing>("id001")).await.unwrap(), Some(one.clone()));
+        one.size = None;
+        one.colour = Colour::Blue;
+        let row = one.clone();
+        assert!(test.db.write(move |tx| tx.update(&row)).await.unwrap());
+        assert_eq!(test.db.read(|tx| tx.find::<Thing>("id001")).await.unwrap(), Some(one));
+        assert!(test.db.write(|tx| tx.remove::<Thing>("id001")).await.unwrap());
+        assert!(!test.db.write(|tx| tx.remove::<Thing>("id001")).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn an_error_leaves_nothing_and_a_key_is_unique() {
+    for test in databases().await {
+        let failed = test.db.write(|tx| {
+            tx.insert(&thing(1))?;
+            Err::<(), _>(Error::conflict("no"))
+        });
+        assert_eq!(failed.await.unwrap_err().message, "no");
+        assert_eq!(test.db.read(|tx| tx.count::<Thing>(&[])).await.unwrap(), 0);
+        test.db.write(|tx| tx.insert(&thing(1))).await.unwrap();
+        let again = test.db.write(|tx| tx.insert(&Thing { id: "other".into(), ..thing(1) })).await;
+        assert!(db::is_constraint(&again.unwrap_err()));
+    }
+}
+
+#[tokio::test]
+async fn compare_and_swap_has_one_winner() {
+    for test in databases().await {
+        test.db.write(|tx| tx.insert(&thing(1))).await.unwrap();
+        let swap = || {
+            test.db.write(|tx| {
+                let red = [Filter::eq("id", "id001"), Filter::eq("colour", Colour::Red)];
+                tx.set::<Thing>(&red, &[("colour", db::Value::Text("BLUE".into()))])
+            })
+        };
+        let (a, b, c) = tokio::join!(swap(), swap(), swap());
+        assert_eq!(a.unwrap() + b.unwrap() + c.unwrap(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_quota_in_the_transaction_is_exact() {
+    for test in databases().await {
+        let tries = (0..100).map(|n| {
+            let db = test.db.clone();
+            tokio::spawn(async move {
+                db.write(move |tx| {
+                    if tx.count::<Thing>(&[Filter::eq("project_id", "p")])? >= 10 {
+                        return Err(Error::over_quota("full"));
+                    }
+                    tx.insert(&thing(n))
+                })
+                .await
+            })
+        });
+        let mut made = 0;
+        for one in tries.collect::<Vec<_>>() {
+            made += one.await.unwrap().is_ok() as i64;
+        }
+        assert_eq!(made, 10);
+        assert_eq!(test.db.read(|tx| tx.count::<Thing>(&[])).await.unwrap(), 10);
+    }
+}
+
+#[tokio::test]
+async fn pages_join_to_the_whole_in_every_order() {
+    for test in databases().await {
+        test.db.write(|tx| (0..50).try_for_each(|n| tx.insert(&thing(n)))).await.unwrap();
+        for direction in [Direction::Asc, Direction::Desc] {
+            let order = List::all().sort("size", direction).sort("name", Direction::Asc);
+            let wanted = order.clone();
+            let whole = test.db.read(move |tx| tx.list::<Thing>(&wanted)).await.unwrap();
+            assert_eq!(whole.len(), 50);
+            let mut joined: Vec<Thing> = Vec::new();
+            loop {
+                let mut wanted = order.clone().limit(7);
+                wanted.marker = joined.last().map(|t| t.id.clone());
+                let page = test.db.read(move |tx| tx.list::<Thing>(&wanted)).await.unwrap();
+                if page.is_empty() {
+                    break;
+                }
+                joined.extend(page);
+            }
+            assert_eq!(joined, whole, "{direction:?}");
+        }
+        let lost = test.db.read(|tx| tx.list::<Thing>(&List::all().marker("none"))).await.unwrap_err();
+        assert_eq!(lost.code.as_deref(), Some("marker"));
+    }
+}
+
+#[tokio::test]
+async fn views_follow_the_microversion() {
+    let old = thing(1).view(db::TimeForm::Seconds, Some(base::Version(2, 4)));
+    let new = thing(1).view(db::TimeForm::Seconds, Some(base::Version(2, 5)));
+    assert!(!old.contains_key("size") && new.contains_key("size") && !new.contains_key("made"));
+}
+
+#[tokio::test]
+async fn what_follows_a_commit_runs_once_and_only_then() {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    };
+    for test in databases().await {
+        let ran = Arc::new(AtomicU32::new(0));
+        for fail in [true, false] {
+            let counter = ran.clone();
+            let _ = test
+                .db
+                .write(move |tx| {
+                    let counter = counter.clone();
+                    tx.after_commit(move || {
+                        counter.fetch_add(1, SeqCst);
+                    });
+                    if fail { Err(Error::conflict("no")) } else { Ok(()) }
+                })
+                .await;
+        }
+        assert_eq!(ran.load(SeqCst), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = db::Options::new(format!("sqlite:{}", directory.path().join("x.db").display()));
+    let opened = db::Db::open(&options, &[Thing::TABLE], &[]).await.unwrap();
+    opened.write(|tx| tx.execute("UPDATE schema_version SET number = 9", &[])).await.unwrap();
+    let refused = db::Db::open(&options, &[Thing::TABLE], &[]).await.err().unwrap();
+    assert!(refused.message.contains("schema 9"), "{refused}");
+}
+
+#[tokio::test]
+async fn every_statement_is_understood() {
+    let _ = sql!("SELECT name FROM thing WHERE project_id = $1 AND size > $2");
+    for test in databases().await {
+        assert!(testing::prepare_all(&test.db, &[Thing::TABLE]).await.unwrap() > 4);
+        let rows = test.db.read(|tx| {
+            tx.query("SELECT name FROM thing WHERE id = $2 AND project_id = $1", params!["p", "x"])
+        });
+        assert!(rows.await.unwrap().is_empty());
+    }
+}
