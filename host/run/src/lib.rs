@@ -14,6 +14,7 @@ use tokio::{
 };
 
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+const KILL_PATIENCE: Duration = Duration::from_secs(2);
 const OUTPUT_BYTES_MAX_DEFAULT: usize = 16 * 1024 * 1024;
 /// A chatty command's complaint stays readable in a log line and in an error.
 const STDERR_BYTES_MAX: usize = 64 * 1024;
@@ -133,7 +134,8 @@ impl Run {
         };
         if result.is_err() {
             kill_group(group).await;
-            let _ = child.kill().await;
+            // A process stuck in the kernel does not even die; nobody waits for that.
+            let _ = tokio::time::timeout(KILL_PATIENCE, child.kill()).await;
         }
         tracing::debug!(
             command = line,

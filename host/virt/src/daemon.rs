@@ -1,0 +1,253 @@
+//! The cloud's own libvirtd: its configuration, sockets, caches and logs live in one directory, bound over the
+//! system's paths in a mount namespace of the daemon, so that it disturbs no other libvirtd and none disturbs it.
+//! Guests are no children of it: they outlive it and are found again when it starts.
+
+use crate::{Accelerator, probe};
+use base::{Error, Result, id};
+use host_run::run;
+use std::{
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+use tokio::{net::UnixStream, process::Command, time::Instant};
+
+/// The first start fills the capability cache, which takes seconds on a loaded machine.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The system's paths that the daemon sees our folders at.
+const BOUND: [(&str, &str); 5] = [
+    ("etc", "/etc/libvirt"),
+    ("lib", "/var/lib/libvirt"),
+    ("run", "/run/libvirt"),
+    ("log", "/var/log/libvirt"),
+    ("cache", "/var/cache/libvirt"),
+];
+/// Shown to the daemon in the place of a /dev/kvm that does not work.
+const NO_KVM: &str = "no-kvm";
+
+/// How the libvirt driver is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Everything of the daemon goes in here.
+    pub dir: PathBuf,
+    /// Where guests' disks are, for the capacity of the host; their QEMU must be able to reach it.
+    pub instances_dir: PathBuf,
+    /// None: a probe decides.
+    pub accelerator: Option<Accelerator>,
+}
+
+/// The running daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    dir: PathBuf,
+    pub accelerator: Accelerator,
+    run_as_root: bool,
+}
+
+impl Daemon {
+    /// Prepares the folders; starts nothing yet.
+    pub async fn prepare(options: &Options) -> Result<Self> {
+        let dir = std::path::absolute(&options.dir)?;
+        for (folder, _) in BOUND {
+            tokio::fs::create_dir_all(dir.join(folder)).await?;
+        }
+        tokio::fs::create_dir_all(&options.instances_dir).await?;
+        // QEMU may run as an unprivileged user that must reach its sockets in here.
+        for folder in ["", "lib", "run"] {
+            tokio::fs::set_permissions(dir.join(folder), PermissionsExt::from_mode(0o755)).await?;
+        }
+        let accelerator = match options.accelerator {
+            Some(accelerator) => accelerator,
+            None if probe::kvm_works(&dir).await => Accelerator::Kvm,
+            None => Accelerator::Tcg,
+        };
+        let run_as_root = accelerator == Accelerator::Kvm || !open_to_qemu(&options.instances_dir).await;
+        if run_as_root {
+            tracing::info!("QEMU runs as root");
+        }
+        let daemon = Self { dir, accelerator, run_as_root };
+        daemon.write_configuration().await?;
+        Ok(daemon)
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("run/libvirt-sock")
+    }
+
+    fn pid_file(&self) -> PathBuf {
+        self.dir.join("run/libvirtd.pid")
+    }
+
+    /// Returns when a daemon answers on the socket, started now or long ago.
+    pub async fn ensure(&self) -> Result<()> {
+        if UnixStream::connect(self.socket()).await.is_ok() {
+            return Ok(());
+        }
+        let deadline = Instant::now() + START_PATIENCE;
+        if self.pid().await.is_none() {
+            self.spawn().await?;
+        }
+        while UnixStream::connect(self.socket()).await.is_err() {
+            if Instant::now() >= deadline {
+                return Err(Error::unavailable(format!(
+                    "libvirtd does not answer on {}; its log is {}",
+                    self.socket().display(),
+                    self.dir.join("log/libvirtd.log").display()
+                )));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    /// Ends the daemon; its guests go on.
+    pub async fn stop(&self) -> Result<()> {
+        let Some(pid) = self.pid().await else { return Ok(()) };
+        for signal in ["-TERM", "-KILL"] {
+            let _ = run("kill").args([signal, &pid.to_string()]).status().await;
+            let deadline = Instant::now() + STOP_PATIENCE;
+            while Instant::now() < deadline {
+                if self.pid().await.is_none() {
+                    return Ok(());
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        Err(Error::timeout(format!("libvirtd {pid} does not end")))
+    }
+
+    /// The daemon's process, when it lives and is a libvirtd.
+    async fn pid(&self) -> Option<u32> {
+        let pid: u32 = tokio::fs::read_to_string(self.pid_file()).await.ok()?.trim().parse().ok()?;
+        let command = tokio::fs::read(format!("/proc/{pid}/cmdline")).await.ok()?;
+        let ours = self.dir.join("etc/libvirtd.conf");
+        let arguments = String::from_utf8_lossy(&command);
+        (arguments.contains("libvirtd") && arguments.contains(&*ours.to_string_lossy())).then_some(pid)
+    }
+
+    async fn spawn(&self) -> Result<()> {
+        if host_run::find("libvirtd").is_none() {
+            return Err(Error::unavailable("libvirtd is not installed (package libvirt-daemon-system)"));
+        }
+        for (_, system) in BOUND {
+            tokio::fs::create_dir_all(system).await?;
+        }
+        let log = std::fs::File::create(self.dir.join("log/start.log"))?;
+        // A session of its own: the terminal's Ctrl-C is not for the daemon.
+        Command::new("setsid")
+            .args([
+                "--fork",
+                "unshare",
+                "--mount",
+                "--propagation",
+                "slave",
+                "sh",
+                "-ec",
+                &self.script(),
+                "sh",
+            ])
+            .arg(&self.dir)
+            .env("LC_ALL", "C.UTF-8")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .status()
+            .await?;
+        Ok(())
+    }
+
+    /// Runs in the new mount namespace, `$1` our directory.
+    fn script(&self) -> String {
+        let mut script = String::new();
+        for (folder, system) in BOUND {
+            script.push_str(&format!("mount --bind \"$1/{folder}\" {system}\n"));
+        }
+        if self.accelerator == Accelerator::Tcg && Path::new("/dev/kvm").exists() {
+            script.push_str(&format!("mount --bind \"$1/{NO_KVM}\" /dev/kvm\n"));
+        }
+        script
+            .push_str("exec libvirtd --config \"$1/etc/libvirtd.conf\" --pid-file \"$1/run/libvirtd.pid\"\n");
+        script
+    }
+
+    async fn write_configuration(&self) -> Result<()> {
+        let (user, group) = if self.run_as_root { ("root", "root") } else { ("libvirt-qemu", "kvm") };
+        let qemu = format!(
+            "# Written at every start.\n\
+             security_driver = \"none\"\n\
+             user = \"{user}\"\n\
+             group = \"{group}\"\n\
+             dynamic_ownership = 1\n\
+             remember_owner = 0\n\
+             cgroup_controllers = [ ]\n\
+             namespaces = [ ]\n\
+             stdio_handler = \"file\"\n\
+             vnc_listen = \"127.0.0.1\"\n"
+        );
+        let host_uuid = id::derived(&["libvirt host", &self.dir.to_string_lossy()]);
+        let libvirtd = format!(
+            "# Written at every start.\n\
+             listen_tls = 0\n\
+             listen_tcp = 0\n\
+             auth_unix_rw = \"none\"\n\
+             unix_sock_group = \"root\"\n\
+             unix_sock_rw_perms = \"0700\"\n\
+             host_uuid = \"{host_uuid}\"\n\
+             max_workers = 20\n\
+             log_outputs = \"3:file:/var/log/libvirt/libvirtd.log\"\n"
+        );
+        tokio::fs::write(self.dir.join("etc/qemu.conf"), qemu).await?;
+        tokio::fs::write(self.dir.join("etc/libvirtd.conf"), libvirtd).await?;
+        let no_kvm = self.dir.join(NO_KVM);
+        tokio::fs::write(&no_kvm, "").await?;
+        tokio::fs::set_permissions(&no_kvm, PermissionsExt::from_mode(0o000)).await?;
+        Ok(())
+    }
+}
+
+/// Whether the unprivileged QEMU user exists and can reach a folder: everyone may pass all of its parents.
+async fn open_to_qemu(dir: &Path) -> bool {
+    let Ok(dir) = std::path::absolute(dir) else { return false };
+    let users = tokio::fs::read_to_string("/etc/passwd").await.unwrap_or_default();
+    if !users.lines().any(|line| line.starts_with("libvirt-qemu:")) {
+        return false;
+    }
+    for part in dir.ancestors() {
+        match tokio::fs::metadata(part).await {
+            Ok(metadata) if metadata.permissions().mode() & 0o001 != 0 => {}
+            _ => return false,
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_private_folder_is_not_open_to_qemu() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o700)).unwrap();
+        assert!(!open_to_qemu(dir.path()).await);
+        assert!(!open_to_qemu(Path::new("/virt-no-such-folder")).await);
+    }
+
+    #[tokio::test]
+    async fn the_script_hides_a_kvm_that_does_not_work() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = |accelerator| Options {
+            dir: dir.path().join("libvirt"),
+            instances_dir: dir.path().join("instances"),
+            accelerator: Some(accelerator),
+        };
+        let daemon = Daemon::prepare(&options(Accelerator::Tcg)).await.unwrap();
+        assert_eq!(daemon.script().contains("no-kvm"), Path::new("/dev/kvm").exists());
+        let daemon = Daemon::prepare(&options(Accelerator::Kvm)).await.unwrap();
+        assert!(!daemon.script().contains("no-kvm"));
+        assert!(daemon.pid().await.is_none());
+    }
+}
