@@ -329,7 +329,11 @@ impl Hypervisor for Fake {
 
     async fn detach_disk(&self, uuid: &str, serial: &str, _timeout: Duration) -> Result<()> {
         self.hook(Verb::DetachDisk).await?;
-        match self.with(uuid, |guest| Ok(guest.spec.disks.retain(|disk| disk.serial != serial))) {
+        let removed = self.with(uuid, |guest| {
+            guest.spec.disks.retain(|disk| disk.serial != serial);
+            Ok(())
+        });
+        match removed {
             Err(error) if error.is(ErrorKind::NotFound) => Ok(()),
             other => other,
         }
@@ -347,7 +351,11 @@ impl Hypervisor for Fake {
 
     async fn detach_nic(&self, uuid: &str, mac: &str, _timeout: Duration) -> Result<()> {
         self.hook(Verb::DetachNic).await?;
-        match self.with(uuid, |guest| Ok(guest.spec.nics.retain(|nic| nic.mac != mac))) {
+        let removed = self.with(uuid, |guest| {
+            guest.spec.nics.retain(|nic| nic.mac != mac);
+            Ok(())
+        });
+        match removed {
             Err(error) if error.is(ErrorKind::NotFound) => Ok(()),
             other => other,
         }
