@@ -1,0 +1,265 @@
+//! What nova and the agent on a compute host say to each other. Arguments carry everything the agent needs, for it
+//! has no database. Every message may arrive twice: what is already so is a success.
+
+use async_trait::async_trait;
+use base::{Context, Result, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use tokio::io::AsyncWrite;
+
+/// The agent of one compute host. A `Timeout` error means an unknown outcome: `observe`, then decide.
+#[async_trait]
+pub trait Compute: Send + Sync {
+    /// Makes disks and definition, waits for the ports to be plugged, and starts the guest when `power_on`.
+    async fn build(&self, cx: &Context, instance: &Instance) -> Result<Observed>;
+
+    /// Ends the guest and removes everything of it from the host; volumes and ports are their owners'.
+    async fn destroy(&self, cx: &Context, uuid: &str) -> Result<()>;
+
+    /// Starts a stopped guest, or goes on after `suspend`, with devices as the instance has them now.
+    async fn start(&self, cx: &Context, instance: &Instance) -> Result<Observed>;
+
+    /// Presses the power button, and pulls the plug after `grace_seconds`.
+    async fn stop(&self, cx: &Context, uuid: &str, grace_seconds: u64) -> Result<Observed>;
+
+    async fn reboot(&self, cx: &Context, instance: &Instance, kind: Reboot) -> Result<Observed>;
+
+    async fn pause(&self, cx: &Context, uuid: &str) -> Result<Observed>;
+
+    async fn unpause(&self, cx: &Context, uuid: &str) -> Result<Observed>;
+
+    /// Memory to disk, then off; `start` goes on from there.
+    async fn suspend(&self, cx: &Context, uuid: &str) -> Result<Observed>;
+
+    /// The last bytes of the serial console.
+    async fn console_log(&self, cx: &Context, uuid: &str, bytes_max: u64) -> Result<Vec<u8>>;
+
+    /// Where the guest's screen (VNC) is served; `Conflict` while it does not run.
+    async fn console(&self, cx: &Context, uuid: &str) -> Result<ConsoleAddress>;
+
+    /// Answers the device name the definition has, `/dev/vdb`; the guest may see another.
+    async fn attach_volume(&self, cx: &Context, uuid: &str, volume: &Volume) -> Result<String>;
+
+    /// Returns when the guest has released the volume.
+    async fn detach_volume(&self, cx: &Context, uuid: &str, volume_id: &str) -> Result<()>;
+
+    /// Tells a running guest that its volume has grown.
+    async fn extend_volume(&self, cx: &Context, uuid: &str, volume_id: &str, bytes: u64) -> Result<()>;
+
+    async fn attach_interface(&self, cx: &Context, uuid: &str, port: &Port) -> Result<()>;
+
+    /// Returns when the guest has released the card.
+    async fn detach_interface(&self, cx: &Context, uuid: &str, mac: &str) -> Result<()>;
+
+    /// The guest as it stands; none when the host has none.
+    async fn observe(&self, cx: &Context, uuid: &str) -> Result<Option<Observed>>;
+
+    /// The host as it stands.
+    async fn host(&self, cx: &Context) -> Result<Host>;
+}
+
+/// What the agent tells nova, and the one thing it asks.
+#[async_trait]
+pub trait ComputeReports: Send + Sync {
+    /// At start, when something changed, and regularly as a sign of life.
+    async fn host_reported(&self, cx: &Context, host: &Host) -> Result<()>;
+
+    /// A guest's power state changed, by whomever.
+    async fn instance_reported(&self, cx: &Context, observed: &Observed) -> Result<()>;
+
+    /// The instances that nova has on this host. What the host has beyond them is removed.
+    async fn instances_on(&self, cx: &Context, host: &str) -> Result<Vec<ExpectedInstance>>;
+}
+
+/// Where the agent gets image bytes from: glance, wherever it runs.
+#[async_trait]
+pub trait ImageSource: Send + Sync {
+    /// Streams the image's bytes. They are foreign: whoever opens them checks them first.
+    async fn download(
+        &self,
+        cx: &Context,
+        image_id: &str,
+        into: &mut (dyn AsyncWrite + Send + Unpin),
+    ) -> Result<()>;
+}
+
+/// All of an instance that the host needs to make its guest.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Instance {
+    pub uuid: String,
+    /// The guest's name on the host, `instance-00000001`.
+    pub name: String,
+    pub display_name: String,
+    pub project_id: String,
+    pub user_id: String,
+    pub vcpus: u32,
+    pub memory_mb: u64,
+    /// The size of the root disk; 0: as large as the image.
+    pub root_gb: u64,
+    pub ephemeral_gb: u64,
+    pub swap_mb: u64,
+    /// The flavor's extra specs.
+    pub extra_specs: BTreeMap<String, String>,
+    /// The image of the root disk; none when the instance boots from a volume.
+    pub image: Option<InstanceImage>,
+    /// In the order of their device names. The one with boot index 0 is the root disk when there is no image.
+    pub volumes: Vec<Volume>,
+    /// In the order in which the guest sees its cards.
+    pub ports: Vec<Port>,
+    /// The files of the config drive, by path; none: no config drive.
+    pub config_drive: Option<BTreeMap<String, String>>,
+    /// Whether `build` starts the guest.
+    pub power_on: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceImage {
+    pub id: String,
+    /// As glance has it: `raw` or `qcow2`.
+    pub disk_format: String,
+    /// `hw_disk_bus`, `hw_vif_model` and so on.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// A volume and how to reach it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    pub volume_id: String,
+    pub connection: Connection,
+    /// `/dev/vdb` when the user chose one.
+    pub device_name: Option<String>,
+    /// 0 is the root disk; none or negative does not boot.
+    pub boot_index: Option<i32>,
+    pub read_only: bool,
+}
+
+/// How a host reaches a volume, in the form of cinder's `connection_info`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "driver_volume_type", content = "data", rename_all = "snake_case")]
+pub enum Connection {
+    Nbd { host: String, port: u16, export: String },
+    NbdUnix { socket: String, export: String },
+}
+
+/// A neutron port as the guest's network card.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    pub id: String,
+    pub mac: String,
+    pub mtu: Option<u16>,
+}
+
+impl Port {
+    /// The tap device, by OpenStack's rule: interface names have 15 characters at most. The network agent makes
+    /// it and puts it on the network's bridge; the compute agent waits for that and gives it to the guest.
+    pub fn tap(&self) -> String {
+        tap_name(&self.id)
+    }
+}
+
+/// The tap device of a port.
+pub fn tap_name(port_id: &str) -> String {
+    let head: String = port_id.chars().take(11).collect();
+    format!("tap{head}")
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reboot {
+    /// Through the guest, and hard when it does not follow.
+    Soft { grace_seconds: u64 },
+    Hard,
+}
+
+/// What a guest does. The numbers are nova's `OS-EXT-STS:power_state`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PowerState {
+    #[default]
+    NoState = 0,
+    Running = 1,
+    Paused = 3,
+    Shutdown = 4,
+    Crashed = 6,
+    Suspended = 7,
+}
+
+/// A guest as the host has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observed {
+    pub uuid: String,
+    pub host: String,
+    pub power_state: PowerState,
+    /// Volume ids that the guest holds.
+    pub volumes: Vec<String>,
+    /// MAC addresses of its cards.
+    pub macs: Vec<String>,
+    pub at: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsoleAddress {
+    pub host: String,
+    pub port: u16,
+}
+
+/// What nova has on a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpectedInstance {
+    pub uuid: String,
+    /// The guest shall run: one that does not is started again (`resume_guests_state_on_host_boot`).
+    pub running: bool,
+}
+
+/// A host's resources, totals without what the host itself needs set apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Host {
+    /// The host's name, by which messages reach its agent.
+    pub host: String,
+    /// The node's name; one node per host.
+    pub hypervisor_hostname: String,
+    pub hypervisor_type: String,
+    pub hypervisor_version: u64,
+    pub host_ip: String,
+    pub vcpus: u32,
+    pub memory_mb: u64,
+    pub disk_gb: u64,
+    pub reserved_memory_mb: u64,
+    pub reserved_disk_gb: u64,
+    pub cpu: Cpu,
+    /// Placement traits the host has, `HW_CPU_X86_AESNI`.
+    pub traits: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cpu {
+    pub arch: String,
+    pub model: String,
+    pub vendor: String,
+    pub features: Vec<String>,
+    pub sockets: u32,
+    pub cores: u32,
+    pub threads: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tap_names_fit_an_interface() {
+        assert_eq!(tap_name("0e8a7f6c-1234-4000-8000-000000000001"), "tap0e8a7f6c-12");
+        assert!(tap_name("0e8a7f6c-1234-4000-8000-000000000001").len() <= 15);
+    }
+
+    /// Cinder's API shows the connection in this very form.
+    #[test]
+    fn connection_info_is_cinders() {
+        let nbd = Connection::Nbd { host: "10.0.0.1".into(), port: 10809, export: "volume-1".into() };
+        let json = serde_json::json!({"driver_volume_type": "nbd",
+            "data": {"host": "10.0.0.1", "port": 10809, "export": "volume-1"}});
+        assert_eq!(serde_json::to_value(&nbd).unwrap(), json);
+        assert_eq!(serde_json::from_value::<Connection>(json).unwrap(), nbd);
+    }
+}
