@@ -167,7 +167,9 @@ pub fn tap_name(port_id: &str) -> String {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reboot {
     /// Through the guest, and hard when it does not follow.
-    Soft { grace_seconds: u64 },
+    Soft {
+        grace_seconds: u64,
+    },
     Hard,
 }
 
