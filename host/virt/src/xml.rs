@@ -98,6 +98,9 @@ pub fn domain(spec: &DomainSpec, accelerator: Accelerator) -> Result<String> {
         x.close("channel");
     }
     x.empty("controller", &[("type", "usb"), ("model", "none")]);
+    if spec.disks.iter().any(|disk| disk.bus == Bus::Scsi) {
+        x.empty("controller", &[("type", "scsi"), ("model", "virtio-scsi")]);
+    }
     x.open("rng", &[("model", "virtio")]);
     x.text_with("backend", &[("model", "random")], "/dev/urandom");
     x.close("rng");
@@ -471,6 +474,15 @@ mod tests {
         assert_eq!(read.nics[0].mac, "fa:16:3e:00:00:01");
         assert!(read.nics[0].xml.starts_with("<interface") && read.nics[0].xml.ends_with("</interface>"));
         assert_eq!(read.vnc, None, "no port before the guest runs");
+    }
+
+    #[test]
+    fn scsi_disks_get_a_controller() {
+        let mut spec = spec();
+        assert!(!domain(&spec, Accelerator::Tcg).unwrap().contains("virtio-scsi"));
+        spec.disks[0].bus = Bus::Scsi;
+        let text = domain(&spec, Accelerator::Tcg).unwrap();
+        assert!(text.contains("virtio-scsi") && text.contains("\"sda\""));
     }
 
     #[test]

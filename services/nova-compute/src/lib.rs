@@ -1,1 +1,55 @@
-//! The agent of one compute host.
+//! The agent of one compute host: makes guests out of what nova sends, keeps their disks, tells nova what happens
+//! to them. It has no database: the host is its memory, and every message carries what it needs.
+//! Which host a guest goes to, quotas and states are nova's matter; taps are the network agent's, volumes cinder's.
+
+mod base_images;
+mod config_drive;
+mod disks;
+mod inventory;
+mod locks;
+mod manager;
+mod options;
+mod plug;
+mod qcow2;
+mod reports;
+mod spec;
+
+use base::{Clock, Result};
+use contracts::compute::ImageSource;
+use host_virt::{Fake, Libvirt};
+use std::{path::Path, sync::Arc};
+
+pub use disks::{Disks, FakeDisks, FileDisks};
+pub use manager::Manager;
+pub use options::{Accelerator, Options};
+pub use plug::{FakePlug, Plug, TapPlug};
+pub use reports::run;
+
+/// The agent of this machine, its guests under libvirt. Everything of it goes below `state`.
+pub async fn on_libvirt(
+    options: Options,
+    state: &Path,
+    images: Arc<dyn ImageSource>,
+    clock: Clock,
+) -> Result<(Arc<Manager>, Arc<Libvirt>)> {
+    let instances_dir = state.join("instances");
+    let accelerator = match options.accelerator {
+        Accelerator::Auto => None,
+        Accelerator::Kvm => Some(host_virt::Accelerator::Kvm),
+        Accelerator::Tcg => Some(host_virt::Accelerator::Tcg),
+    };
+    let dir = state.join("libvirt");
+    let settings = host_virt::Options { dir, instances_dir: instances_dir.clone(), accelerator };
+    let libvirt = Arc::new(Libvirt::start(settings).await?);
+    let guests_have_cpu = libvirt.accelerator() == host_virt::Accelerator::Kvm;
+    let disks = Arc::new(FileDisks::new(std::path::absolute(&instances_dir)?, images));
+    let plug = Arc::new(TapPlug::default());
+    let manager = Manager::new(options, libvirt.clone(), disks, plug, clock, guests_have_cpu).await?;
+    Ok((Arc::new(manager), libvirt))
+}
+
+/// An agent like it on a fake host, for tests and `--simulate`: no root, no files, no guest.
+pub async fn simulated(options: Options, host: Fake, clock: Clock) -> Result<Arc<Manager>> {
+    let (disks, plug) = (Arc::new(FakeDisks), Arc::new(FakePlug));
+    Ok(Arc::new(Manager::new(options, Arc::new(host), disks, plug, clock, false).await?))
+}

@@ -1,0 +1,166 @@
+//! The images of the host: each is fetched once, checked before any tool opens it, and never changed after.
+//! Guests' disks are overlays on them.
+
+use crate::{locks::Locks, qcow2};
+use base::{Context, Error, Result};
+use contracts::compute::{ImageSource, InstanceImage};
+use host_virt::Format;
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+pub struct BaseImages {
+    dir: PathBuf,
+    source: Arc<dyn ImageSource>,
+    locks: Locks,
+}
+
+/// An image that is there and safe to open under its format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseImage {
+    pub path: PathBuf,
+    pub format: Format,
+    pub virtual_bytes: u64,
+}
+
+impl BaseImages {
+    pub fn new(dir: PathBuf, source: Arc<dyn ImageSource>) -> Self {
+        Self { dir, source, locks: Locks::default() }
+    }
+
+    /// The image, fetched when it is not there.
+    pub async fn get(&self, cx: &Context, image: &InstanceImage) -> Result<BaseImage> {
+        if !base::id::is_uuid(&image.id) {
+            return Err(Error::bad_request(format!("Invalid image id: {}", image.id)));
+        }
+        let format = match image.disk_format.as_str() {
+            "raw" => Format::Raw,
+            "qcow2" => Format::Qcow2,
+            other => {
+                return Err(Error::bad_request(format!(
+                    "Image {} is unacceptable: this host runs raw and qcow2 images, not {other}",
+                    image.id
+                )));
+            }
+        };
+        let _held = self.locks.hold(&image.id).await;
+        let path = self.dir.join(&image.id);
+        if tokio::fs::try_exists(&path).await? {
+            // Its age counts from its last use.
+            let file = std::fs::File::options().append(true).open(&path)?;
+            file.set_modified(SystemTime::now())?;
+        } else {
+            self.fetch(cx, image, format, &path).await?;
+        }
+        let virtual_bytes = virtual_bytes(&path, format).await?;
+        Ok(BaseImage { path, format, virtual_bytes })
+    }
+
+    async fn fetch(&self, cx: &Context, image: &InstanceImage, format: Format, path: &Path) -> Result<()> {
+        tokio::fs::create_dir_all(&self.dir).await?;
+        let part = path.with_extension("part");
+        let mut file = tokio::fs::File::create(&part).await?;
+        self.source.download(cx, &image.id, &mut file).await?;
+        file.flush().await?;
+        file.sync_all().await?;
+        virtual_bytes(&part, format).await?;
+        tokio::fs::rename(&part, path).await?;
+        tracing::info!(image = image.id, "image fetched");
+        Ok(())
+    }
+
+    /// Removes images that none of the ids names and nobody used for a while.
+    pub async fn remove_unused(&self, used: &HashSet<String>, keep: Duration) -> Result<()> {
+        let mut entries = match tokio::fs::read_dir(&self.dir).await {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        };
+        while let Some(entry) = entries.next_entry().await? {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let id = name.strip_suffix(".part").unwrap_or(&name);
+            let _held = self.locks.hold(id).await;
+            let Ok(metadata) = entry.metadata().await else { continue };
+            let age = metadata.modified()?.elapsed().unwrap_or_default();
+            if !used.contains(id) && age > keep {
+                tokio::fs::remove_file(entry.path()).await?;
+                tracing::info!(image = id, "unused image removed");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The size a guest sees; an error when the bytes are not what the format says.
+async fn virtual_bytes(path: &Path, format: Format) -> Result<u64> {
+    let file = tokio::fs::File::open(path).await?;
+    if format == Format::Raw {
+        return Ok(file.metadata().await?.len());
+    }
+    let mut header = Vec::new();
+    file.take(qcow2::HEADER_BYTES as u64).read_to_end(&mut header).await?;
+    qcow2::virtual_size(&header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_trait::async_trait;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use tokio::io::AsyncWrite;
+
+    const ID: &str = "0e8a7f6c-0000-4000-8000-000000000001";
+
+    struct Bytes(Vec<u8>, AtomicU32);
+
+    #[async_trait]
+    impl ImageSource for Bytes {
+        async fn download(
+            &self,
+            _cx: &Context,
+            _image_id: &str,
+            into: &mut (dyn AsyncWrite + Send + Unpin),
+        ) -> Result<()> {
+            self.1.fetch_add(1, Ordering::SeqCst);
+            Ok(into.write_all(&self.0).await?)
+        }
+    }
+
+    fn image(format: &str) -> InstanceImage {
+        InstanceImage { id: ID.into(), disk_format: format.into(), ..InstanceImage::default() }
+    }
+
+    #[tokio::test]
+    async fn fetched_once_and_removed_when_unused() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = Arc::new(Bytes(vec![0; 4096], AtomicU32::new(0)));
+        let images = BaseImages::new(dir.path().join("_base"), source.clone());
+        let (cx, raw) = (Context::internal(), image("raw"));
+        let (one, two) = tokio::join!(images.get(&cx, &raw), images.get(&cx, &raw));
+        assert_eq!(one.unwrap(), two.unwrap());
+        assert_eq!(source.1.load(Ordering::SeqCst), 1, "two guests, one download");
+        let path = images.get(&cx, &raw).await.unwrap().path;
+        images.remove_unused(&[ID.to_string()].into(), Duration::ZERO).await.unwrap();
+        images.remove_unused(&HashSet::new(), Duration::from_secs(60)).await.unwrap();
+        assert!(path.exists());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        images.remove_unused(&HashSet::new(), Duration::ZERO).await.unwrap();
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn unchecked_bytes_never_become_an_image() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = Arc::new(Bytes(vec![0; 4096], AtomicU32::new(0)));
+        let images = BaseImages::new(dir.path().into(), source);
+        let cx = Context::internal();
+        assert!(images.get(&cx, &image("qcow2")).await.is_err());
+        assert!(images.get(&cx, &image("vmdk")).await.is_err());
+        assert!(!dir.path().join(ID).exists());
+        let elsewhere = InstanceImage { id: "../x".into(), ..image("raw") };
+        assert!(images.get(&cx, &elsewhere).await.is_err());
+    }
+}

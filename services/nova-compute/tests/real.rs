@@ -1,0 +1,158 @@
+//! The agent with real guests. Needs root, the host packages and a guest image:
+//! `FERROSTACK_HOST_TESTS=1 FERROSTACK_GUEST_IMAGE=guest.qcow2 cargo test -p nova-compute --test real`.
+//! Without the first variable it says that it is skipped.
+
+use async_trait::async_trait;
+use base::{Clock, Context, Result};
+use contracts::compute::{
+    Compute, Connection, ImageSource, Instance, InstanceImage, Port, PowerState, Reboot, Volume,
+};
+use host_run::run;
+use nova_compute::{Manager, Options};
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio::{io::AsyncWrite, time::Instant};
+
+const BOOT_PATIENCE: Duration = Duration::from_secs(180);
+
+/// Glance, as far as one file goes.
+struct OneImage(PathBuf);
+
+#[async_trait]
+impl ImageSource for OneImage {
+    async fn download(
+        &self,
+        _cx: &Context,
+        _image_id: &str,
+        into: &mut (dyn AsyncWrite + Send + Unpin),
+    ) -> Result<()> {
+        let mut file = tokio::fs::File::open(&self.0).await?;
+        tokio::io::copy(&mut file, into).await?;
+        Ok(())
+    }
+}
+
+async fn console_says(manager: &Manager, uuid: &str, text: &str) -> String {
+    let deadline = Instant::now() + BOOT_PATIENCE;
+    loop {
+        let console = manager.console_log(&Context::internal(), uuid, 1 << 20).await.unwrap();
+        let console = String::from_utf8_lossy(&console).into_owned();
+        if console.contains(text) {
+            return console;
+        }
+        assert!(Instant::now() < deadline, "no '{text}' on the console:\n{console}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_from_build_to_destroy() -> Result<()> {
+    if std::env::var_os("FERROSTACK_HOST_TESTS").is_none() {
+        eprintln!("skipped: FERROSTACK_HOST_TESTS is not set");
+        return Ok(());
+    }
+    base::logging::init("nova_compute=debug,host_virt=info");
+    let image = std::env::var_os("FERROSTACK_GUEST_IMAGE").expect("FERROSTACK_GUEST_IMAGE names the image");
+    let images = Arc::new(OneImage(image.into()));
+    let state = tempfile::tempdir().unwrap();
+    let cx = Context::internal();
+    let options = || Options { vif_plugging_timeout_seconds: 20, ..Options::default() };
+    let (manager, libvirt) =
+        nova_compute::on_libvirt(options(), state.path(), images.clone(), Clock::real()).await?;
+    let host = manager.host(&cx).await?;
+    assert!(host.vcpus > 0 && host.memory_mb > 0 && host.disk_gb > 0, "{host:?}");
+
+    let uuid = base::id::uuid();
+    let bridge = format!("virtbr{}", std::process::id() % 100_000);
+    let port = Port { id: base::id::uuid(), mac: "fa:16:3e:00:00:07".into(), mtu: Some(1450) };
+    let meta_data = format!(r#"{{"uuid": "{uuid}", "hostname": "first.novalocal"}}"#);
+    let config_drive = [
+        ("openstack/latest/meta_data.json", meta_data.as_str()),
+        (
+            "openstack/latest/user_data",
+            "#!/bin/sh\ncat /sys/class/net/eth0/address; cat /proc/swaps; lsblk\n",
+        ),
+    ];
+    let instance = Instance {
+        uuid: uuid.clone(),
+        name: format!("virt-{}", &uuid[..8]),
+        display_name: "first & <only>".into(),
+        vcpus: 1,
+        memory_mb: 160,
+        root_gb: 1,
+        ephemeral_gb: 1,
+        swap_mb: 16,
+        image: Some(InstanceImage {
+            id: base::id::uuid(),
+            disk_format: "qcow2".into(),
+            ..InstanceImage::default()
+        }),
+        ports: vec![port.clone()],
+        config_drive: Some(config_drive.map(|(name, text)| (name.to_string(), text.to_string())).into()),
+        power_on: true,
+        ..Instance::default()
+    };
+
+    // The network agent is a little late.
+    let (tap, on) = (port.tap(), bridge.clone());
+    let network_agent = tokio::spawn(async move {
+        run("ip").args(["link", "add", &on, "type", "bridge"]).output().await?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        run("ip").args(["tuntap", "add", &tap, "mode", "tap"]).output().await?;
+        run("ip").args(["link", "set", &tap, "master", &on, "up"]).output().await
+    });
+    for _ in 0..2 {
+        assert_eq!(manager.build(&cx, &instance).await?.power_state, PowerState::Running);
+    }
+    network_agent.await.unwrap()?;
+    let console = console_says(&manager, &uuid, "### instance:").await;
+    assert!(console.contains("hostname=first"), "{console}");
+    assert!(console.contains("fa:16:3e:00:00:07") && console.contains("vdc"), "{console}");
+
+    let volume_file = state.path().join("volume.raw");
+    run("truncate").args(["--size=64M"]).arg(&volume_file).output().await?;
+    let socket = state.path().join("volume.sock");
+    let pid_file = state.path().join("nbd.pid");
+    run("qemu-nbd")
+        .args(["--fork", "--persistent", "--shared=4", "--export-name=vol", "--format=raw"])
+        .arg(format!("--socket={}", socket.display()))
+        .arg(format!("--pid-file={}", pid_file.display()))
+        .arg(&volume_file)
+        .output()
+        .await?;
+    run("chmod").arg("666").arg(&socket).output().await?;
+    let connection =
+        Connection::NbdUnix { socket: socket.to_string_lossy().into_owned(), export: "vol".into() };
+    let volume = Volume {
+        volume_id: base::id::uuid(),
+        connection,
+        device_name: None,
+        boot_index: None,
+        read_only: false,
+    };
+    assert_eq!(manager.attach_volume(&cx, &uuid, &volume).await?, "/dev/vdd");
+    assert_eq!(manager.observe(&cx, &uuid).await?.unwrap().volumes, [volume.volume_id.clone()]);
+    manager.detach_volume(&cx, &uuid, &volume.volume_id).await?;
+
+    // The agent ends, its daemon too; the next one finds the guest.
+    libvirt.stop_daemon().await?;
+    drop((manager, libvirt));
+    let (manager, libvirt) = nova_compute::on_libvirt(options(), state.path(), images, Clock::real()).await?;
+    assert_eq!(manager.observe(&cx, &uuid).await?.unwrap().power_state, PowerState::Running);
+
+    let rebooted = manager.reboot(&cx, &instance, Reboot::Soft { grace_seconds: 60 }).await?;
+    assert_eq!(rebooted.power_state, PowerState::Running);
+    assert_eq!(manager.stop(&cx, &uuid, 2).await?.power_state, PowerState::Shutdown);
+    let console = manager.console_log(&cx, &uuid, 1 << 20).await?;
+    assert!(String::from_utf8_lossy(&console).contains("### instance:"), "the log survives a reboot");
+    for _ in 0..2 {
+        manager.destroy(&cx, &uuid).await?;
+    }
+    assert_eq!(manager.observe(&cx, &uuid).await?, None);
+    assert!(!state.path().join("instances").join(&uuid).exists());
+
+    let pid = tokio::fs::read_to_string(&pid_file).await?;
+    run("kill").arg(pid.trim()).output().await?;
+    run("ip").args(["link", "del", &port.tap()]).output().await?;
+    run("ip").args(["link", "del", &bridge]).output().await?;
+    libvirt.stop_daemon().await
+}
