@@ -6,7 +6,7 @@ use crate::{Accelerator, probe};
 use base::{Error, Result, id};
 use host_run::run;
 use std::{
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -64,7 +64,8 @@ impl Daemon {
             None if probe::kvm_works(&dir).await => Accelerator::Kvm,
             None => Accelerator::Tcg,
         };
-        let run_as_root = accelerator == Accelerator::Kvm || !open_to_qemu(&options.instances_dir).await;
+        let kvm_is_closed = accelerator == Accelerator::Kvm && !kvm_open_to_qemu().await;
+        let run_as_root = kvm_is_closed || !open_to_qemu(&options.instances_dir).await;
         if run_as_root {
             tracing::info!("QEMU runs as root");
         }
@@ -224,6 +225,26 @@ async fn open_to_qemu(dir: &Path) -> bool {
     true
 }
 
+/// Whether the QEMU user may open /dev/kvm. Were it root's alone, libvirt would find KVM as root and miss it as
+/// QEMU, and throw its capability cache away at every call.
+async fn kvm_open_to_qemu() -> bool {
+    let groups = tokio::fs::read_to_string("/etc/group").await.unwrap_or_default();
+    let kvm_group = group_id(&groups, "kvm");
+    match tokio::fs::metadata("/dev/kvm").await {
+        Ok(node) => may_open(node.mode(), node.gid(), kvm_group),
+        Err(_) => false,
+    }
+}
+
+fn may_open(mode: u32, group: u32, qemu_group: Option<u32>) -> bool {
+    mode & 0o006 == 0o006 || (Some(group) == qemu_group && mode & 0o060 == 0o060)
+}
+
+fn group_id(groups: &str, name: &str) -> Option<u32> {
+    let mut lines = groups.lines().map(|line| line.split(':'));
+    lines.find_map(|mut fields| (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,6 +255,14 @@ mod tests {
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o700)).unwrap();
         assert!(!open_to_qemu(dir.path()).await);
         assert!(!open_to_qemu(Path::new("/virt-no-such-folder")).await);
+    }
+
+    #[test]
+    fn who_may_open_kvm() {
+        let kvm = group_id("root:x:0:\nkvm:x:111:libvirt-qemu\n", "kvm");
+        assert_eq!((kvm, group_id("root:x:0:\n", "kvm")), (Some(111), None));
+        assert!(may_open(0o20660, 111, kvm) && may_open(0o20666, 0, kvm));
+        assert!(!may_open(0o20600, 0, kvm) && !may_open(0o20660, 0, kvm) && !may_open(0o20660, 0, None));
     }
 
     #[tokio::test]

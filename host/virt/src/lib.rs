@@ -26,6 +26,15 @@ use tokio::{
     time::Instant,
 };
 
+/// Programs the libvirt driver calls, and the Debian package each is in.
+pub const PROGRAMS: [(&str, &str); 5] = [
+    ("libvirtd", "libvirt-daemon-system"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("setsid", "util-linux"),
+    ("unshare", "util-linux"),
+    ("mount", "mount"),
+];
+
 /// How often a wait looks whether what it waits for has come.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// A guest that is just booting does not hear the power button: it is pressed again.

@@ -67,6 +67,14 @@ impl Libvirt {
         self.daemon.stop().await
     }
 
+    /// Removes every trace: all guests of this daemon, then the daemon.
+    pub async fn remove_everything(&self) -> Result<()> {
+        for domain in self.domains().await? {
+            self.undefine(&domain.uuid).await?;
+        }
+        self.stop_daemon().await
+    }
+
     /// The connection; a new one, and a new daemon, when the old one has gone.
     async fn client(&self) -> Result<Arc<Client>> {
         let mut held = self.client.lock().await;

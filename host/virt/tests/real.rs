@@ -74,10 +74,7 @@ impl Bench {
     }
 
     async fn end(self) {
-        for domain in self.virt.domains().await.unwrap() {
-            self.virt.undefine(&domain.uuid).await.unwrap();
-        }
-        self.virt.stop_daemon().await.unwrap();
+        self.virt.remove_everything().await.unwrap();
     }
 }
 

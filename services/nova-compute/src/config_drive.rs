@@ -4,6 +4,7 @@ use base::{Error, Result};
 use host_run::run;
 use std::{
     collections::BTreeMap,
+    os::unix::fs::PermissionsExt,
     path::{Component, Path},
     time::Duration,
 };
@@ -17,6 +18,8 @@ pub async fn write(image: &Path, files: &BTreeMap<String, String>) -> Result<()>
     let writer = writer.ok_or_else(|| Error::unavailable("genisoimage is not installed"))?;
     let tree = image.with_extension("tree");
     remove(&tree).await?;
+    tokio::fs::create_dir_all(&tree).await?;
+    tokio::fs::set_permissions(&tree, PermissionsExt::from_mode(0o700)).await?;
     for (name, text) in files {
         let file = tree.join(relative(name)?);
         if let Some(folder) = file.parent() {
@@ -34,6 +37,8 @@ pub async fn write(image: &Path, files: &BTreeMap<String, String>) -> Result<()>
         .timeout(PATIENCE)
         .output()
         .await?;
+    // Passwords and user data are in it.
+    tokio::fs::set_permissions(&part, PermissionsExt::from_mode(0o600)).await?;
     tokio::fs::rename(&part, image).await?;
     remove(&tree).await
 }

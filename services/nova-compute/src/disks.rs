@@ -11,6 +11,7 @@ use host_run::run;
 use host_virt::{Disk, Format};
 use std::{
     collections::HashSet,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -151,7 +152,7 @@ async fn make_overlay(path: &Path, base: &BaseImage, flavor_bytes: u64) -> Resul
         Format::Raw => "raw",
         Format::Qcow2 => "qcow2",
     };
-    let part = path.with_extension("part");
+    let part = path.with_added_extension("part");
     run("qemu-img")
         .args(["create", "-q", "-f", "qcow2", "-F", format, "-b"])
         .args([&base.path, &part])
@@ -159,7 +160,7 @@ async fn make_overlay(path: &Path, base: &BaseImage, flavor_bytes: u64) -> Resul
         .timeout(MAKE_PATIENCE)
         .output()
         .await?;
-    Ok(tokio::fs::rename(&part, path).await?)
+    finish(&part, path).await
 }
 
 /// A sparse raw disk with a file system or swap space on it.
@@ -167,10 +168,16 @@ async fn make_formatted(path: &Path, bytes: u64, program: &[&str]) -> Result<()>
     if tokio::fs::try_exists(path).await? {
         return Ok(());
     }
-    let part = path.with_extension("part");
+    let part = path.with_added_extension("part");
     tokio::fs::File::create(&part).await?.set_len(bytes).await?;
     run(program[0]).args(&program[1..]).arg(&part).timeout(MAKE_PATIENCE).output().await?;
-    Ok(tokio::fs::rename(&part, path).await?)
+    finish(&part, path).await
+}
+
+/// A guest's disk is nobody else's to read; libvirt gives it to the QEMU user while the guest runs.
+async fn finish(part: &Path, path: &Path) -> Result<()> {
+    tokio::fs::set_permissions(part, PermissionsExt::from_mode(0o600)).await?;
+    Ok(tokio::fs::rename(part, path).await?)
 }
 
 /// Keeps the last quarter of a log that has outgrown its limit. QEMU appends, so it goes on at the new end.
@@ -267,6 +274,8 @@ mod tests {
         let info = run("qemu-img").args(["info", "--output=json"]).arg(dir.path().join(UUID).join("disk"));
         let info: serde_json::Value = serde_json::from_str(&info.text().await.unwrap()).unwrap();
         assert_eq!(info["virtual-size"], 1u64 << 30);
+        let mode = std::fs::metadata(dir.path().join(UUID).join("disk")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
         assert_eq!(info["backing-filename-format"], "raw");
         assert_eq!(disks.uuids().await.unwrap(), [UUID]);
         disks.tidy(1, Duration::ZERO).await.unwrap();

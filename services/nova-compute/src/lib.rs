@@ -25,6 +25,14 @@ pub use options::{Accelerator, Options};
 pub use plug::{FakePlug, Plug, TapPlug};
 pub use reports::run;
 
+/// Programs the agent calls beside the hypervisor's, and the Debian package each is in.
+pub const PROGRAMS: [(&str, &str); 4] = [
+    ("qemu-img", "qemu-utils"),
+    ("genisoimage", "genisoimage"),
+    ("mke2fs", "e2fsprogs"),
+    ("mkswap", "util-linux"),
+];
+
 /// The agent of this machine, its guests under libvirt. Everything of it goes below `state`.
 pub async fn on_libvirt(
     options: Options,

@@ -49,10 +49,9 @@ impl Manager {
     /// The definition with its disks made and its ports plugged; given up when the instance is deleted meanwhile.
     async fn prepare(&self, cx: &Context, instance: &Instance, held: &mut Held) -> Result<DomainSpec> {
         let work = async {
-            let local = self.disks.prepare(cx, instance).await?;
-            let domain = spec::domain(instance, &local, &self.options)?;
-            self.wait_for_ports(&instance.ports).await?;
-            Ok(domain)
+            let disks = self.disks.prepare(cx, instance);
+            let (local, ()) = tokio::try_join!(disks, self.wait_for_ports(&instance.ports))?;
+            spec::domain(instance, &local, &self.options)
         };
         tokio::select! {
             prepared = work => prepared,

@@ -130,7 +130,7 @@ async fn an_instance_from_build_to_destroy() -> Result<()> {
         read_only: false,
     };
     assert_eq!(manager.attach_volume(&cx, &uuid, &volume).await?, "/dev/vdd");
-    assert_eq!(manager.observe(&cx, &uuid).await?.unwrap().volumes, [volume.volume_id.clone()]);
+    assert_eq!(manager.observe(&cx, &uuid).await?.unwrap().volumes, std::slice::from_ref(&volume.volume_id));
     manager.detach_volume(&cx, &uuid, &volume.volume_id).await?;
 
     // The agent ends, its daemon too; the next one finds the guest.
