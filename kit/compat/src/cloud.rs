@@ -72,8 +72,13 @@ impl Cloud {
                 "domain": named(&credentials.user_domain)}}},
             "scope": {"project": {"name": credentials.project_name, "domain": named(&credentials.project_domain)}},
         }});
-        let answer = http::send("POST", &format!("{root}/v3/auth/tokens"), &json_headers(), auth.to_string().into()).await?;
-        let token = answer.header("x-subject-token").with_context(|| format!("no token: {}", said(&answer)))?.to_owned();
+        let answer =
+            http::send("POST", &format!("{root}/v3/auth/tokens"), &json_headers(), auth.to_string().into())
+                .await?;
+        let token = answer
+            .header("x-subject-token")
+            .with_context(|| format!("no token: {}", said(&answer)))?
+            .to_owned();
         let body = answer.json().context("the token's body")?;
         let mut roots = BTreeMap::new();
         for (name, types) in SERVICES {
@@ -103,7 +108,10 @@ impl Cloud {
     }
 
     pub fn root_of(&self, service: &str) -> Result<&str> {
-        self.roots.get(service).map(String::as_str).with_context(|| format!("no service {service:?} in the catalogue"))
+        self.roots
+            .get(service)
+            .map(String::as_str)
+            .with_context(|| format!("no service {service:?} in the catalogue"))
     }
 
     /// Names of everything that this run brought with it, for normalising; the same as variables of the scenario.
@@ -167,7 +175,10 @@ impl Cloud {
         // `unscoped` is the member without a project.
         let (user_name, role) = match person {
             "unscoped" => ("member", ""),
-            _ => *PEOPLE.iter().find(|(name, _)| *name == person).with_context(|| format!("nobody is called {person:?}"))?,
+            _ => *PEOPLE
+                .iter()
+                .find(|(name, _)| *name == person)
+                .with_context(|| format!("nobody is called {person:?}"))?,
         };
         let user = &self.users[user_name];
         let unscoped = self.unscoped_token(user).await?;
@@ -177,16 +188,21 @@ impl Cloud {
         let role = self.roles.get(role).with_context(|| format!("no role {role:?}"))?;
         let (grant, scope) = match person {
             "system" => (format!("/v3/system/users/{user}/roles/{role}"), json!({"system": {"all": true}})),
-            "domain" => {
-                (format!("/v3/domains/default/users/{user}/roles/{role}"), json!({"domain": {"id": "default"}}))
-            }
+            "domain" => (
+                format!("/v3/domains/default/users/{user}/roles/{role}"),
+                json!({"domain": {"id": "default"}}),
+            ),
             _ => {
                 let project = if person == "other" { &stage.other_project } else { &stage.project };
-                (format!("/v3/projects/{project}/users/{user}/roles/{role}"), json!({"project": {"id": project}}))
+                (
+                    format!("/v3/projects/{project}/users/{user}/roles/{role}"),
+                    json!({"project": {"id": project}}),
+                )
             }
         };
         self.ask("PUT", &grant, None).await?;
-        let auth = json!({"auth": {"identity": {"methods": ["token"], "token": {"id": unscoped}}, "scope": scope}});
+        let auth =
+            json!({"auth": {"identity": {"methods": ["token"], "token": {"id": unscoped}}, "scope": scope}});
         self.new_token(auth).await
     }
 
@@ -195,7 +211,8 @@ impl Cloud {
         if let Some(token) = tokens.get(user) {
             return Ok(token.clone());
         }
-        let identity = json!({"methods": ["password"], "password": {"user": {"id": user, "password": PASSWORD}}});
+        let identity =
+            json!({"methods": ["password"], "password": {"user": {"id": user, "password": PASSWORD}}});
         let token = self.new_token(json!({"auth": {"identity": identity, "scope": "unscoped"}})).await?;
         tokens.insert(user.to_owned(), token.clone());
         Ok(token)
@@ -204,12 +221,16 @@ impl Cloud {
     async fn new_token(&self, auth: Value) -> Result<String> {
         let url = format!("{}/v3/auth/tokens", self.root);
         let answer = http::send("POST", &url, &json_headers(), auth.to_string().into()).await?;
-        Ok(answer.header("x-subject-token").with_context(|| format!("no token: {}", said(&answer)))?.to_owned())
+        Ok(answer
+            .header("x-subject-token")
+            .with_context(|| format!("no token: {}", said(&answer)))?
+            .to_owned())
     }
 
     async fn create_users(&mut self) -> Result<()> {
         // Side by side, as most of the time goes into hashing passwords.
-        let created = futures::future::try_join_all(PEOPLE.iter().map(|(name, _)| self.create_user(name))).await?;
+        let created =
+            futures::future::try_join_all(PEOPLE.iter().map(|(name, _)| self.create_user(name))).await?;
         self.users = created.into_iter().collect();
         Ok(())
     }
@@ -288,9 +309,9 @@ fn endpoint(body: &Value, types: &[&str], region: Option<&str>) -> Option<String
 /// `http://host:8776/v3/0123` → `http://host:8776`
 fn without_version(url: &str) -> String {
     let start = url.find("://").map_or(0, |scheme| scheme + 3);
-    let version = url[start..].match_indices("/v").find(|(at, _)| {
-        url.as_bytes().get(start + at + 2).is_some_and(u8::is_ascii_digit)
-    });
+    let version = url[start..]
+        .match_indices("/v")
+        .find(|(at, _)| url.as_bytes().get(start + at + 2).is_some_and(u8::is_ascii_digit));
     let end = version.map_or(url.len(), |(at, _)| start + at);
     url[..end].trim_end_matches('/').to_owned()
 }

@@ -29,8 +29,12 @@ impl Answer {
 }
 
 pub async fn send(method: &str, url: &str, headers: &[(String, String)], body: Vec<u8>) -> Result<Answer> {
-    let asked = tokio::time::timeout(Duration::from_secs(ANSWER_SECONDS_MAX), ask(method, url, headers, body)).await;
-    asked.map_err(|_| anyhow!("no answer in {ANSWER_SECONDS_MAX} s")).and_then(|answer| answer).with_context(|| format!("{method} {url}"))
+    let asked =
+        tokio::time::timeout(Duration::from_secs(ANSWER_SECONDS_MAX), ask(method, url, headers, body)).await;
+    asked
+        .map_err(|_| anyhow!("no answer in {ANSWER_SECONDS_MAX} s"))
+        .and_then(|answer| answer)
+        .with_context(|| format!("{method} {url}"))
 }
 
 async fn ask(method: &str, url: &str, headers: &[(String, String)], body: Vec<u8>) -> Result<Answer> {
@@ -50,7 +54,8 @@ async fn ask(method: &str, url: &str, headers: &[(String, String)], body: Vec<u8
     let (parts, body) = answer.into_parts();
     let body = body.collect().await?.to_bytes().to_vec();
     driver.abort();
-    let headers =
-        parts.headers.iter().map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
+    let headers = parts.headers.iter().map(|(name, value)| {
+        (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+    });
     Ok(Answer { status: parts.status.as_u16(), headers: headers.collect(), body })
 }

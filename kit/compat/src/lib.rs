@@ -38,7 +38,12 @@ pub struct Outcome {
 }
 
 /// Plays scenario files against a cloud, so many at a time.
-pub async fn play(credentials: &Credentials, files: &[PathBuf], mode: Mode, jobs: usize) -> Result<Vec<Outcome>> {
+pub async fn play(
+    credentials: &Credentials,
+    files: &[PathBuf],
+    mode: Mode,
+    jobs: usize,
+) -> Result<Vec<Outcome>> {
     let cloud = Arc::new(Cloud::open(credentials).await.context("opening the cloud")?);
     let turns = Arc::new(Semaphore::new(jobs.max(1)));
     let mut running = JoinSet::new();
@@ -59,7 +64,12 @@ pub async fn play(credentials: &Credentials, files: &[PathBuf], mode: Mode, jobs
 }
 
 /// What each step of a file was answered, by two clouds: for showing differences between them.
-pub async fn differ(ours: &Credentials, theirs: &Credentials, files: &[PathBuf], jobs: usize) -> Result<Vec<Outcome>> {
+pub async fn differ(
+    ours: &Credentials,
+    theirs: &Credentials,
+    files: &[PathBuf],
+    jobs: usize,
+) -> Result<Vec<Outcome>> {
     let (ours, theirs) = tokio::try_join!(Cloud::open(ours), Cloud::open(theirs))?;
     let mut outcomes = Vec::new();
     for batch in files.chunks(jobs.max(1)) {

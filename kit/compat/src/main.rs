@@ -53,7 +53,10 @@ fn report(outcomes: &[Outcome]) -> bool {
         failed += outcome.failed;
         explained += outcome.explained;
     }
-    println!("{} files, {steps} steps: {failed} differ, {explained} differ for a known reason", outcomes.len());
+    println!(
+        "{} files, {steps} steps: {failed} differ, {explained} differ for a known reason",
+        outcomes.len()
+    );
     failed == 0
 }
 
@@ -73,11 +76,13 @@ fn credentials(prefix: &str) -> Result<Credentials> {
 
 fn from_clouds_yaml(prefix: &str) -> Result<Credentials> {
     let get = |name: &str| std::env::var(format!("{prefix}OS_{name}")).ok();
-    let cloud = get("CLOUD").with_context(|| format!("neither {prefix}OS_AUTH_URL nor {prefix}OS_CLOUD is set"))?;
+    let cloud =
+        get("CLOUD").with_context(|| format!("neither {prefix}OS_AUTH_URL nor {prefix}OS_CLOUD is set"))?;
     let path = PathBuf::from(get("CLIENT_CONFIG_FILE").unwrap_or_else(|| "clouds.yaml".to_owned()));
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let file: serde_json::Value = serde_yaml_ng::from_str(&text)?;
-    let entry = file["clouds"].get(&cloud).with_context(|| format!("no cloud {cloud:?} in {}", path.display()))?;
+    let entry =
+        file["clouds"].get(&cloud).with_context(|| format!("no cloud {cloud:?} in {}", path.display()))?;
     let auth = &entry["auth"];
     let text = |key: &str| auth[key].as_str().map(str::to_owned);
     let needed = |key: &str| text(key).with_context(|| format!("cloud {cloud:?} has no {key}"));

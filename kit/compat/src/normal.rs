@@ -55,24 +55,34 @@ impl Names {
         let kind = match value.len() {
             36 if UUID.is_match(value).unwrap_or(false) => "uuid:",
             32 if HEX.is_match(value).unwrap_or(false) => "hex:",
-            8.. if value.bytes().any(|b| b.is_ascii_digit()) && !value.contains("://") && !value.contains('.') => "",
+            8.. if value.bytes().any(|b| b.is_ascii_digit())
+                && !value.contains("://")
+                && !value.contains('.') =>
+            {
+                ""
+            }
             _ => return,
         };
         self.add_text(value, &format!("<{kind}{name}>"));
     }
 
     pub fn mentions(&self, text: &str) -> bool {
-        self.known.iter().any(|(known, placeholder)| !placeholder.ends_with("-url>") && text.contains(known.as_str()))
+        self.known
+            .iter()
+            .any(|(known, placeholder)| !placeholder.ends_with("-url>") && text.contains(known.as_str()))
     }
 
     fn replace(&self, text: &str) -> String {
-        self.known.iter().fold(text.to_owned(), |text, (known, placeholder)| text.replace(known.as_str(), placeholder))
+        self.known
+            .iter()
+            .fold(text.to_owned(), |text, (known, placeholder)| text.replace(known.as_str(), placeholder))
     }
 }
 
 macro_rules! pattern {
     ($name:ident, $text:literal) => {
-        static $name: LazyLock<Regex> = LazyLock::new(|| Regex::new($text).expect("a constant pattern, compiled by the tests"));
+        static $name: LazyLock<Regex> =
+            LazyLock::new(|| Regex::new($text).expect("a constant pattern, compiled by the tests"));
     };
 }
 pattern!(UUID, "(?<![0-9a-f])[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(?![0-9a-f])");
@@ -138,7 +148,10 @@ impl<'a> Normaliser<'a> {
         substitute(&TIME, &text, |found| {
             let gap = if &found[1] == " " { " " } else { "" };
             let digits = found.get(2).map_or(0, |fraction| fraction.as_str().len().saturating_sub(1));
-            format!("<{gap}time{}>", if digits > 0 { format!(".{}", "f".repeat(digits)) } else { String::new() })
+            format!(
+                "<{gap}time{}>",
+                if digits > 0 { format!(".{}", "f".repeat(digits)) } else { String::new() }
+            )
         })
     }
 
@@ -152,7 +165,9 @@ impl<'a> Normaliser<'a> {
         let inner = list.split('.').try_fold(body, |value, key| value.get_mut(key));
         match inner {
             Some(Value::Array(items)) => items.retain(|item| self.names.mentions(&item.to_string())),
-            Some(Value::Object(map)) => map.retain(|key, value| self.names.mentions(&format!("{key} {value}"))),
+            Some(Value::Object(map)) => {
+                map.retain(|key, value| self.names.mentions(&format!("{key} {value}")))
+            }
             _ => {}
         }
     }
@@ -167,7 +182,9 @@ impl<'a> Normaliser<'a> {
             Value::Array(items) => {
                 let mut items: Vec<Value> = items.into_iter().map(|item| self.shape(item)).collect();
                 if self.rules.unordered {
-                    items.sort_by_cached_key(|item| Normaliser::new(self.names, self.rules).number(item.clone()).to_string());
+                    items.sort_by_cached_key(|item| {
+                        Normaliser::new(self.names, self.rules).number(item.clone()).to_string()
+                    });
                 }
                 items.truncate(self.rules.cut.unwrap_or(usize::MAX));
                 Value::Array(items)
@@ -283,13 +300,19 @@ mod tests {
         names.add("run", "zq123456");
         let rules = Rules { ours: Some("items".into()), unordered: true, ..Rules::default() };
         let body = json!({"items": [{"name": "b-zq123456"}, {"name": "foreign"}, {"name": "a-zq123456"}]});
-        assert_eq!(normal(&rules, &names, body), json!({"items": [{"name": "a-<run>"}, {"name": "b-<run>"}]}));
+        assert_eq!(
+            normal(&rules, &names, body),
+            json!({"items": [{"name": "a-<run>"}, {"name": "b-<run>"}]})
+        );
     }
 
     #[test]
     fn differences_say_where() {
         let mut out = Vec::new();
         differences("body", &json!({"a": [1, 2], "b": 1}), &json!({"a": [1], "c": 1}), &mut out);
-        assert_eq!(out, ["body.a: 2 items expected, got 1", "body.b: missing, expected 1", "body.c: not expected, got 1"]);
+        assert_eq!(
+            out,
+            ["body.a: 2 items expected, got 1", "body.b: missing, expected 1", "body.c: not expected, got 1"]
+        );
     }
 }

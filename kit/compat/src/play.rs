@@ -26,7 +26,8 @@ struct Player<'a> {
 }
 
 pub async fn play(cloud: &Cloud, mut scenario: Scenario, mode: Mode) -> Outcome {
-    let mut outcome = Outcome { path: scenario.path.clone(), steps: 0, failed: 0, explained: 0, said: Vec::new() };
+    let mut outcome =
+        Outcome { path: scenario.path.clone(), steps: 0, failed: 0, explained: 0, said: Vec::new() };
     let mut player = match Player::start(cloud, &scenario).await {
         Ok(player) => player,
         Err(error) => return failed(outcome, format!("{error:#}")),
@@ -57,7 +58,8 @@ pub async fn play(cloud: &Cloud, mut scenario: Scenario, mode: Mode) -> Outcome 
 
 /// Plays a scenario on two clouds and says where they differ.
 pub async fn compare(ours: &Cloud, theirs: &Cloud, scenario: Scenario, twin: Scenario) -> Outcome {
-    let mut outcome = Outcome { path: scenario.path.clone(), steps: 0, failed: 0, explained: 0, said: Vec::new() };
+    let mut outcome =
+        Outcome { path: scenario.path.clone(), steps: 0, failed: 0, explained: 0, said: Vec::new() };
     let (our_answers, their_answers) = tokio::join!(answers(ours, &scenario), answers(theirs, &twin));
     let (our_answers, their_answers) = match (our_answers, their_answers) {
         (Ok(our_answers), Ok(their_answers)) => (our_answers, their_answers),
@@ -124,7 +126,8 @@ fn judge(outcome: &mut Outcome, step: &mut Step, answered: Result<Value>, mode: 
 /// Headers that are not expected are no difference.
 fn compare_answers(expected: &Value, answer: &Value) -> Vec<String> {
     let mut answer = answer.clone();
-    if let (Some(wanted), Some(Value::Object(headers))) = (expected.get("headers"), answer.get_mut("headers")) {
+    if let (Some(wanted), Some(Value::Object(headers))) = (expected.get("headers"), answer.get_mut("headers"))
+    {
         headers.retain(|name, _| wanted.get(name).is_some());
     } else if let Value::Object(answer) = &mut answer {
         answer.remove("headers");
@@ -305,10 +308,14 @@ impl<'a> Player<'a> {
         Ok(match value {
             Value::String(text) => match VARIABLE.captures(text.as_str())? {
                 // A variable alone keeps its type.
-                Some(found) if found[0].len() == text.len() && !LONG.is_match(text.as_str())? => self.variable(&found)?.clone(),
+                Some(found) if found[0].len() == text.len() && !LONG.is_match(text.as_str())? => {
+                    self.variable(&found)?.clone()
+                }
                 _ => Value::String(self.fill_text(text)?),
             },
-            Value::Array(items) => Value::Array(items.iter().map(|item| self.fill(item)).collect::<Result<_>>()?),
+            Value::Array(items) => {
+                Value::Array(items.iter().map(|item| self.fill(item)).collect::<Result<_>>()?)
+            }
             Value::Object(map) => {
                 let filled = map.iter().map(|(key, value)| Ok((self.fill_text(key)?, self.fill(value)?)));
                 Value::Object(filled.collect::<Result<_>>()?)
@@ -338,8 +345,9 @@ impl<'a> Player<'a> {
     }
 }
 
-static VARIABLE: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"\$(?:\{([a-z][a-z0-9_]*)\}|([a-z][a-z0-9_]*))").expect("a constant pattern"));
+static VARIABLE: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"\$(?:\{([a-z][a-z0-9_]*)\}|([a-z][a-z0-9_]*))").expect("a constant pattern")
+});
 
 /// `$x256` is a text of so many letters.
 static LONG: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\$x([0-9]+)").expect("a constant pattern"));

@@ -9,8 +9,24 @@ use std::path::{Path, PathBuf};
 const FILE_KEYS: [&str; 10] =
     ["about", "service", "as", "microversion", "ignore", "mask", "needs", "setup", "steps", "cleanup"];
 const STEP_KEYS: [&str; 18] = [
-    "name", "as", "request", "microversion", "headers", "body", "raw", "until", "capture", "ours", "unordered", "ignore",
-    "mask", "cut", "differs", "unchecked", "expect", "note",
+    "name",
+    "as",
+    "request",
+    "microversion",
+    "headers",
+    "body",
+    "raw",
+    "until",
+    "capture",
+    "ours",
+    "unordered",
+    "ignore",
+    "mask",
+    "cut",
+    "differs",
+    "unchecked",
+    "expect",
+    "note",
 ];
 
 pub struct Scenario {
@@ -33,7 +49,8 @@ impl Scenario {
     }
 
     pub fn parse(path: &Path, text: &str) -> Result<Scenario> {
-        let comments: String = text.lines().take_while(|line| line.starts_with('#')).map(|line| format!("{line}\n")).collect();
+        let comments: String =
+            text.lines().take_while(|line| line.starts_with('#')).map(|line| format!("{line}\n")).collect();
         let Value::Object(mut file) = serde_yaml_ng::from_str(text)? else { bail!("not a mapping") };
         check_keys(&file, &FILE_KEYS)?;
         let setup = steps_of(&mut file, "setup")?;
@@ -170,7 +187,8 @@ fn inline(value: &Value) -> String {
         Value::String(text) => scalar(text),
         Value::Array(items) => format!("[{}]", items.iter().map(inline).collect::<Vec<_>>().join(", ")),
         Value::Object(map) => {
-            let fields: Vec<String> = map.iter().map(|(key, value)| format!("{}: {}", scalar(key), inline(value))).collect();
+            let fields: Vec<String> =
+                map.iter().map(|(key, value)| format!("{}: {}", scalar(key), inline(value))).collect();
             format!("{{{}}}", fields.join(", "))
         }
         other => other.to_string(),
