@@ -168,6 +168,8 @@ impl Daemon {
         }
         if self.accelerator == Accelerator::Tcg && Path::new("/dev/kvm").exists() {
             script.push_str(&format!("mount --bind \"$1/{NO_KVM}\" /dev/kvm\n"));
+            // Its mode stops QEMU's user; root is stopped only by a file system that cannot be written.
+            script.push_str("mount -o remount,bind,ro /dev/kvm\n");
         }
         script
             .push_str("exec libvirtd --config \"$1/etc/libvirtd.conf\" --pid-file \"$1/run/libvirtd.pid\"\n");

@@ -15,6 +15,17 @@ const DETACH_PATIENCE: Duration = Duration::from_secs(30);
 struct Bench {
     dir: tempfile::TempDir,
     virt: Libvirt,
+    ended: bool,
+}
+
+/// A test that fails leaves no daemon behind either.
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let pid = std::fs::read_to_string(self.dir.path().join("libvirt/run/libvirtd.pid"));
+        if let (false, Ok(pid)) = (self.ended, pid) {
+            let _ = std::process::Command::new("kill").arg(pid.trim()).status();
+        }
+    }
 }
 
 fn image() -> Option<PathBuf> {
@@ -34,7 +45,7 @@ impl Bench {
         base::logging::init("host_virt=debug");
         let dir = tempfile::tempdir().unwrap();
         let virt = Libvirt::start(options(dir.path())).await.unwrap();
-        Self { dir, virt }
+        Self { dir, virt, ended: false }
     }
 
     async fn spec(&self, image: &std::path::Path) -> DomainSpec {
@@ -73,7 +84,8 @@ impl Bench {
         self.virt.domain(uuid).await.unwrap().unwrap().state
     }
 
-    async fn end(self) {
+    async fn end(mut self) {
+        self.ended = true;
         self.virt.remove_everything().await.unwrap();
     }
 }
@@ -106,6 +118,15 @@ async fn a_guest_lives_and_leaves_nothing() -> Result<()> {
 
     // The daemon goes away and comes back: the guest has not noticed.
     virt.stop_daemon().await?;
+    assert_eq!(bench.state(uuid).await, State::Running);
+
+    let pid = tokio::fs::read_to_string(bench.dir.path().join("libvirt/run/libvirtd.pid")).await?;
+    run("kill").args(["-KILL", pid.trim()]).output().await?;
+    let deadline = Instant::now() + BOOT_PATIENCE;
+    while virt.domains().await.is_err() {
+        assert!(Instant::now() < deadline, "no new daemon");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     assert_eq!(bench.state(uuid).await, State::Running);
 
     virt.pause(uuid).await?;
