@@ -64,6 +64,10 @@ impl Check {
             Check::Rule(at) => decide(&rules[*at].check),
             Check::Role(role) => role.fill(target).is_some_and(|role| context.has_role(&role)),
             Check::Literal(value, wanted) => wanted.fill(target).is_some_and(|wanted| wanted == *value),
+            // Python prints what a token lacks as None, and rules ask for that by name: `not domain_id:None`.
+            Check::Credential(name, wanted) if wanted.parts.is_empty() && wanted.tail == "None" => {
+                credential(context, name).is_some_and(str::is_empty)
+            }
             Check::Credential(name, wanted) => {
                 wanted.fill(target).is_some_and(|wanted| credential_is(context, name, &wanted))
             }
@@ -106,10 +110,21 @@ pub fn link(raw: &Check<String>, index: &HashMap<Cow<'static, str>, usize>) -> R
     })
 }
 
-/// The caller's attributes under every name upstream's rules use. What a token lacks equals nothing:
-/// an unscoped caller does not own what belongs to no project.
+/// What a token lacks equals no attribute of a target: an unscoped caller does not own what belongs to no project.
 fn credential_is(context: &Context, name: &str, wanted: &str) -> bool {
-    let text = match name {
+    match name {
+        "roles" => context.roles.iter().any(|role| role == wanted),
+        "service_roles" => context.service_roles.iter().any(|role| role == wanted),
+        "is_admin" => wanted == python_bool(context.is_admin()),
+        // Without an admin project configured, every project counts as one.
+        "is_admin_project" | "token.is_admin_project" => wanted == "True",
+        _ => credential(context, name).is_some_and(|held| !held.is_empty() && held == wanted),
+    }
+}
+
+/// The caller's attributes under every name that upstream's rules use.
+fn credential<'a>(context: &'a Context, name: &str) -> Option<&'a str> {
+    Some(match name {
         "user_id" | "user" | "token.user.id" => &context.user_id,
         "user_name" | "token.user.name" => &context.user_name,
         "user_domain_id" | "user_domain" | "token.user.domain.id" => &context.user_domain_id,
@@ -119,14 +134,8 @@ fn credential_is(context: &Context, name: &str, wanted: &str) -> bool {
         "domain_id" | "domain" | "token.domain.id" => &context.domain_id,
         "domain_name" => &context.domain_name,
         "system_scope" | "system" => &context.system_scope,
-        "roles" => return context.roles.iter().any(|role| role == wanted),
-        "service_roles" => return context.service_roles.iter().any(|role| role == wanted),
-        "is_admin" => return wanted == python_bool(context.is_admin()),
-        // Without an admin project configured, every project counts as one.
-        "is_admin_project" | "token.is_admin_project" => return wanted == "True",
-        _ => return false,
-    };
-    !text.is_empty() && text == wanted
+        _ => return None,
+    })
 }
 
 fn python_bool(value: bool) -> &'static str {

@@ -85,6 +85,9 @@ fn the_language() {
         // A caller without a domain does not own what has none.
         ("domain_id:%(target.project.domain_id)s", false),
         ("domain_id:", false),
+        ("domain_id:None", true),
+        ("project_id:None", false),
+        ("unheard.of:None", false),
         ("field:networks:shared=True", true),
         ("field:networks:shared=False", false),
         ("field:port:device_owner=~^network:", true),
