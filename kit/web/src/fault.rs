@@ -1,0 +1,273 @@
+//! Error bodies, each service in its own style, pinned to what the real services answer.
+
+use axum::{
+    body::Body,
+    http::{HeaderValue, StatusCode, header},
+    response::Response,
+};
+use base::{Error, ErrorKind, Json, Version};
+use serde_json::json;
+
+/// The style of a service's error bodies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Faults {
+    Keystone,
+    Nova,
+    Cinder,
+    Neutron,
+    Glance,
+    Placement,
+}
+
+/// What a fault is about besides the error itself.
+pub(crate) struct About<'a> {
+    pub request_id: &'a str,
+    pub version: Option<Version>,
+    pub range: Option<(Version, Version)>,
+}
+
+const HTML: &str = "text/html; charset=UTF-8";
+const JSON: &str = "application/json";
+const UNEXPECTED: &str = "Unexpected API Error. Please report this at http://bugs.launchpad.net/nova/ and attach the Nova API log if possible.";
+
+impl Faults {
+    pub(crate) fn json_type(self) -> &'static str {
+        match self {
+            Faults::Glance | Faults::Nova => "application/json; charset=UTF-8",
+            _ => JSON,
+        }
+    }
+
+    /// The answer to an error that a handler (or the kit on its behalf) raised.
+    pub(crate) fn response(self, error: &Error, about: &About) -> Response {
+        let status = self.status(error);
+        let message = self.message(error, status);
+        match self {
+            Faults::Keystone => keystone(status, &message),
+            Faults::Nova | Faults::Cinder => {
+                let body = json!({ compute_key(status): { "code": status.as_u16(), "message": message } });
+                answer(status, self.json_type(), body.to_string())
+            }
+            Faults::Neutron => {
+                let kind = error.code.as_deref().map_or_else(|| webob_class(status), ToString::to_string);
+                let body = json!({ "NeutronError": { "type": kind, "message": message, "detail": "" } });
+                answer(status, JSON, body.to_string())
+            }
+            Faults::Glance => html(status, &escaped(&message)),
+            Faults::Placement => placement(status, &message, error, about),
+        }
+    }
+
+    /// A path that nobody serves.
+    pub(crate) fn no_route(self, about: &About) -> Response {
+        match self {
+            Faults::Keystone => {
+                let page = "<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n<p>The requested URL was not found on the server. If you entered the URL manually please check your spelling and try again.</p>\n";
+                answer(StatusCode::NOT_FOUND, "text/html; charset=utf-8", page.into())
+            }
+            Faults::Nova | Faults::Cinder | Faults::Glance => {
+                html(StatusCode::NOT_FOUND, "The resource could not be found.")
+            }
+            Faults::Neutron => self.response(&Error::not_found("The resource could not be found."), about),
+            Faults::Placement => self.response(&Error::not_found(""), about),
+        }
+    }
+
+    /// A path that is served, but not by this method.
+    pub(crate) fn no_method(self, method: &str, allowed: &[&str], about: &About) -> Response {
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        let mut response = match self {
+            Faults::Nova | Faults::Cinder => return self.no_route(about),
+            Faults::Keystone => answer(
+                status,
+                JSON,
+                json!({"message": "The method is not allowed for the requested URL."}).to_string(),
+            ),
+            Faults::Glance => {
+                html(status, &format!("The method {method} is not allowed for this resource. "))
+            }
+            Faults::Neutron => self.response(
+                &Error::method_not_allowed(format!("The method {method} is not allowed for this resource. ")),
+                about,
+            ),
+            Faults::Placement => {
+                let detail =
+                    Error::method_not_allowed("The method specified is not allowed for this resource.");
+                self.response(&detail.code(format!("method:{method}")), about)
+            }
+        };
+        if let Ok(allowed) = HeaderValue::from_str(&allowed.join(", ")) {
+            response.headers_mut().insert(header::ALLOW, allowed);
+        }
+        response
+    }
+
+    /// No token, or one that is not valid.
+    pub(crate) fn unauthorized(self, identity_url: &str, about: &About) -> Response {
+        let error = Error::unauthorized("The request you have made requires authentication.");
+        let mut response = match self {
+            Faults::Glance => html(
+                StatusCode::UNAUTHORIZED,
+                "This server could not verify that you are authorized to access the document you requested. Either you supplied the wrong credentials (e.g., bad password), or your browser does not understand how to supply the credentials required.",
+            ),
+            Faults::Keystone => self.response(&error, about),
+            _ => {
+                let body = json!({"error": {"code": 401, "title": "Unauthorized", "message": error.message}});
+                answer(StatusCode::UNAUTHORIZED, JSON, body.to_string())
+            }
+        };
+        if let Ok(value) = HeaderValue::from_str(&format!("Keystone uri=\"{identity_url}/v3\"")) {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
+        }
+        response
+    }
+
+    /// The body is not JSON; `at` is where the parser stopped.
+    pub(crate) fn malformed_json(self, at: &serde_json::Error) -> Error {
+        Error::bad_request(match self {
+            Faults::Keystone => "Expecting to find valid JSON in request body. The server could not comply with the request since it is either malformed or otherwise incorrect. The client is assumed to be in error.".into(),
+            Faults::Nova | Faults::Cinder => "Malformed request body".into(),
+            Faults::Neutron => "Body contains invalid data".into(),
+            Faults::Glance => "Malformed JSON in request body.".into(),
+            Faults::Placement => format!("Malformed JSON: {at}"),
+        })
+    }
+
+    fn status(self, error: &Error) -> StatusCode {
+        match error.kind {
+            ErrorKind::BadRequest => StatusCode::BAD_REQUEST,
+            ErrorKind::Unauthorized => StatusCode::UNAUTHORIZED,
+            ErrorKind::Forbidden => StatusCode::FORBIDDEN,
+            ErrorKind::OverQuota => match self {
+                Faults::Neutron => StatusCode::CONFLICT,
+                Faults::Cinder | Faults::Glance => StatusCode::PAYLOAD_TOO_LARGE,
+                _ => StatusCode::FORBIDDEN,
+            },
+            ErrorKind::NotFound => StatusCode::NOT_FOUND,
+            ErrorKind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            ErrorKind::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
+            ErrorKind::Conflict => StatusCode::CONFLICT,
+            ErrorKind::Gone => StatusCode::GONE,
+            ErrorKind::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+            ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorKind::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            ErrorKind::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
+            ErrorKind::Unprocessable => StatusCode::UNPROCESSABLE_ENTITY,
+            ErrorKind::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
+            ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            ErrorKind::NotImplemented => StatusCode::NOT_IMPLEMENTED,
+            ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorKind::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// What is ours to mend stays inside.
+    fn message(self, error: &Error, status: StatusCode) -> String {
+        if status != StatusCode::INTERNAL_SERVER_ERROR {
+            return error.message.clone();
+        }
+        match self {
+            Faults::Keystone => {
+                "An unexpected error prevented the server from fulfilling your request.".into()
+            }
+            Faults::Nova => format!("{UNEXPECTED}\n<class 'InternalError'>"),
+            Faults::Neutron => "Request Failed: internal server error while processing your request.".into(),
+            _ => "The server has either erred or is incapable of performing the requested operation.".into(),
+        }
+    }
+}
+
+fn keystone(status: StatusCode, message: &str) -> Response {
+    let title = status.canonical_reason().unwrap_or("Error");
+    let body = json!({"error": {"code": status.as_u16(), "message": message, "title": title}});
+    answer(status, JSON, body.to_string())
+}
+
+fn placement(status: StatusCode, message: &str, error: &Error, about: &About) -> Response {
+    let code = error.code.as_deref().unwrap_or("placement.undefined_code");
+    let method = code.strip_prefix("method:");
+    let detail = match method {
+        Some(method) => format!("The method {method} is not allowed for this resource. \n\n {message}"),
+        None if status == StatusCode::NOT_ACCEPTABLE => format!(
+            "The resource could not be generated that was acceptable to your browser (content of type application/json. \n\n Invalid microversion: {message}"
+        ),
+        None => format!("{}\n\n {message}  ", webob_explanation(status)),
+    };
+    let title = status.canonical_reason().unwrap_or("Error");
+    let mut one =
+        json!({"status": status.as_u16(), "title": title, "detail": detail, "request_id": about.request_id});
+    if method.is_none() && about.version.is_some_and(|version| version >= Version(1, 23)) {
+        one["code"] = code.into();
+    }
+    if let (StatusCode::NOT_ACCEPTABLE, Some((min, max))) = (status, about.range) {
+        one["max_version"] = max.to_string().into();
+        one["min_version"] = min.to_string().into();
+    }
+    answer(status, JSON, json!({"errors": [one]}).to_string())
+}
+
+/// The page that webob writes.
+fn html(status: StatusCode, message: &str) -> Response {
+    let title = format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or("Error"));
+    let tail = if status == StatusCode::METHOD_NOT_ALLOWED { "\n\n" } else { "\n\n\n\n" };
+    let page = format!(
+        "<html>\n <head>\n  <title>{title}</title>\n </head>\n <body>\n  <h1>{title}</h1>\n  {message}<br /><br />{tail} </body>\n</html>"
+    );
+    answer(status, HTML, page)
+}
+
+fn answer(status: StatusCode, media_type: &'static str, body: String) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}
+
+fn compute_key(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        400 => "badRequest",
+        401 => "unauthorized",
+        403 => "forbidden",
+        404 => "itemNotFound",
+        405 => "badMethod",
+        409 => "conflictingRequest",
+        413 | 429 => "overLimit",
+        415 => "badMediaType",
+        501 => "notImplemented",
+        503 => "serviceUnavailable",
+        _ => "computeFault",
+    }
+}
+
+/// The class name that neutron puts into `type` for an error that is none of its own.
+fn webob_class(status: StatusCode) -> String {
+    let name: String = status.canonical_reason().unwrap_or("Error").split(' ').collect();
+    format!("HTTP{name}")
+}
+
+fn webob_explanation(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        400 => {
+            "The server could not comply with the request since it is either malformed or otherwise incorrect."
+        }
+        403 => "Access was denied to this resource.",
+        404 => "The resource could not be found.",
+        409 => "There was a conflict when trying to complete your request.",
+        415 => "The request media type is not supported by this server.",
+        _ => "The server has either erred or is incapable of performing the requested operation.",
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#x27;")
+}
+
+/// Whether a body is an object with exactly one key, and that key's value.
+pub(crate) fn only_key(body: &Json) -> Option<&str> {
+    let object = body.as_object()?;
+    object.keys().next().map(String::as_str)
+}

@@ -1,0 +1,19 @@
+//! HTTP as OpenStack speaks it: a route table kept as data, tokens, microversions, policy, lists, fault
+//! bodies. Knows the shapes of bodies, never what a service's nouns mean.
+
+mod fault;
+mod microversion;
+mod reply;
+mod request;
+mod route;
+mod server;
+
+pub use fault::Faults;
+pub use microversion::Microversions;
+pub use reply::Reply;
+pub use request::{Body, Query, Request};
+pub use route::{Mark, Route, Routes, action, delete, get, head, patch, post, put};
+pub use server::{Authenticate, Prefix, Service, serve};
+
+pub use axum::http::{HeaderMap, Method, StatusCode, header};
+pub use bytes::Bytes;

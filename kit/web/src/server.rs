@@ -1,0 +1,250 @@
+//! From a request to a handler and back: ids, path, token, version, body, in that order, and nothing else.
+
+use crate::{Body, Faults, Mark, Microversions, Query, Reply, Request, Routes, fault::About};
+use axum::{
+    body::Body as HttpBody,
+    extract::Request as HttpRequest,
+    http::{HeaderMap, HeaderValue, Method, header},
+    response::Response,
+};
+use base::{Context, Error, ErrorKind, Json, Result, id};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use policy::Policy;
+use std::sync::{Arc, atomic::AtomicBool};
+use tokio::net::TcpListener;
+
+/// Who a token stands for. Keystone implements it; `Unauthorized` or `NotFound` for a token that does not hold.
+#[async_trait::async_trait]
+pub trait Authenticate: Send + Sync {
+    async fn authenticate(&self, token: &str) -> Result<Context>;
+}
+
+/// Another beginning under which the same routes answer: `/v2` for `/v2.1`, with a project id behind it or not.
+#[derive(Clone, Copy, Debug)]
+pub struct Prefix {
+    pub from: &'static str,
+    pub to: &'static str,
+}
+
+/// A service's table with all that stands around it.
+pub struct Service<S> {
+    pub name: &'static str,
+    pub state: Arc<S>,
+    pub routes: Routes<S>,
+    pub policy: Arc<Policy>,
+    pub faults: Faults,
+    pub microversions: Option<Microversions>,
+    pub prefixes: &'static [Prefix],
+    pub identity: Arc<dyn Authenticate>,
+    /// Where clients find keystone, for `WWW-Authenticate`.
+    pub identity_url: String,
+    pub body_bytes_max: usize,
+}
+
+/// The table by path.
+struct Served<S> {
+    service: Service<S>,
+    paths: matchit::Router<Vec<usize>>,
+}
+
+impl<S: Send + Sync + 'static> Service<S> {
+    /// An axum router that answers for this service alone.
+    pub fn into_router(self) -> Result<axum::Router> {
+        let served = Arc::new(Served::new(self)?);
+        Ok(axum::Router::new().fallback(move |request: HttpRequest| {
+            let served = served.clone();
+            async move { served.answer(request).await }
+        }))
+    }
+}
+
+/// Serves until the future ends, then lets running requests finish.
+pub async fn serve(
+    listener: TcpListener,
+    router: axum::Router,
+    end: impl Future<Output = ()> + Send + 'static,
+) -> Result<()> {
+    Ok(axum::serve(listener, router).with_graceful_shutdown(end).await?)
+}
+
+impl<S: Send + Sync + 'static> Served<S> {
+    fn new(service: Service<S>) -> Result<Self> {
+        let mut by_path: Vec<(&'static str, Vec<usize>)> = Vec::new();
+        for (number, route) in service.routes.iter().enumerate() {
+            match by_path.iter_mut().find(|(path, _)| *path == route.path) {
+                Some((_, numbers)) => numbers.push(number),
+                None => by_path.push((route.path, vec![number])),
+            }
+        }
+        let mut paths = matchit::Router::new();
+        for (path, numbers) in by_path {
+            paths.insert(path, numbers).map_err(|e| Error::internal(format!("route {path}: {e}")))?;
+        }
+        Ok(Self { service, paths })
+    }
+
+    async fn answer(&self, request: HttpRequest) -> Response {
+        let request_id = id::request();
+        let is_head = request.method() == Method::HEAD;
+        let mut response = self.route(request, &request_id).await;
+        let headers = response.headers_mut();
+        if let Ok(value) = HeaderValue::from_str(&request_id) {
+            headers.insert("x-openstack-request-id", value);
+        }
+        if is_head {
+            *response.body_mut() = HttpBody::empty();
+        }
+        response
+    }
+
+    async fn route(&self, request: HttpRequest, request_id: &str) -> Response {
+        let service = &self.service;
+        let mut about =
+            About { request_id, version: None, range: service.microversions.map(|m| (m.min, m.max)) };
+        let path = request.uri().path().to_string();
+        let canonical = self.canonical(&path);
+        let Ok(found) = self.paths.at(&canonical) else { return service.faults.no_route(&about) };
+        let numbers = found.value;
+        let method = request.method().clone();
+        // What answers GET answers HEAD, unless the table says otherwise.
+        let of = |method: &Method| {
+            numbers.iter().copied().filter(|n| service.routes[*n].method == *method).collect::<Vec<_>>()
+        };
+        let mut candidates = of(&method);
+        if candidates.is_empty() && method == Method::HEAD {
+            candidates = of(&Method::GET);
+        }
+        if candidates.is_empty() {
+            let allowed: Vec<&str> = numbers.iter().map(|n| service.routes[*n].method.as_str()).collect();
+            return service.faults.no_method(method.as_str(), &allowed, &about);
+        }
+        let open = candidates.iter().all(|n| service.routes[*n].is(Mark::Open));
+        let mut context = match self.context(request.headers(), open).await {
+            Ok(context) => context,
+            Err(error) if error.is(ErrorKind::Unauthorized) => {
+                return service.faults.unauthorized(&service.identity_url, &about);
+            }
+            Err(error) => return service.faults.response(&error, &about),
+        };
+        context.request_id = request_id.to_string();
+        if let Some(microversions) = &service.microversions {
+            match microversions.negotiate(request.headers()) {
+                Ok(version) => context.microversion = Some(version),
+                Err(error) => return service.faults.response(&error, &about),
+            }
+        }
+        about.version = context.microversion;
+        candidates.retain(|n| service.routes[*n].in_version(context.microversion));
+        let Some(first) = candidates.first() else { return service.faults.no_route(&about) };
+        let params = found.params.iter().map(|(name, value)| (name.to_string(), decoded(value))).collect();
+        let (parts, body) = request.into_parts();
+        let body = match self.body(body, service.routes[*first].marks).await {
+            Ok(body) => body,
+            Err(error) => return service.faults.response(&error, &about),
+        };
+        let Some(number) = self.chosen(&candidates, &body) else { return service.faults.no_route(&about) };
+        let route = &service.routes[number];
+        let asked = Arc::new(AtomicBool::new(false));
+        let request = Request {
+            ctx: context,
+            method,
+            base_url: base_url(&parts.headers),
+            path,
+            query: Query::parse(parts.uri.query().unwrap_or_default()),
+            headers: parts.headers,
+            body,
+            params,
+            rule: route.rule,
+            policy: service.policy.clone(),
+            asked,
+        };
+        let mut response = match (route.handler)(service.state.clone(), request).await {
+            Ok(reply) => Reply::into_response(reply, service.faults.json_type()),
+            Err(error) if error.is(ErrorKind::Unauthorized) && !route.is(Mark::Open) => {
+                service.faults.unauthorized(&service.identity_url, &about)
+            }
+            Err(error) => {
+                if error.is(ErrorKind::Internal) {
+                    tracing::error!(request_id, path = route.path, ?error, "failed");
+                }
+                service.faults.response(&error, &about)
+            }
+        };
+        if service.faults == Faults::Keystone {
+            response.headers_mut().insert(header::VARY, HeaderValue::from_static("X-Auth-Token"));
+        }
+        response
+    }
+
+    fn canonical(&self, path: &str) -> String {
+        let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };
+        for prefix in self.service.prefixes {
+            if let Some(rest) = path.strip_prefix(prefix.from)
+                && (rest.is_empty() || rest.starts_with('/'))
+            {
+                return format!("{}{rest}", prefix.to);
+            }
+        }
+        if path.is_empty() { "/".into() } else { path.to_string() }
+    }
+
+    async fn context(&self, headers: &HeaderMap, open: bool) -> Result<Context> {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let Some(token) = text("x-auth-token") else {
+            return if open { Ok(Context::default()) } else { Err(Error::unauthorized("no token")) };
+        };
+        let mut context = match self.service.identity.authenticate(token).await {
+            Ok(context) => context,
+            Err(_) if open => return Ok(Context::default()),
+            Err(error) if error.is(ErrorKind::NotFound) => return Err(Error::unauthorized("bad token")),
+            Err(error) => return Err(error),
+        };
+        if let Some(token) = text("x-service-token") {
+            context.service_roles =
+                self.service.identity.authenticate(token).await.map(|c| c.roles).unwrap_or_default();
+        }
+        Ok(context)
+    }
+
+    async fn body(&self, body: HttpBody, marks: &[Mark]) -> Result<Body> {
+        if marks.contains(&Mark::Stream) {
+            return Ok(Body::Stream(std::sync::Mutex::new(body)));
+        }
+        let bytes = match Limited::new(body, self.service.body_bytes_max).collect().await {
+            Ok(collected) => collected.to_bytes(),
+            Err(error) if error.is::<LengthLimitError>() => {
+                return Err(Error::too_large("Request is too large."));
+            }
+            Err(error) => return Err(Error::bad_request(error.to_string())),
+        };
+        if marks.contains(&Mark::Raw) {
+            return Ok(Body::Bytes(bytes));
+        }
+        if bytes.is_empty() {
+            return Ok(Body::Empty);
+        }
+        let parsed: serde_json::Result<Json> = serde_json::from_slice(&bytes);
+        parsed.map(Body::Json).map_err(|error| self.service.faults.malformed_json(&error))
+    }
+
+    /// The entry of an action table that the body's key names, or the only one.
+    fn chosen(&self, candidates: &[usize], body: &Body) -> Option<usize> {
+        let key = match body {
+            Body::Json(json) => crate::fault::only_key(json),
+            _ => None,
+        };
+        let routes = &self.service.routes;
+        let by_key = candidates.iter().find(|n| routes[**n].action.is_some() && routes[**n].action == key);
+        by_key.or_else(|| candidates.iter().find(|n| routes[**n].action.is_none())).copied()
+    }
+}
+
+fn decoded(text: &str) -> String {
+    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+fn base_url(headers: &HeaderMap) -> String {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let scheme = text("x-forwarded-proto").unwrap_or("http");
+    format!("{scheme}://{}", text("host").unwrap_or("127.0.0.1"))
+}
