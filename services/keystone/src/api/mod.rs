@@ -1,0 +1,205 @@
+//! The route table of identity, and what all of its nouns share: bodies, lists, links, options.
+
+mod application_credentials;
+mod assignments;
+mod auth;
+mod credentials;
+mod domains;
+mod endpoints;
+mod grants;
+mod groups;
+mod projects;
+mod regions;
+mod roles;
+mod services;
+mod users;
+mod versions;
+
+use crate::Keystone;
+use base::{Error, Json, Result};
+use schema::Schema;
+use serde_json::{Map, json};
+use web::{Reply, Request, Routes};
+
+pub fn routes() -> Routes<Keystone> {
+    let mut routes = versions::routes();
+    for table in [
+        auth::routes(),
+        users::routes(),
+        application_credentials::routes(),
+        projects::routes(),
+        domains::routes(),
+        groups::routes(),
+        roles::routes(),
+        grants::routes(),
+        assignments::routes(),
+        services::routes(),
+        endpoints::routes(),
+        regions::routes(),
+        credentials::routes(),
+    ] {
+        routes.extend(table);
+    }
+    routes
+}
+
+type Object = Map<String, Json>;
+
+/// The object under the body's one key, checked.
+fn body(request: &Request, form: &Schema, key: &str) -> Result<Object> {
+    form.body(request.json())?;
+    Ok(request.json().get(key).and_then(Json::as_object).cloned().unwrap_or_default())
+}
+
+fn text<'a>(given: &'a Object, key: &str) -> Option<&'a str> {
+    given.get(key).and_then(Json::as_str)
+}
+
+/// A flag as upstream's lists of words have it; absent and null mean `default`.
+fn flag(given: &Object, key: &str, default: bool) -> bool {
+    match given.get(key) {
+        Some(Json::Bool(flag)) => *flag,
+        Some(Json::String(text)) => word_is_true(text),
+        _ => default,
+    }
+}
+
+/// A query's flag: there without a value, or with any but `0` and its like.
+fn asked(request: &Request, name: &str) -> bool {
+    request.query.get(name).is_some_and(|value| value.is_empty() || word_is_true(value))
+}
+
+fn word_is_true(word: &str) -> bool {
+    !matches!(word.to_lowercase().as_str(), "0" | "false" | "n" | "no" | "off")
+}
+
+/// What no column takes is kept and shown again.
+fn extra(given: &Object, known: &[&str]) -> Json {
+    let rest = given.iter().filter(|(key, _)| !known.contains(&key.as_str()));
+    Json::Object(rest.map(|(key, value)| (key.clone(), value.clone())).collect())
+}
+
+/// New extras over old ones; null stays, as upstream keeps it.
+fn merge(old: &mut Json, new: Json) {
+    if let (Some(old), Json::Object(new)) = (old.as_object_mut(), new) {
+        old.extend(new);
+    }
+}
+
+/// Options of a resource: null removes one.
+fn merge_options(old: &mut Json, given: &Object) {
+    let Some(old) = old.as_object_mut() else { return };
+    for (key, value) in given.get("options").and_then(Json::as_object).into_iter().flatten() {
+        match value {
+            Json::Null => drop(old.remove(key)),
+            value => drop(old.insert(key.clone(), value.clone())),
+        }
+    }
+}
+
+/// Immutable resources can only be made mutable again.
+fn check_mutable(noun: &str, verb: &str, id: &str, options: &Json, given: &Object) -> Result<()> {
+    let frees = given.len() == 1
+        && given.get("options").is_some_and(|options| options.get("immutable") == Some(&json!(false)));
+    if options["immutable"] != true || frees {
+        return Ok(());
+    }
+    Err(Error::forbidden(format!(
+        "Unable to {verb} immutable {noun} resource: `{id}. Set resource option \"immutable\" to false first."
+    )))
+}
+
+fn conflict(noun: &str, details: &str) -> Error {
+    Error::conflict(format!("Conflict occurred attempting to store {noun} - {details}."))
+}
+
+/// Extras, then columns, then the link to itself.
+fn view(request: &Request, plural: &str, id: &str, extra: &Json, columns: Json) -> Json {
+    let mut shown = extra.as_object().cloned().unwrap_or_default();
+    if let Json::Object(columns) = columns {
+        shown.extend(columns);
+    }
+    shown.insert("links".into(), json!({"self": format!("{}/v3/{plural}/{id}", request.base_url)}));
+    Json::Object(shown)
+}
+
+/// `{"users": […], "links": {…}}`
+fn collection(request: &Request, plural: &str, items: Vec<Json>) -> Reply {
+    Reply::ok(json!({
+        plural: items,
+        "links": {"next": null, "self": own_url(request), "previous": null},
+    }))
+}
+
+/// As the caller wrote it.
+fn own_url(request: &Request) -> String {
+    let query: Vec<String> = request
+        .query
+        .0
+        .iter()
+        .map(|(name, value)| match value.as_str() {
+            "" => name.clone(),
+            value => format!("{name}={value}"),
+        })
+        .collect();
+    match query.is_empty() {
+        true => format!("{}{}", request.base_url, request.path),
+        false => format!("{}{}?{}", request.base_url, request.path, query.join("&")),
+    }
+}
+
+/// A page of a list that upstream pages: `limit` (cut to the most allowed) and `marker`, a `next` link when
+/// there may be more.
+fn page(
+    request: &Request,
+    keystone: &Keystone,
+    plural: &str,
+    mut items: Vec<(String, Json)>,
+) -> Result<Reply> {
+    let limit = match request.query.get("limit") {
+        None => keystone.options.list_limit_max,
+        Some(text) => text
+            .parse::<u64>()
+            .unwrap_or(keystone.options.list_limit_max)
+            .min(keystone.options.list_limit_max),
+    } as usize;
+    if let Some(marker) = request.query.get("marker") {
+        let at = items.iter().position(|(id, _)| id == marker);
+        let at = at.ok_or_else(|| Error::bad_request(format!("Marker {marker} could not be found")))?;
+        items.drain(..=at);
+    }
+    let more = limit > 0 && items.len() > limit;
+    if more {
+        items.truncate(limit);
+    }
+    let next = match (more, items.last()) {
+        (true, Some((id, _))) => {
+            let mut query = request.query.without(&["marker"]);
+            query.append_pair("marker", id);
+            Json::from(format!("{}{}?{}", request.base_url, request.path, query.finish()))
+        }
+        _ => Json::Null,
+    };
+    let shown: Vec<Json> = items.into_iter().map(|(_, item)| item).collect();
+    let mut body =
+        json!({plural: shown, "links": {"next": next, "self": own_url(request), "previous": null}});
+    if more {
+        body["truncated"] = true.into();
+    }
+    Ok(Reply::ok(body))
+}
+
+/// Filters that compare parts of names: `name__contains`, `name__startswith`, …; upstream offers them everywhere.
+fn name_matches(request: &Request, name: &str) -> bool {
+    let lower = name.to_lowercase();
+    request.query.0.iter().all(|(key, wanted)| match key.as_str() {
+        "name" => name == wanted,
+        "name__contains" => name.contains(wanted.as_str()),
+        "name__icontains" => lower.contains(&wanted.to_lowercase()),
+        "name__startswith" => name.starts_with(wanted.as_str()),
+        "name__istartswith" => lower.starts_with(&wanted.to_lowercase()),
+        "name__endswith" => name.ends_with(wanted.as_str()),
+        "name__iendswith" => lower.ends_with(&wanted.to_lowercase()),
+        _ => true,
+    })
+}

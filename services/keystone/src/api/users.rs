@@ -1,0 +1,303 @@
+//! Users, and the password that each may change itself.
+
+use super::{
+    Object, asked, body, conflict, extra, flag, merge, merge_options, name_matches, page, text, view,
+};
+use crate::{
+    Keystone,
+    authentication::{expecting, unauthorized},
+    model::*,
+    password, schemas, store,
+};
+use base::{Error, Json, Result, Secret, id};
+use db::List;
+use serde_json::json;
+use std::sync::Arc;
+use web::{Mark, Reply, Request, Routes, delete, get, patch, post};
+
+pub fn routes() -> Routes<Keystone> {
+    vec![
+        get("/v3/users", "identity:list_users", list),
+        post("/v3/users", "identity:create_user", create),
+        get("/v3/users/{user_id}", "identity:get_user", show),
+        patch("/v3/users/{user_id}", "identity:update_user", update),
+        delete("/v3/users/{user_id}", "identity:delete_user", remove),
+        // The old password is the right to change it.
+        post("/v3/users/{user_id}/password", "", change_password).marks(&[Mark::Open]),
+        get("/v3/users/{user_id}/groups", "identity:list_groups_for_user", list_groups),
+        get("/v3/users/{user_id}/projects", "identity:list_user_projects", list_projects),
+    ]
+}
+
+const COLUMNS: &[&str] = &[
+    "id",
+    "name",
+    "domain_id",
+    "enabled",
+    "default_project_id",
+    "password",
+    "options",
+    "links",
+    "federated",
+    "password_expires_at",
+];
+
+async fn list(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
+    let asked_domain = request.query.get("domain_id").map(str::to_string);
+    let domain_id =
+        if request.ctx.domain_id.is_empty() { asked_domain } else { Some(request.ctx.domain_id.clone()) };
+    request.can(&json!({"target": {"domain_id": domain_id}}))?;
+    let mut wanted = List::all();
+    if let Some(domain_id) = domain_id {
+        wanted = wanted.eq("domain_id", domain_id);
+    }
+    if let Some(name) = request.query.get("name") {
+        wanted = wanted.eq("name", name);
+    }
+    if request.query.has("enabled") {
+        wanted = wanted.eq("enabled", asked(&request, "enabled"));
+    }
+    let found = keystone.read(move |tx| tx.list::<User>(&wanted)).await?;
+    let matching = found.into_iter().filter(|user| name_matches(&request, &user.name));
+    let shown = matching.map(|user| (user.id.clone(), show_one(&request, &user))).collect();
+    page(&request, &keystone, "users", shown)
+}
+
+async fn create(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
+    let given = body(&request, &schemas::USER_CREATE, "user")?;
+    let domain_id = domain_of(&request, &given)?;
+    request.can(&json!({"target": {"user": {"domain_id": domain_id}}}))?;
+    let mut user = User {
+        id: id::hex(),
+        name: text(&given, "name").unwrap_or_default().trim().to_string(),
+        domain_id,
+        enabled: flag(&given, "enabled", true),
+        default_project_id: text(&given, "default_project_id").map(str::to_string),
+        password_hash: None,
+        password_changed_at: None,
+        options: json!({}),
+        extra: extra(&given, COLUMNS),
+    };
+    merge_options(&mut user.options, &given);
+    if let Some(password) = text(&given, "password") {
+        user.password_hash =
+            Some(password::hash(Secret::new(password), keystone.options.password_hash_rounds).await?);
+    }
+    let row = user.clone();
+    keystone
+        .write(move |tx| {
+            store::domain(tx, &row.domain_id)?;
+            check_default_project(tx, row.default_project_id.as_deref())?;
+            tx.insert(&row).map_err(|error| duplicate(error, &row))
+        })
+        .await?;
+    Ok(Reply::created(json!({"user": show_one(&request, &user)})))
+}
+
+async fn show(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
+    let user = load(&keystone, &request).await?;
+    Ok(Reply::ok(json!({"user": show_one(&request, &user)})))
+}
+
+async fn update(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
+    let user = load(&keystone, &request).await?;
+    let given = body(&request, &schemas::USER_UPDATE, "user")?;
+    if text(&given, "domain_id").is_some_and(|domain_id| domain_id != user.domain_id) {
+        return Err(Error::bad_request("Cannot change Domain ID"));
+    }
+    check_id(&given, &user.id)?;
+    let hash = match text(&given, "password") {
+        None => None,
+        Some(password) => {
+            Some(password::hash(Secret::new(password), keystone.options.password_hash_rounds).await?)
+        }
+    };
+    let now = keystone.clock.now();
+    let user = keystone
+        .write(move |tx| {
+            let mut user: User = store::find(tx, &user.id)?;
+            apply(&mut user, &given);
+            if let Some(hash) = &hash {
+                (user.password_hash, user.password_changed_at) = (Some(hash.clone()), Some(now));
+            }
+            if given.contains_key("default_project_id") {
+                check_default_project(tx, user.default_project_id.as_deref())?;
+            }
+            if hash.is_some() || !user.enabled {
+                void_tokens(tx, &user.id, now)?;
+            }
+            tx.update(&user).map_err(|error| duplicate(error, &user))?;
+            Ok(user)
+        })
+        .await?;
+    let mut shown = show_one(&request, &user);
+    // Upstream shows the extras twice here, and clients' tests compare.
+    shown["extra"] = user.extra.clone();
+    Ok(Reply::ok(json!({"user": shown})))
+}
+
+async fn remove(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
+    let user = load(&keystone, &request).await?;
+    let now = keystone.clock.now();
+    keystone
+        .write(move |tx| {
+            store::forget_actor(tx, &user.id)?;
+            store::forget_user_secrets(tx, &user.id)?;
+            void_tokens(tx, &user.id, now)?;
+            match tx.remove::<User>(&user.id)? {
+                true => Ok(()),
+                false => Err(store::not_found("user", &user.id)),
+            }
+        })
+        .await?;
+    Ok(Reply::no_content())
+}
+
+async fn change_password(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
+    let given = request.json().get("user").cloned().ok_or_else(|| expecting("user", "request body"))?;
+    schemas::PASSWORD_CHANGE.resource(&given)?;
+    let secret = |key: &str| Secret::new(given[key].as_str().unwrap_or_default());
+    let user_id = request.param("user_id").to_string();
+    let user = keystone.read(move |tx| tx.find::<User>(&user_id)).await?.filter(|user| user.enabled);
+    let stored = user.as_ref().and_then(|user| user.password_hash.clone());
+    let rounds = keystone.options.password_hash_rounds;
+    if !password::verify(secret("original_password"), stored, rounds).await? {
+        return Err(unauthorized());
+    }
+    let mut user = user.ok_or_else(unauthorized)?;
+    if user.options["lock_password"] == true {
+        return Err(Error::bad_request(
+            "Changing password is locked. Contact your administrator to have it unlocked.",
+        ));
+    }
+    let now = keystone.clock.now();
+    user.password_hash = Some(password::hash(secret("password"), rounds).await?);
+    user.password_changed_at = Some(now);
+    keystone
+        .write(move |tx| {
+            void_tokens(tx, &user.id, now)?;
+            tx.update(&user).map(drop)
+        })
+        .await?;
+    Ok(Reply::no_content())
+}
+
+async fn list_groups(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
+    let user = find(&keystone, request.param("user_id")).await?;
+    request.can(
+        &json!({"user_id": user.id, "target": {"user": {"id": user.id, "domain_id": user.domain_id}}}),
+    )?;
+    let found = keystone.read(move |tx| store::groups_of(tx, &user.id)).await?;
+    let matching = found.iter().filter(|group| name_matches(&request, &group.name));
+    let shown = |group: &Group| {
+        let mut shown = super::groups::show_one(&request, group);
+        shown["membership_expires_at"] = Json::Null;
+        shown
+    };
+    Ok(super::collection(&request, "groups", matching.map(shown).collect()))
+}
+
+async fn list_projects(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
+    let user = find(&keystone, request.param("user_id")).await?;
+    request.can(&target(&user))?;
+    let found = keystone.read(move |tx| store::projects_of(tx, &user.id)).await?;
+    let matching = found.iter().filter(|project| name_matches(&request, &project.name));
+    let shown = matching.map(|project| super::projects::show_one(&request, project)).collect();
+    Ok(super::collection(&request, "projects", shown))
+}
+
+/// The user that the path names, if the rule allows. Who may not see users at all is told so first.
+async fn load(keystone: &Keystone, request: &Request) -> Result<User> {
+    let found = find(keystone, request.param("user_id")).await;
+    match found {
+        Ok(user) => request.can(&target(&user)).map(|()| user),
+        Err(error) => {
+            request.can(&json!({"target": {"user": {}}}))?;
+            Err(error)
+        }
+    }
+}
+
+pub async fn find(keystone: &Keystone, id: &str) -> Result<User> {
+    let id = id.to_string();
+    keystone.read(move |tx| store::find::<User>(tx, &id)).await
+}
+
+fn target(user: &User) -> Json {
+    json!({"user_id": user.id, "target": {"user": {"id": user.id, "domain_id": user.domain_id}}})
+}
+
+fn apply(user: &mut User, given: &Object) {
+    if let Some(name) = text(given, "name") {
+        user.name = name.trim().to_string();
+    }
+    user.enabled = flag(given, "enabled", user.enabled);
+    if let Some(project) = given.get("default_project_id") {
+        user.default_project_id = project.as_str().map(str::to_string);
+    }
+    if given.get("password").is_some_and(Json::is_null) {
+        user.password_hash = None;
+    }
+    merge_options(&mut user.options, given);
+    merge(&mut user.extra, extra(given, COLUMNS));
+}
+
+/// A domain cannot be one's project; a project that is not there is only noticed at login.
+fn check_default_project(tx: &mut db::Tx, id: Option<&str>) -> Result<()> {
+    let Some(id) = id else { return Ok(()) };
+    match tx.find::<Project>(id)?.is_some_and(|project| project.is_domain) {
+        true => Err(Error::bad_request("User's default project ID cannot be a domain ID: ".to_string() + id)),
+        false => Ok(()),
+    }
+}
+
+fn void_tokens(tx: &mut db::Tx, user_id: &str, now: base::Timestamp) -> Result<()> {
+    let user_id = Some(user_id.to_string());
+    tx.insert(&Revocation {
+        id: id::hex(),
+        revoked_at: now,
+        issued_before: now,
+        user_id,
+        ..Revocation::default()
+    })
+}
+
+fn duplicate(error: Error, user: &User) -> Error {
+    match db::is_constraint(&error) {
+        true => conflict(
+            "user",
+            &format!("Duplicate entry found with name {} at domain ID {}", user.name, user.domain_id),
+        ),
+        false => error,
+    }
+}
+
+pub fn check_id(given: &Object, id: &str) -> Result<()> {
+    match text(given, "id").is_some_and(|other| other != id) {
+        true => Err(Error::bad_request("Cannot change id")),
+        false => Ok(()),
+    }
+}
+
+/// The domain a new thing belongs to: the body's, else the token's.
+pub fn domain_of(request: &Request, given: &Object) -> Result<String> {
+    let context = &request.ctx;
+    let own = [&context.domain_id, &context.project_domain_id].into_iter().find(|id| !id.is_empty());
+    match text(given, "domain_id").or(own.map(String::as_str)) {
+        Some(id) => Ok(id.to_string()),
+        None => Err(Error::bad_request(
+            "You have tried to create a resource using the admin token. As this token is not within a domain you must explicitly include a domain for this resource to belong to.",
+        )),
+    }
+}
+
+pub fn show_one(request: &Request, user: &User) -> Json {
+    let mut columns = json!({
+        "id": user.id, "name": user.name, "domain_id": user.domain_id, "enabled": user.enabled,
+        "password_expires_at": null, "options": user.options,
+    });
+    if let Some(project) = &user.default_project_id {
+        columns["default_project_id"] = project.as_str().into();
+    }
+    view(request, "users", &user.id, &user.extra, columns)
+}

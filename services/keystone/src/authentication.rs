@@ -1,0 +1,287 @@
+//! `POST /v3/auth/tokens`: who asks (by password, token or application credential) and for what scope.
+//! Whatever is wrong with either, the answer is the same 401; the reason goes to the log.
+
+use crate::{
+    Keystone,
+    fernet::{self, Payload, Scope},
+    model::*,
+    password, schemas, store,
+    tokens::Valid,
+};
+use base::{Error, Json, Result, Secret, Timestamp};
+use db::{List, Tx};
+use std::{sync::Arc, time::Duration};
+
+const REQUIRES: &str = "The request you have made requires authentication.";
+
+pub fn unauthorized() -> Error {
+    Error::unauthorized(REQUIRES)
+}
+
+fn refuse(why: &str) -> Error {
+    tracing::info!(why, "authentication refused");
+    unauthorized()
+}
+
+/// Upstream's sentence for what a body lacks.
+pub fn expecting(attribute: &str, target: &str) -> Error {
+    Error::bad_request(format!(
+        "Expecting to find {attribute} in {target}. The server could not comply with the request since it is \
+         either malformed or otherwise incorrect. The client is assumed to be in error."
+    ))
+}
+
+/// Who was found to ask.
+struct Asker {
+    user: User,
+    methods: Vec<&'static str>,
+    /// A token made from a token does not outlive it, and belongs to its chain.
+    expires_at: Option<Timestamp>,
+    chain: Option<String>,
+    application: Option<ApplicationCredential>,
+}
+
+impl Keystone {
+    /// The token and what it is, for the body of a request.
+    pub(crate) async fn authenticate(&self, body: &Json) -> Result<(String, Arc<Valid>)> {
+        let auth = body.get("auth").ok_or_else(|| expecting("auth", "request body"))?;
+        schemas::TOKEN_ISSUE.resource(auth)?;
+        check_references(auth)?;
+        check_scope(auth)?;
+        let asker = self.asker(&auth["identity"]).await?;
+        let scope = self.scope(auth, &asker).await?;
+        let issued_at = fernet::issue_time(&self.clock);
+        let lifetime = Duration::from_secs(self.options.token_expiration_seconds);
+        let payload = Payload {
+            user_id: asker.user.id,
+            methods: asker.methods,
+            scope,
+            expires_at: asker.expires_at.unwrap_or(issued_at.plus(lifetime)),
+            audit_ids: [Some(fernet::audit_id()), asker.chain].into_iter().flatten().collect(),
+            issued_at,
+        };
+        self.issue(payload).await
+    }
+
+    async fn asker(&self, identity: &Json) -> Result<Asker> {
+        let methods: Vec<&str> =
+            identity["methods"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
+        if let Some(missing) = methods.iter().find(|method| identity.get(**method).is_none()) {
+            return Err(expecting(missing, "identity"));
+        }
+        let mut found: Option<Asker> = None;
+        for method in &methods {
+            let given = &identity[*method];
+            let next = match *method {
+                "password" => self.by_password(given).await?,
+                "token" => self.by_token(given).await?,
+                "application_credential" => self.by_application_credential(given).await?,
+                _ => {
+                    return Err(Error::unauthorized("Attempted to authenticate with an unsupported method."));
+                }
+            };
+            found = Some(match found {
+                None => next,
+                Some(before) if before.user.id == next.user.id => before.and(next),
+                Some(_) => return Err(refuse("methods name different users")),
+            });
+        }
+        found.ok_or_else(|| refuse("no method"))
+    }
+
+    async fn by_password(&self, given: &Json) -> Result<Asker> {
+        let named = given.get("user").cloned().ok_or_else(|| expecting("user", "password"))?;
+        let password = named.get("password").and_then(Json::as_str).map(Secret::new);
+        let password = password.ok_or_else(|| expecting("password", "user"))?;
+        let user = self.read(move |tx| named_user(tx, &named)).await?;
+        let stored = user.as_ref().and_then(|user| user.password_hash.clone());
+        if !password::verify(password, stored, self.options.password_hash_rounds).await? {
+            return Err(refuse("wrong password or user"));
+        }
+        let user = user.filter(|user| user.enabled).ok_or_else(|| refuse("user disabled"))?;
+        Ok(Asker { user, methods: vec!["password"], expires_at: None, chain: None, application: None })
+    }
+
+    async fn by_token(&self, given: &Json) -> Result<Asker> {
+        let token = given["id"].as_str().unwrap_or_default();
+        let valid = self.valid(token).await.map_err(|_| refuse("token does not hold"))?;
+        if matches!(valid.payload.scope, Scope::Application { .. }) {
+            return Err(Error::forbidden(
+                "You are not authorized to perform the requested action: Rescope a scoped token.",
+            ));
+        }
+        let id = valid.payload.user_id.clone();
+        let user = self.read(move |tx| tx.find::<User>(&id)).await?.ok_or_else(|| refuse("no such user"))?;
+        let mut methods = valid.payload.methods.clone();
+        if !methods.contains(&"token") {
+            methods.push("token");
+        }
+        let chain = valid.payload.audit_ids.last().cloned();
+        Ok(Asker { user, methods, expires_at: Some(valid.payload.expires_at), chain, application: None })
+    }
+
+    async fn by_application_credential(&self, given: &Json) -> Result<Asker> {
+        let secret = given.get("secret").and_then(Json::as_str).map(Secret::new);
+        let secret = secret.ok_or_else(|| expecting("secret", "application_credential"))?;
+        let named = given.clone();
+        let credential = self.read(move |tx| named_credential(tx, &named)).await?;
+        let stored = credential.as_ref().map(|credential| credential.secret_hash.clone());
+        if !password::verify(secret, stored, self.options.password_hash_rounds).await? {
+            return Err(refuse("wrong application credential"));
+        }
+        let credential = credential.ok_or_else(unauthorized)?;
+        if credential.expires_at.is_some_and(|moment| moment <= self.clock.now()) {
+            return Err(refuse("application credential expired"));
+        }
+        let id = credential.user_id.clone();
+        let user = self.read(move |tx| tx.find::<User>(&id)).await?;
+        let user = user.filter(|user| user.enabled).ok_or_else(|| refuse("user disabled"))?;
+        let (methods, application) = (vec!["application_credential"], Some(credential));
+        Ok(Asker { user, methods, expires_at: None, chain: None, application })
+    }
+
+    async fn scope(&self, auth: &Json, asker: &Asker) -> Result<Scope> {
+        if let Some(credential) = &asker.application {
+            if auth.get("scope").is_some() {
+                return Err(Error::unauthorized(
+                    "Error authenticating with application credential: Application credentials cannot request a scope.",
+                ));
+            }
+            let (project_id, credential_id) = (credential.project_id.clone(), credential.id.clone());
+            return Ok(Scope::Application { project_id, credential_id });
+        }
+        let wanted = auth.get("scope").cloned();
+        let user = asker.user.clone();
+        self.read(move |tx| match &wanted {
+            None => default_scope(tx, &user),
+            Some(wanted) => named_scope(tx, wanted),
+        })
+        .await
+    }
+}
+
+impl Asker {
+    fn and(mut self, other: Self) -> Self {
+        for method in other.methods {
+            if !self.methods.contains(&method) {
+                self.methods.push(method);
+            }
+        }
+        self.expires_at = match (self.expires_at, other.expires_at) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        Self {
+            chain: self.chain.or(other.chain),
+            application: self.application.or(other.application),
+            ..self
+        }
+    }
+}
+
+/// Users, projects and domains are named by id or name.
+fn check_references(auth: &Json) -> Result<()> {
+    let paths = [
+        "identity/password/user",
+        "identity/password/user/domain",
+        "scope/project",
+        "scope/project/domain",
+        "scope/domain",
+    ];
+    for path in paths {
+        let Some(named) = auth.pointer(&format!("/{path}")) else { continue };
+        if named.get("id").is_none() && named.get("name").is_none() {
+            return Err(Error::bad_request(format!(
+                "Invalid input for field {path}: id or name must be present."
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check_scope(auth: &Json) -> Result<()> {
+    let Some(scope) = auth.get("scope") else { return Ok(()) };
+    let known = ["project", "domain", "unscoped", "system", "OS-TRUST:trust"];
+    let named =
+        |name: &&str| scope.get(name).is_some() || scope.as_str().is_some_and(|text| text.contains(*name));
+    match known.iter().filter(|name| named(name)).count() {
+        1 => Ok(()),
+        _ => Err(expecting("system, project, domain, OS-TRUST:trust or unscoped", "scope")),
+    }
+}
+
+fn word<'a>(object: &'a Json, key: &str) -> Option<&'a str> {
+    object.get(key).and_then(Json::as_str)
+}
+
+/// None for a user that does not exist: the password is compared all the same.
+fn named_user(tx: &mut Tx, named: &Json) -> Result<Option<User>> {
+    let user = match (word(named, "name"), word(named, "id")) {
+        (Some(name), _) => {
+            let domain = named.get("domain").ok_or_else(|| expecting("domain", "user"))?;
+            let Some(domain) = named_domain(tx, domain)? else { return Ok(None) };
+            store::user_by_name(tx, name, &domain.id)?
+        }
+        (None, Some(id)) => tx.find::<User>(id)?,
+        (None, None) => None,
+    };
+    let Some(user) = user else { return Ok(None) };
+    let domain_enabled = tx.find::<Project>(&user.domain_id)?.is_some_and(|domain| domain.enabled);
+    Ok(domain_enabled.then_some(user))
+}
+
+fn named_domain(tx: &mut Tx, named: &Json) -> Result<Option<Project>> {
+    let domain = match (word(named, "name"), word(named, "id")) {
+        (Some(name), _) => store::domain_by_name(tx, name)?,
+        (None, Some(id)) => tx.find::<Project>(id)?,
+        (None, None) => None,
+    };
+    Ok(domain.filter(|domain| domain.is_domain && domain.enabled))
+}
+
+fn named_credential(tx: &mut Tx, named: &Json) -> Result<Option<ApplicationCredential>> {
+    if let Some(id) = word(named, "id") {
+        return tx.find(id);
+    }
+    let name = word(named, "name").ok_or_else(|| expecting("name or ID", "application credential"))?;
+    let user = named.get("user").ok_or_else(|| expecting("user", "application credential"))?;
+    let Some(user) = named_user(tx, user)? else { return Ok(None) };
+    let wanted = List::all().eq("user_id", user.id).eq("name", name);
+    Ok(tx.list::<ApplicationCredential>(&wanted)?.into_iter().next())
+}
+
+fn named_scope(tx: &mut Tx, wanted: &Json) -> Result<Scope> {
+    if wanted.get("system").is_some() {
+        return Ok(Scope::System);
+    }
+    if let Some(domain) = wanted.get("domain") {
+        let domain = named_domain(tx, domain)?.ok_or_else(|| refuse("no such domain"))?;
+        return Ok(Scope::Domain(domain.id));
+    }
+    if let Some(named) = wanted.get("project") {
+        let project = match (word(named, "name"), word(named, "id")) {
+            (Some(name), _) => {
+                let domain = named.get("domain").ok_or_else(|| expecting("domain", "project"))?;
+                let domain = named_domain(tx, domain)?.ok_or_else(|| refuse("no such domain"))?;
+                store::project_by_name(tx, name, &domain.id)?
+            }
+            (None, Some(id)) => tx.find::<Project>(id)?.filter(|project| !project.is_domain),
+            (None, None) => None,
+        };
+        return Ok(Scope::Project(project.ok_or_else(|| refuse("no such project"))?.id));
+    }
+    if wanted.get("OS-TRUST:trust").is_some() {
+        return Err(Error::not_implemented("Trusts are not implemented."));
+    }
+    Ok(Scope::Unscoped)
+}
+
+/// The user's own project where it may be had, else none.
+fn default_scope(tx: &mut Tx, user: &User) -> Result<Scope> {
+    let Some(id) = &user.default_project_id else { return Ok(Scope::Unscoped) };
+    let usable = tx.find::<Project>(id)?.is_some_and(|project| project.enabled && !project.is_domain);
+    if !usable || store::role_ids_on_project(tx, &user.id, id)?.is_empty() {
+        return Ok(Scope::Unscoped);
+    }
+    Ok(Scope::Project(id.clone()))
+}

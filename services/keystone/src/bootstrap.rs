@@ -1,0 +1,198 @@
+//! What a new cloud begins with: a domain, roles that imply each other, an admin, a service project, a catalog.
+//! Run at every start; what is there already is left as it is.
+
+use crate::{Keystone, model::*, password, store};
+use base::{Result, Secret, id};
+use db::{List, Tx};
+use serde_json::json;
+
+/// What to begin with.
+#[derive(Clone, Debug)]
+pub struct Bootstrap {
+    /// Taken only when there is no admin yet.
+    pub admin_password: Secret,
+    pub region: String,
+    pub endpoints: Vec<EndpointUrls>,
+}
+
+/// A service and where it answers; a URL may hold `$(project_id)s`.
+#[derive(Clone, Debug)]
+pub struct EndpointUrls {
+    pub service_type: String,
+    pub service_name: String,
+    pub public: String,
+    pub internal: String,
+    pub admin: String,
+}
+
+pub const DEFAULT_DOMAIN: &str = "default";
+
+/// Each implies the next.
+const ROLES: &[&str] = &["admin", "manager", "member", "reader"];
+
+impl Keystone {
+    /// Whether an admin was made, and the given password is its.
+    pub async fn bootstrap(&self, wanted: Bootstrap) -> Result<bool> {
+        let has_admin = |tx: &mut Tx| Ok(store::user_by_name(tx, "admin", DEFAULT_DOMAIN)?.is_some());
+        let hash = match self.read(has_admin).await? {
+            true => None,
+            false => {
+                let rounds = self.options.password_hash_rounds;
+                Some(password::hash(wanted.admin_password.clone(), rounds).await?)
+            }
+        };
+        let made = hash.is_some();
+        self.write(move |tx| {
+            domain(tx)?;
+            let roles = roles(tx)?;
+            region(tx, &wanted.region)?;
+            let admin_project = project(tx, "admin", "Bootstrap project for initializing the cloud.")?;
+            let service_project = project(tx, "service", "Project of the cloud's own services.")?;
+            let admin = user(tx, "admin", hash.clone())?;
+            grant(tx, &admin, ScopeKind::Project, &admin_project, &roles[0])?;
+            grant(tx, &admin, ScopeKind::System, "system", &roles[0])?;
+            let service_role = role(tx, "service")?;
+            for urls in &wanted.endpoints {
+                let service_user = user(tx, &urls.service_name, None)?;
+                grant(tx, &service_user, ScopeKind::Project, &service_project, &service_role)?;
+                grant(tx, &service_user, ScopeKind::Project, &service_project, &roles[0])?;
+                endpoints(tx, urls, &wanted.region)?;
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(made)
+    }
+}
+
+fn domain(tx: &mut Tx) -> Result<()> {
+    if tx.find::<Project>(DEFAULT_DOMAIN)?.is_some() {
+        return Ok(());
+    }
+    tx.insert(&Project {
+        id: DEFAULT_DOMAIN.into(),
+        name: "Default".into(),
+        domain_id: String::new(),
+        parent_id: None,
+        description: "The default domain".into(),
+        enabled: true,
+        is_domain: true,
+        tags: Vec::new(),
+        options: json!({}),
+        extra: json!({}),
+    })
+}
+
+/// Ids in the order of [`ROLES`].
+fn roles(tx: &mut Tx) -> Result<Vec<String>> {
+    let ids = ROLES.iter().map(|name| role(tx, name)).collect::<Result<Vec<_>>>()?;
+    for pair in ids.windows(2) {
+        let edge = ImpliedRole { prior_role_id: pair[0].clone(), implied_role_id: pair[1].clone() };
+        let key = [db::Value::Text(pair[0].clone()), db::Value::Text(pair[1].clone())];
+        if tx.get::<ImpliedRole>(&key)?.is_none() {
+            tx.insert(&edge)?;
+        }
+    }
+    Ok(ids)
+}
+
+fn role(tx: &mut Tx, name: &str) -> Result<String> {
+    let wanted = List::all().eq("domain_id", "").eq("name", name);
+    if let Some(role) = tx.list::<Role>(&wanted)?.into_iter().next() {
+        return Ok(role.id);
+    }
+    let options = json!({"immutable": true});
+    let (id, name) = (id::hex(), name.to_string());
+    let row =
+        Role { id: id.clone(), name, domain_id: String::new(), description: None, options, extra: json!({}) };
+    tx.insert(&row)?;
+    Ok(id)
+}
+
+fn region(tx: &mut Tx, id: &str) -> Result<()> {
+    if tx.find::<Region>(id)?.is_some() {
+        return Ok(());
+    }
+    let description = String::new();
+    tx.insert(&Region { id: id.into(), description, parent_region_id: None, extra: json!({}) })
+}
+
+fn project(tx: &mut Tx, name: &str, description: &str) -> Result<String> {
+    if let Some(project) = store::project_by_name(tx, name, DEFAULT_DOMAIN)? {
+        return Ok(project.id);
+    }
+    let id = id::hex();
+    tx.insert(&Project {
+        id: id.clone(),
+        name: name.into(),
+        domain_id: DEFAULT_DOMAIN.into(),
+        parent_id: Some(DEFAULT_DOMAIN.into()),
+        description: description.into(),
+        enabled: true,
+        is_domain: false,
+        tags: Vec::new(),
+        options: json!({}),
+        extra: json!({}),
+    })?;
+    Ok(id)
+}
+
+fn user(tx: &mut Tx, name: &str, password_hash: Option<String>) -> Result<String> {
+    if let Some(user) = store::user_by_name(tx, name, DEFAULT_DOMAIN)? {
+        return Ok(user.id);
+    }
+    let id = id::hex();
+    tx.insert(&User {
+        id: id.clone(),
+        name: name.into(),
+        domain_id: DEFAULT_DOMAIN.into(),
+        enabled: true,
+        default_project_id: None,
+        password_hash,
+        password_changed_at: None,
+        options: json!({}),
+        extra: json!({}),
+    })?;
+    Ok(id)
+}
+
+fn grant(tx: &mut Tx, user_id: &str, scope: ScopeKind, scope_id: &str, role_id: &str) -> Result<()> {
+    let row = Assignment {
+        actor: ActorKind::User,
+        actor_id: user_id.into(),
+        scope,
+        scope_id: scope_id.into(),
+        role_id: role_id.into(),
+        inherited: false,
+    };
+    match tx.get::<Assignment>(&db::Resource::values(&row))? {
+        Some(_) => Ok(()),
+        None => tx.insert(&row),
+    }
+}
+
+/// Our own have ids that follow from what they are; they follow the configuration at every start.
+fn endpoints(tx: &mut Tx, urls: &EndpointUrls, region: &str) -> Result<()> {
+    let own_id = |parts: &[&str]| id::derived(parts).replace('-', "");
+    let service_id = own_id(&["service", &urls.service_type, &urls.service_name]);
+    if tx.find::<Service>(&service_id)?.is_none() {
+        let (id, kind, name) = (service_id.clone(), urls.service_type.clone(), urls.service_name.clone());
+        tx.insert(&Service { id, kind, name, enabled: true, extra: json!({}) })?;
+    }
+    for (interface, url) in [("public", &urls.public), ("internal", &urls.internal), ("admin", &urls.admin)] {
+        let row = Endpoint {
+            id: own_id(&["endpoint", &service_id, interface, region]),
+            service_id: service_id.clone(),
+            interface: interface.into(),
+            region_id: Some(region.into()),
+            url: url.clone(),
+            enabled: true,
+            extra: json!({}),
+        };
+        match tx.find::<Endpoint>(&row.id)? {
+            None => tx.insert(&row)?,
+            Some(found) => drop(tx.update(&Endpoint { url: row.url, ..found })?),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! Keystone: who is who, who may do what where, and where the services are. Issues Fernet tokens and
+//! validates them for every other service; knows nothing of what those services do.
+
+mod api;
+mod authentication;
+mod bootstrap;
+mod catalog;
+mod fernet;
+mod model;
+mod options;
+mod password;
+mod rules;
+mod schemas;
+mod store;
+mod tokens;
+
+pub use bootstrap::{Bootstrap, EndpointUrls};
+pub use model::TABLES;
+pub use options::Options;
+pub use rules::RULES;
+
+use base::{Clock, Context, Error, ErrorKind, Result};
+use db::{Db, Tx};
+use policy::Policy;
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// The service. Handlers get it in an `Arc`.
+pub struct Keystone {
+    db: Db,
+    clock: Clock,
+    options: Options,
+    token_keys: fernet::Keys,
+    credential_keys: fernet::Keys,
+    cache: tokens::Cache,
+    /// Counts our writes; what was cached before the last one is not believed.
+    generation: Arc<AtomicU64>,
+}
+
+impl Keystone {
+    /// Keys live below `directory`; the database has been opened with [`TABLES`].
+    pub fn new(db: Db, clock: Clock, options: Options, directory: &Path) -> Result<Arc<Self>> {
+        let token_keys = fernet::Keys::open(&directory.join("fernet-keys"), options.max_active_keys)?;
+        let credential_keys =
+            fernet::Keys::open(&directory.join("credential-keys"), options.max_active_keys)?;
+        let (cache, generation) = (tokens::Cache::default(), Arc::default());
+        Ok(Arc::new(Self { db, clock, options, token_keys, credential_keys, cache, generation }))
+    }
+
+    /// The staged key becomes the one that new tokens are made with.
+    pub fn rotate_keys(&self) -> Result<()> {
+        self.token_keys.rotate()
+    }
+
+    /// The HTTP service, its rules with those of a `policy.yaml` over them.
+    pub fn service(
+        self: &Arc<Self>,
+        overrides: Option<&str>,
+        identity_url: &str,
+    ) -> Result<web::Service<Self>> {
+        let refusal = |rule: &str| format!("You are not authorized to perform the requested action: {rule}.");
+        let policy = Policy::new(&[RULES], overrides)?.worded(refusal);
+        Ok(web::Service {
+            name: "keystone",
+            state: self.clone(),
+            routes: api::routes(),
+            policy: Arc::new(policy),
+            faults: web::Faults::Keystone,
+            microversions: None,
+            prefixes: &[],
+            identity: self.clone(),
+            identity_url: identity_url.into(),
+            body_bytes_max: BODY_BYTES_MAX,
+        })
+    }
+
+    /// Every write may change what tokens are good for, so each of them empties the cache.
+    async fn write<T: Send + 'static>(
+        &self,
+        mut work: impl FnMut(&mut Tx) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let generation = self.generation.clone();
+        self.db
+            .write(move |tx| {
+                let generation = generation.clone();
+                tx.after_commit(move || {
+                    generation.fetch_add(1, Ordering::SeqCst);
+                });
+                work(tx)
+            })
+            .await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&mut Tx) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.db.read(work).await
+    }
+}
+
+/// The limit that keystone sets on bodies.
+const BODY_BYTES_MAX: usize = 114_688;
+
+#[async_trait::async_trait]
+impl web::Authenticate for Keystone {
+    async fn authenticate(&self, token: &str) -> Result<Context> {
+        self.validate(token).await.map_err(|error| match error.kind {
+            ErrorKind::NotFound => Error::unauthorized(error.message),
+            _ => error,
+        })
+    }
+}

@@ -1,0 +1,233 @@
+//! The nouns of identity as tables. Domains are projects that act as domains, as upstream has them.
+
+use base::{Json, Timestamp};
+use db::Resource;
+
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "users", singular = "user", unique = "domain_id, name", index = "name")]
+pub struct User {
+    #[field(key, sort)]
+    pub id: String,
+    #[field(filter, sort)]
+    pub name: String,
+    #[field(filter)]
+    pub domain_id: String,
+    #[field(filter)]
+    pub enabled: bool,
+    pub default_project_id: Option<String>,
+    #[field(hidden)]
+    pub password_hash: Option<String>,
+    #[field(hidden)]
+    pub password_changed_at: Option<Timestamp>,
+    pub options: Json,
+    pub extra: Json,
+}
+
+#[derive(Clone, Debug, Resource)]
+#[resource(
+    table = "projects",
+    singular = "project",
+    unique = "domain_id, name",
+    index = "parent_id",
+    index = "name"
+)]
+pub struct Project {
+    #[field(key, sort)]
+    pub id: String,
+    #[field(filter, sort)]
+    pub name: String,
+    /// Empty for one that acts as a domain.
+    #[field(filter)]
+    pub domain_id: String,
+    #[field(filter)]
+    pub parent_id: Option<String>,
+    pub description: String,
+    #[field(filter)]
+    pub enabled: bool,
+    #[field(filter)]
+    pub is_domain: bool,
+    pub tags: Vec<String>,
+    pub options: Json,
+    pub extra: Json,
+}
+
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "user_groups", singular = "group", unique = "domain_id, name")]
+pub struct Group {
+    #[field(key, sort)]
+    pub id: String,
+    #[field(filter, sort)]
+    pub name: String,
+    #[field(filter)]
+    pub domain_id: String,
+    pub description: String,
+    pub extra: Json,
+}
+
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "membership", index = "group_id")]
+pub struct Membership {
+    #[field(key)]
+    pub user_id: String,
+    #[field(key)]
+    pub group_id: String,
+}
+
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "roles", singular = "role", unique = "domain_id, name")]
+pub struct Role {
+    #[field(key, sort)]
+    pub id: String,
+    #[field(filter, sort)]
+    pub name: String,
+    /// Empty for a role of the whole cloud.
+    #[field(filter)]
+    pub domain_id: String,
+    pub description: Option<String>,
+    pub options: Json,
+    pub extra: Json,
+}
+
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "implied_roles", singular = "role_inference")]
+pub struct ImpliedRole {
+    #[field(key)]
+    pub prior_role_id: String,
+    #[field(key)]
+    pub implied_role_id: String,
+}
+
+db::text_enum! { pub enum ActorKind { User = "user", Group = "group" } }
+db::text_enum! { pub enum ScopeKind { Project = "project", Domain = "domain", System = "system" } }
+
+/// Who holds which role on what.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Resource)]
+#[resource(
+    table = "assignments",
+    singular = "role_assignment",
+    index = "scope_id",
+    index = "role_id",
+    index = "actor_id"
+)]
+pub struct Assignment {
+    #[field(key)]
+    pub actor: ActorKind,
+    #[field(key)]
+    pub actor_id: String,
+    #[field(key)]
+    pub scope: ScopeKind,
+    /// `system` for the system.
+    #[field(key)]
+    pub scope_id: String,
+    #[field(key)]
+    pub role_id: String,
+    /// Holds on the projects below, not on the target itself.
+    #[field(key)]
+    pub inherited: bool,
+}
+
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "services", singular = "service")]
+pub struct Service {
+    #[field(key, sort)]
+    pub id: String,
+    #[field(filter, json = "type")]
+    pub kind: String,
+    #[field(filter)]
+    pub name: String,
+    pub enabled: bool,
+    pub extra: Json,
+}
+
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "endpoints", singular = "endpoint", index = "service_id", index = "region_id")]
+pub struct Endpoint {
+    #[field(key, sort)]
+    pub id: String,
+    #[field(filter)]
+    pub service_id: String,
+    #[field(filter)]
+    pub interface: String,
+    #[field(filter)]
+    pub region_id: Option<String>,
+    pub url: String,
+    pub enabled: bool,
+    pub extra: Json,
+}
+
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "regions", singular = "region", index = "parent_region_id")]
+pub struct Region {
+    #[field(key, sort)]
+    pub id: String,
+    pub description: String,
+    #[field(filter)]
+    pub parent_region_id: Option<String>,
+    pub extra: Json,
+}
+
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "credentials", singular = "credential", index = "user_id")]
+pub struct Credential {
+    #[field(key, sort)]
+    pub id: String,
+    #[field(filter)]
+    pub user_id: String,
+    #[field(filter)]
+    pub project_id: Option<String>,
+    #[field(filter, json = "type")]
+    pub kind: String,
+    /// Encrypted with the credential keys.
+    #[field(hidden)]
+    pub blob: String,
+    pub extra: Json,
+}
+
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "application_credentials", singular = "application_credential", unique = "user_id, name")]
+pub struct ApplicationCredential {
+    #[field(key, sort)]
+    pub id: String,
+    #[field(filter)]
+    pub name: String,
+    #[field(filter)]
+    pub user_id: String,
+    pub project_id: String,
+    pub description: Option<String>,
+    #[field(hidden)]
+    pub secret_hash: String,
+    pub expires_at: Option<Timestamp>,
+    pub unrestricted: bool,
+    /// Ids of roles.
+    pub roles: Vec<String>,
+    pub access_rules: Json,
+}
+
+/// A statement that tokens which match every given field and were issued until a moment are void.
+#[derive(Clone, Debug, Default, Resource)]
+#[resource(table = "revocations", singular = "event", index = "revoked_at")]
+pub struct Revocation {
+    #[field(key)]
+    pub id: String,
+    pub revoked_at: Timestamp,
+    pub issued_before: Timestamp,
+    pub audit_id: Option<String>,
+    pub user_id: Option<String>,
+    pub application_credential_id: Option<String>,
+}
+
+pub const TABLES: &[&db::Table] = &[
+    User::TABLE,
+    Project::TABLE,
+    Group::TABLE,
+    Membership::TABLE,
+    Role::TABLE,
+    ImpliedRole::TABLE,
+    Assignment::TABLE,
+    Service::TABLE,
+    Endpoint::TABLE,
+    Region::TABLE,
+    Credential::TABLE,
+    ApplicationCredential::TABLE,
+    Revocation::TABLE,
+];

@@ -1,0 +1,274 @@
+//! The forms of request bodies, with upstream's limits. Keys in upstream's order: errors are told in it.
+
+use base::Json;
+use schema::Schema;
+use serde_json::json;
+use std::sync::LazyLock;
+
+fn id() -> Json {
+    json!({"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[a-zA-Z0-9-]+$"})
+}
+
+fn id_or_null() -> Json {
+    json!({"type": ["string", "null"], "minLength": 1, "maxLength": 64, "pattern": "^[a-zA-Z0-9-]+$"})
+}
+
+fn name(length_max: u64) -> Json {
+    json!({"type": "string", "minLength": 1, "maxLength": length_max, "pattern": "[\\S]+"})
+}
+
+fn text() -> Json {
+    json!({"type": ["string", "null"]})
+}
+
+fn flag() -> Json {
+    json!({"type": ["boolean", "string", "null"], "enum": [
+        true, "True", "TRUE", "true", false, "False", "FALSE", "false", "", "1", "0", "y", "Y", "n", "N",
+        "on", "ON", "off", "OFF", "yes", "no"
+    ]})
+}
+
+fn tags() -> Json {
+    json!({"type": "array", "items": tag(), "required": [], "maxItems": 80, "uniqueItems": true})
+}
+
+fn tag() -> Json {
+    json!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[^,/]*$"})
+}
+
+fn immutable() -> Json {
+    let option = json!({"type": ["boolean", "null"], "enum": [true, false, null]});
+    json!({"type": "object", "properties": {"immutable": option}, "additionalProperties": false})
+}
+
+/// A body of one key, which must be there.
+fn wrapped(key: &str, inner: Json) -> Json {
+    json!({"type": "object", "properties": {key: inner}, "required": [key], "additionalProperties": false})
+}
+
+macro_rules! forms {
+    ($($(#[$doc:meta])* $name:ident = $json:expr;)*) => { $(
+        $(#[$doc])*
+        pub static $name: LazyLock<Schema> = LazyLock::new(|| Schema::new($json));
+    )* };
+}
+
+fn user_options() -> Json {
+    let flag = || json!({"type": ["boolean", "null"]});
+    json!({"type": "object", "properties": {
+        "ignore_change_password_upon_first_use": flag(), "ignore_password_expiry": flag(),
+        "ignore_lockout_failure_attempts": flag(), "lock_password": flag(), "ignore_user_inactivity": flag(),
+        "multi_factor_auth_enabled": flag(),
+        "multi_factor_auth_rules": {"type": ["array", "null"], "items": {
+            "type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": true}, "uniqueItems": true}
+    }, "additionalProperties": false})
+}
+
+fn user(update: bool) -> Json {
+    let properties = json!({
+        "default_project_id": id_or_null(), "description": text(), "domain_id": id(), "enabled": flag(),
+        "federated": {"type": "array"}, "name": name(255), "password": text(), "options": user_options(),
+    });
+    match update {
+        false => {
+            json!({"type": "object", "properties": properties, "required": ["name"], "additionalProperties": true})
+        }
+        true => {
+            json!({"type": "object", "properties": properties, "minProperties": 1, "additionalProperties": true})
+        }
+    }
+}
+
+fn project(update: bool) -> Json {
+    if update {
+        return json!({"type": "object", "properties": {
+            "description": text(), "enabled": flag(), "name": name(64), "options": immutable(), "tags": tags(),
+        }});
+    }
+    json!({"type": "object", "properties": {
+        "description": text(), "domain_id": id_or_null(), "enabled": flag(), "is_domain": flag(),
+        "parent_id": id_or_null(), "name": name(64), "tags": tags(), "options": immutable(),
+    }, "required": ["name"]})
+}
+
+fn domain(update: bool) -> Json {
+    let description = json!({"type": ["string", "null"], "maxLength": 255});
+    let mut form = json!({"type": "object", "properties": {
+        "explicit_domain_id": id(), "description": description, "enabled": flag(), "name": name(64),
+        "options": immutable(), "tags": tags(),
+    }});
+    match update {
+        true => form["minProperties"] = 1.into(),
+        false => form["required"] = json!(["name"]),
+    }
+    form
+}
+
+fn role(update: bool) -> Json {
+    let mut form = json!({"type": "object", "properties": {
+        "name": name(255), "description": text(), "domain_id": id_or_null(), "options": immutable(),
+    }, "additionalProperties": true});
+    match update {
+        true => form["minProperties"] = 1.into(),
+        false => form["required"] = json!(["name"]),
+    }
+    form
+}
+
+fn service(update: bool) -> Json {
+    let kind = json!({"type": "string", "minLength": 1, "maxLength": 255});
+    let mut form = json!({"type": "object", "properties": {
+        "type": kind, "name": {"type": "string", "maxLength": 255}, "description": text(), "enabled": flag(),
+    }, "additionalProperties": true});
+    match update {
+        true => form["minProperties"] = 1.into(),
+        false => form["required"] = json!(["type"]),
+    }
+    form
+}
+
+fn endpoint(update: bool) -> Json {
+    let region = json!({"type": ["string", "null"]});
+    let mut form = json!({"type": "object", "properties": {
+        "enabled": flag(), "interface": {"type": "string", "enum": ["admin", "internal", "public"]},
+        "region_id": region.clone(), "region": region, "service_id": {"type": "string"},
+        "url": {"type": "string", "minLength": 0, "maxLength": 225}, "name": {"type": "string"}, "description": text(),
+    }, "additionalProperties": true});
+    match update {
+        true => form["minProperties"] = 1.into(),
+        false => form["required"] = json!(["interface", "service_id", "url"]),
+    }
+    form
+}
+
+fn region() -> Json {
+    json!({"type": "object", "properties": {
+        "description": text(), "parent_region_id": {"type": ["string", "null"], "maxLength": 255},
+        "id": {"type": "string", "maxLength": 255},
+    }, "additionalProperties": true})
+}
+
+fn credential(update: bool) -> Json {
+    let properties = json!({
+        "blob": {"type": ["string", "object"]}, "project_id": text(), "type": {"type": "string"},
+        "user_id": {"type": "string"},
+    });
+    if update {
+        return json!({"type": "object", "properties": properties, "minProperties": 1, "additionalProperties": true});
+    }
+    json!({"type": "object", "properties": properties, "required": ["type", "blob", "user_id"],
+        "additionalProperties": true,
+        "if": {"properties": {"type": {"const": "ec2"}}}, "then": {"required": ["project_id"]}})
+}
+
+fn access_rules() -> Json {
+    json!({"type": "array", "items": {"type": "object", "properties": {
+        "path": {"type": "string", "minLength": 0, "maxLength": 225, "pattern": "^/\\.*"},
+        "service": id(), "method": {"type": "string", "enum": ["DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"]},
+    }, "additionalProperties": true}})
+}
+
+fn application_credential() -> Json {
+    let role = json!({"type": "object", "properties": {"id": id(), "name": name(255)}, "additionalProperties": true});
+    json!({"type": "object", "properties": {
+        "id": {"type": "string"}, "secret": text(), "name": name(255), "description": text(), "expires_at": text(),
+        "project_id": {"type": "string"}, "access_rules": access_rules(),
+        "unrestricted": {"type": ["boolean", "null"]}, "roles": {"type": "array", "items": role},
+    }, "required": ["name"], "additionalProperties": true})
+}
+
+/// The whole request for a token; upstream shows all of it in its errors.
+fn token_issue() -> Json {
+    let word = || json!({"type": "string"});
+    let domain = || json!({"type": "object", "properties": {"id": word(), "name": word()}});
+    let user = json!({"type": "object", "properties": {
+        "id": word(), "name": word(), "password": word(), "domain": domain(),
+    }});
+    let project = json!({"type": "object", "properties": {"name": word(), "id": word(), "domain": domain()}});
+    json!({
+        "type": "object",
+        "properties": {
+            "identity": {
+                "type": "object",
+                "properties": {
+                    "methods": {"type": "array", "items": word()},
+                    "password": {"type": "object", "properties": {"user": user}},
+                    "token": {"type": "object", "properties": {"id": word()}, "required": ["id"]},
+                },
+                "required": ["methods"],
+            },
+            "scope": {"type": ["object", "string"], "properties": {
+                "project": project,
+                "domain": domain(),
+                "OS-TRUST:trust": {"type": "object", "properties": {"id": word()}},
+                "system": {"type": "object", "properties": {"all": flag()}},
+            }},
+        },
+        "required": ["identity"],
+    })
+}
+
+forms! {
+    USER_CREATE = wrapped("user", user(false));
+    USER_UPDATE = wrapped("user", user(true));
+    PROJECT_CREATE = json!({"type": "object", "properties": {"project": project(false)}, "additionalProperties": false});
+    PROJECT_UPDATE = json!({"type": "object", "properties": {"project": project(true)}, "additionalProperties": false});
+    PROJECT_TAGS = json!({"type": "object", "properties": {"tags": {"type": "array", "items": tag()}}, "additionalProperties": false});
+    TAGS = tags();
+    TAG = tag();
+    DOMAIN_CREATE = wrapped("domain", domain(false));
+    DOMAIN_UPDATE = wrapped("domain", domain(true));
+    GROUP_CREATE = wrapped("group", json!({"type": "object", "properties": {
+        "domain_id": id(), "description": text(), "name": name(255),
+    }, "required": ["name"], "additionalProperties": true}));
+    GROUP_UPDATE = wrapped("group", json!({"type": "object", "properties": {
+        "description": text(), "name": name(255),
+    }, "minProperties": 1, "additionalProperties": true}));
+    ROLE_CREATE = wrapped("role", role(false));
+    ROLE_UPDATE = wrapped("role", role(true));
+    SERVICE_CREATE = wrapped("service", service(false));
+    SERVICE_UPDATE = wrapped("service", service(true));
+    ENDPOINT_CREATE = wrapped("endpoint", endpoint(false));
+    ENDPOINT_UPDATE = wrapped("endpoint", endpoint(true));
+    REGION = wrapped("region", region());
+    CREDENTIAL_CREATE = wrapped("credential", credential(false));
+    CREDENTIAL_UPDATE = wrapped("credential", credential(true));
+    APPLICATION_CREDENTIAL_CREATE = wrapped("application_credential", application_credential());
+    PASSWORD_CHANGE = json!({
+        "type": "object",
+        "properties": {"original_password": {"type": "string"}, "password": {"type": "string"}},
+        "required": ["original_password", "password"],
+        "additionalProperties": false,
+    });
+    TOKEN_ISSUE = token_issue();
+    ASSIGNMENTS_QUERY = json!({
+        "type": "object",
+        "dependentRequired": {"include_subtree": ["scope.project.id"]},
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_form_is_understood() {
+        for form in [
+            &super::USER_CREATE,
+            &super::USER_UPDATE,
+            &super::PROJECT_CREATE,
+            &super::PROJECT_UPDATE,
+            &super::DOMAIN_CREATE,
+            &super::DOMAIN_UPDATE,
+            &super::GROUP_CREATE,
+            &super::ROLE_CREATE,
+            &super::SERVICE_CREATE,
+            &super::ENDPOINT_CREATE,
+            &super::REGION,
+            &super::CREDENTIAL_CREATE,
+            &super::APPLICATION_CREDENTIAL_CREATE,
+            &super::TOKEN_ISSUE,
+            &super::ASSIGNMENTS_QUERY,
+        ] {
+            assert!(form.json().is_object());
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Whether a token still holds and what it gives: its context for the other services, its body for callers.
+//! A cache answers the many; a write empties it.
+
+use crate::{
+    Keystone,
+    catalog::{self, Filling},
+    fernet::{Payload, Scope},
+    model::*,
+    store,
+};
+use base::{Context, Error, Json, Result, Timestamp, id};
+use db::{Filter, List, Tx};
+use parking_lot::RwLock;
+use serde_json::json;
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+/// A token that holds.
+pub struct Valid {
+    pub payload: Payload,
+    pub context: Context,
+    /// The body of `GET /v3/auth/tokens`, with the catalog and without.
+    pub body: String,
+    pub body_without_catalog: String,
+    pub roles: Vec<Role>,
+}
+
+#[derive(Default)]
+pub struct Cache(RwLock<HashMap<String, Cached>>);
+
+struct Cached {
+    valid: Arc<Valid>,
+    generation: u64,
+    at: Timestamp,
+}
+
+/// Why a token does not hold is logged; callers learn only that.
+fn invalid(why: &str) -> Error {
+    tracing::debug!(why, "token refused");
+    Error::not_found("Failed to validate token").code(INVALID)
+}
+
+fn foreign() -> Error {
+    Error::not_found("Could not recognize Fernet token").code(INVALID)
+}
+
+const INVALID: &str = "keystone.token";
+
+impl Keystone {
+    /// The context of a token that holds now; `NotFound` for one that does not.
+    pub async fn validate(&self, token: &str) -> Result<Context> {
+        Ok(self.valid(token).await?.context.clone())
+    }
+
+    pub(crate) async fn valid(&self, token: &str) -> Result<Arc<Valid>> {
+        let now = self.clock.now();
+        if let Some(valid) = self.cached(token, now) {
+            return Ok(valid);
+        }
+        let generation = self.generation.load(Ordering::SeqCst);
+        let valid = self.examine(token, Duration::ZERO).await?;
+        self.remember(token, &valid, generation, now);
+        Ok(valid)
+    }
+
+    /// One that may have expired lately, for services that finish what it began.
+    pub(crate) async fn valid_or_lately(&self, token: &str) -> Result<Arc<Valid>> {
+        self.examine(token, Duration::from_secs(self.options.allow_expired_window_seconds)).await
+    }
+
+    async fn examine(&self, token: &str, grace: Duration) -> Result<Arc<Valid>> {
+        let payload = self.token_keys.open_token(token).ok_or_else(foreign)?;
+        let now = self.clock.now();
+        if payload.expires_at.plus(grace) <= now {
+            return Err(invalid("expired"));
+        }
+        let lifetime = Duration::from_secs(self.options.token_expiration_seconds) + grace;
+        let (text, horizon) = (token.to_string(), now.minus(lifetime));
+        self.read(move |tx| {
+            if store::revocations_since(tx, horizon)?.iter().any(|event| event.voids(&payload)) {
+                return Err(invalid("revoked"));
+            }
+            build(tx, &payload, &text, now).map(Arc::new)
+        })
+        .await
+    }
+
+    fn cached(&self, token: &str, now: Timestamp) -> Option<Arc<Valid>> {
+        let entries = self.cache.0.read();
+        let entry = entries.get(token)?;
+        let fresh = entry.generation == self.generation.load(Ordering::SeqCst)
+            && now.since(entry.at) < Duration::from_secs(self.options.token_cache_seconds);
+        (fresh && entry.valid.payload.expires_at > now).then(|| entry.valid.clone())
+    }
+
+    fn remember(&self, token: &str, valid: &Arc<Valid>, generation: u64, now: Timestamp) {
+        let mut entries = self.cache.0.write();
+        if entries.len() >= self.options.token_cache_max {
+            entries.retain(|_, entry| entry.generation == generation && entry.valid.payload.expires_at > now);
+        }
+        if entries.len() < self.options.token_cache_max {
+            entries.insert(token.to_string(), Cached { valid: valid.clone(), generation, at: now });
+        }
+    }
+
+    /// The token's text and all that an answer says of it.
+    pub(crate) async fn issue(&self, payload: Payload) -> Result<(String, Arc<Valid>)> {
+        let token = self.token_keys.seal(&payload)?;
+        let (text, now) = (token.clone(), self.clock.now());
+        let generation = self.generation.load(Ordering::SeqCst);
+        // A token for something its user has no role on is a failed authentication, not a missing token.
+        let valid =
+            self.read(move |tx| build(tx, &payload, &text, now).map(Arc::new)).await.map_err(|error| {
+                if error.code.as_deref() == Some(INVALID) {
+                    crate::authentication::unauthorized()
+                } else {
+                    error
+                }
+            })?;
+        self.remember(&token, &valid, generation, now);
+        Ok((token, valid))
+    }
+
+    /// Voids the tokens that match. Emptying the cache comes with the write.
+    pub(crate) async fn revoke(&self, event: Revocation) -> Result<()> {
+        let now = self.clock.now();
+        let lifetime = self.options.token_expiration_seconds + self.options.allow_expired_window_seconds;
+        let horizon = now.minus(Duration::from_secs(lifetime));
+        self.write(move |tx| {
+            store::forget_revocations_before(tx, horizon)?;
+            tx.insert(&Revocation { id: id::hex(), revoked_at: now, issued_before: now, ..event.clone() })
+        })
+        .await
+    }
+}
+
+impl Revocation {
+    /// Every given field matches, and the token is not newer.
+    fn voids(&self, payload: &Payload) -> bool {
+        let credential = match &payload.scope {
+            Scope::Application { credential_id, .. } => Some(credential_id),
+            _ => None,
+        };
+        let matches = |wanted: &Option<String>, actual: Option<&String>| {
+            wanted.as_ref().is_none_or(|wanted| actual == Some(wanted))
+        };
+        payload.issued_at <= self.issued_before
+            && matches(&self.audit_id, payload.audit_ids.first())
+            && matches(&self.user_id, Some(&payload.user_id))
+            && matches(&self.application_credential_id, credential)
+    }
+}
+
+/// The token as the database has it now.
+fn build(tx: &mut Tx, payload: &Payload, token: &str, now: Timestamp) -> Result<Valid> {
+    let refuse = invalid;
+    let user = tx.find::<User>(&payload.user_id)?.ok_or_else(|| refuse("no such user"))?;
+    let user_domain = tx.find::<Project>(&user.domain_id)?.ok_or_else(|| refuse("no such domain"))?;
+    if !user.enabled || !user_domain.enabled {
+        return Err(refuse("user disabled"));
+    }
+    let mut context = Context {
+        user_id: user.id.clone(),
+        user_name: user.name.clone(),
+        user_domain_id: user_domain.id.clone(),
+        user_domain_name: user_domain.name.clone(),
+        token: token.to_string(),
+        token_expires_at: Some(payload.expires_at),
+        ..Context::default()
+    };
+    let mut shown = json!({
+        "methods": payload.methods,
+        "user": {
+            "domain": {"id": user_domain.id, "name": user_domain.name},
+            "id": user.id, "name": user.name, "password_expires_at": null,
+        },
+        "audit_ids": payload.audit_ids,
+        "expires_at": payload.expires_at.micros_z(),
+        "issued_at": payload.issued_at.micros_z(),
+    });
+    let roles = match &payload.scope {
+        Scope::Unscoped => Vec::new(),
+        Scope::System => {
+            context.system_scope = "all".into();
+            shown["system"] = json!({"all": true});
+            store::role_ids_on(tx, &user.id, ScopeKind::System, "system")?
+        }
+        Scope::Domain(id) => {
+            let domain = tx.find::<Project>(id)?.filter(|domain| domain.is_domain && domain.enabled);
+            let domain = domain.ok_or_else(|| refuse("domain disabled"))?;
+            shown["domain"] = json!({"id": domain.id, "name": domain.name});
+            (context.domain_id, context.domain_name) = (domain.id, domain.name);
+            store::role_ids_on(tx, &user.id, ScopeKind::Domain, id)?
+        }
+        Scope::Project(id) | Scope::Application { project_id: id, .. } => {
+            let project = tx.find::<Project>(id)?.filter(|project| project.enabled);
+            let project = project.ok_or_else(|| refuse("project disabled"))?;
+            let domain_id = if project.is_domain { &project.id } else { &project.domain_id };
+            let domain = tx.find::<Project>(domain_id)?.filter(|domain| domain.enabled);
+            let domain = domain.ok_or_else(|| refuse("domain disabled"))?;
+            shown["project"] = json!({
+                "domain": {"id": domain.id, "name": domain.name}, "id": project.id, "name": project.name,
+            });
+            shown["is_domain"] = project.is_domain.into();
+            (context.project_id, context.project_name) = (project.id, project.name);
+            (context.project_domain_id, context.project_domain_name) = (domain.id, domain.name);
+            store::role_ids_on_project(tx, &user.id, id)?
+        }
+    };
+    let mut roles = store::with_implied(tx, roles)?;
+    if let Scope::Application { credential_id, .. } = &payload.scope {
+        let credential = tx.find::<ApplicationCredential>(credential_id)?;
+        let credential = credential.ok_or_else(|| refuse("no such application credential"))?;
+        if credential.expires_at.is_some_and(|moment| moment <= now) {
+            return Err(refuse("application credential expired"));
+        }
+        let given = store::implied_closure(&store::implications(tx)?, credential.roles.clone());
+        roles.retain(|role| given.contains(&role.id));
+        shown["application_credential"] = json!({
+            "id": credential.id, "name": credential.name, "restricted": !credential.unrestricted,
+        });
+        if credential.access_rules.as_array().is_some_and(|rules| !rules.is_empty()) {
+            shown["application_credential"]["access_rules"] = credential.access_rules.clone();
+        }
+    }
+    if payload.scope != Scope::Unscoped {
+        if roles.is_empty() {
+            return Err(refuse("no roles left"));
+        }
+        shown["roles"] =
+            roles.iter().map(|role| json!({"id": role.id, "name": role.name})).collect::<Vec<_>>().into();
+    }
+    context.roles = roles.iter().map(|role| role.name.clone()).collect();
+    let body_without_catalog = json!({"token": shown}).to_string();
+    let body = if payload.scope == Scope::Unscoped {
+        body_without_catalog.clone()
+    } else {
+        let filling = Filling { user_id: &user.id, project_id: &context.project_id };
+        shown["catalog"] = catalog::entries(tx, &filling)?;
+        json!({"token": shown}).to_string()
+    };
+    Ok(Valid { payload: payload.clone(), context, body, body_without_catalog, roles })
+}
+
+/// Names for many ids at once, for lists that show names.
+pub(crate) fn names<T: db::Resource>(
+    tx: &mut Tx,
+    ids: impl IntoIterator<Item = String>,
+    show: impl Fn(&T) -> (String, Json),
+) -> Result<HashMap<String, Json>> {
+    let ids: Vec<String> = ids.into_iter().collect();
+    let rows = tx.list::<T>(&List::all().filter(Filter::any("id", ids.iter().map(String::as_str))))?;
+    Ok(rows.iter().map(show).collect())
+}
