@@ -91,6 +91,9 @@ impl<S: Send + Sync + 'static> Served<S> {
         if let Ok(value) = HeaderValue::from_str(&request_id) {
             headers.insert("x-openstack-request-id", value);
         }
+        if self.service.faults == Faults::Keystone {
+            headers.insert(header::VARY, HeaderValue::from_static("X-Auth-Token"));
+        }
         if is_head {
             *response.body_mut() = HttpBody::empty();
         }
@@ -158,7 +161,7 @@ impl<S: Send + Sync + 'static> Served<S> {
             policy: service.policy.clone(),
             asked,
         };
-        let mut response = match (route.handler)(service.state.clone(), request).await {
+        match (route.handler)(service.state.clone(), request).await {
             Ok(reply) => Reply::into_response(reply, service.faults.json_type()),
             Err(error) if error.is(ErrorKind::Unauthorized) && !route.is(Mark::Open) => {
                 service.faults.unauthorized(&service.identity_url, &about)
@@ -169,11 +172,7 @@ impl<S: Send + Sync + 'static> Served<S> {
                 }
                 service.faults.response(&error, &about)
             }
-        };
-        if service.faults == Faults::Keystone {
-            response.headers_mut().insert(header::VARY, HeaderValue::from_static("X-Auth-Token"));
         }
-        response
     }
 
     fn canonical(&self, path: &str) -> String {

@@ -104,7 +104,7 @@ impl Keystone {
 
     async fn by_token(&self, given: &Json) -> Result<Asker> {
         let token = given["id"].as_str().unwrap_or_default();
-        let valid = self.valid(token).await.map_err(|_| refuse("token does not hold"))?;
+        let valid = self.valid(token).await?;
         if matches!(valid.payload.scope, Scope::Application { .. }) {
             return Err(Error::forbidden(
                 "You are not authorized to perform the requested action: Rescope a scoped token.",

@@ -197,7 +197,7 @@ pub struct ApplicationCredential {
     #[field(hidden)]
     pub secret_hash: String,
     pub expires_at: Option<Timestamp>,
-    pub unrestricted: bool,
+    pub unrestricted: Option<bool>,
     /// Ids of roles.
     pub roles: Vec<String>,
     pub access_rules: Json,
@@ -216,6 +216,51 @@ pub struct Revocation {
     pub application_credential_id: Option<String>,
 }
 
+/// The limit of a resource where no project or domain has one of its own.
+#[derive(Clone, Debug, Resource)]
+#[resource(
+    table = "registered_limits",
+    singular = "registered_limit",
+    unique = "service_id, region_id, resource_name"
+)]
+pub struct RegisteredLimit {
+    #[field(key, sort)]
+    pub id: String,
+    #[field(filter)]
+    pub service_id: String,
+    /// Empty for all regions.
+    #[field(filter)]
+    pub region_id: String,
+    #[field(filter)]
+    pub resource_name: String,
+    pub default_limit: i64,
+    pub description: Option<String>,
+}
+
+/// The limit of one project or domain.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "limits", singular = "limit", unique = "registered_limit_id, project_id, domain_id")]
+pub struct Limit {
+    #[field(key, sort)]
+    pub id: String,
+    #[field(filter)]
+    pub registered_limit_id: String,
+    /// Empty for a domain's.
+    #[field(filter)]
+    pub project_id: String,
+    /// Empty for a project's.
+    #[field(filter)]
+    pub domain_id: String,
+    #[field(filter)]
+    pub service_id: String,
+    #[field(filter)]
+    pub region_id: String,
+    #[field(filter)]
+    pub resource_name: String,
+    pub resource_limit: i64,
+    pub description: Option<String>,
+}
+
 pub const TABLES: &[&db::Table] = &[
     User::TABLE,
     Project::TABLE,
@@ -230,4 +275,6 @@ pub const TABLES: &[&db::Table] = &[
     Credential::TABLE,
     ApplicationCredential::TABLE,
     Revocation::TABLE,
+    RegisteredLimit::TABLE,
+    Limit::TABLE,
 ];

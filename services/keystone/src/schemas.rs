@@ -177,6 +177,51 @@ fn application_credential() -> Json {
     }, "required": ["name"], "additionalProperties": true})
 }
 
+fn limit_number() -> Json {
+    json!({"type": "integer", "minimum": -1, "maximum": 2147483647})
+}
+
+fn limit_text() -> Json {
+    json!({"type": ["string", "null"], "maxLength": 255})
+}
+
+fn limit_region() -> Json {
+    json!({"type": ["string", "null"], "minLength": 1, "maxLength": 255})
+}
+
+fn service_uuid() -> Json {
+    json!({"type": "string", "format": "uuid"})
+}
+
+fn registered_limit() -> Json {
+    json!({"type": "object", "properties": {
+        "service_id": service_uuid(), "region_id": limit_region(), "resource_name": name(255),
+        "default_limit": limit_number(), "description": limit_text(),
+    }, "additionalProperties": false})
+}
+
+fn registered_limits() -> Json {
+    let mut item = registered_limit();
+    item["required"] = json!(["service_id", "resource_name", "default_limit"]);
+    wrapped("registered_limits", json!({"type": "array", "items": item, "minItems": 1}))
+}
+
+fn limits() -> Json {
+    let needs = |owner: &str| json!({"required": ["service_id", "resource_name", "resource_limit", owner]});
+    let item = json!({"type": "object", "properties": {
+        "project_id": id_or_null(), "domain_id": id_or_null(), "resource_name": name(255),
+        "region_id": limit_region(), "service_id": service_uuid(), "resource_limit": limit_number(),
+        "description": limit_text(),
+    }, "required": ["service_id", "resource_name", "resource_limit"],
+        "oneOf": [needs("domain_id"), needs("project_id")], "additionalProperties": false});
+    wrapped("limits", json!({"type": "array", "items": item, "minItems": 1}))
+}
+
+fn limit_update() -> Json {
+    let properties = json!({"resource_limit": limit_number(), "description": limit_text()});
+    wrapped("limit", json!({"type": "object", "properties": properties, "additionalProperties": false}))
+}
+
 /// The whole request for a token; upstream shows all of it in its errors.
 fn token_issue() -> Json {
     let word = || json!({"type": "string"});
@@ -240,6 +285,10 @@ forms! {
         "required": ["original_password", "password"],
         "additionalProperties": false,
     });
+    REGISTERED_LIMITS_CREATE = registered_limits();
+    REGISTERED_LIMIT_UPDATE = wrapped("registered_limit", registered_limit());
+    LIMITS_CREATE = limits();
+    LIMIT_UPDATE = limit_update();
     TOKEN_ISSUE = token_issue();
     ASSIGNMENTS_QUERY = json!({
         "type": "object",

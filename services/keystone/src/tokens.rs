@@ -220,7 +220,7 @@ fn build(tx: &mut Tx, payload: &Payload, token: &str, now: Timestamp) -> Result<
         let given = store::implied_closure(&store::implications(tx)?, credential.roles.clone());
         roles.retain(|role| given.contains(&role.id));
         shown["application_credential"] = json!({
-            "id": credential.id, "name": credential.name, "restricted": !credential.unrestricted,
+            "id": credential.id, "name": credential.name, "restricted": credential.unrestricted != Some(true),
         });
         if credential.access_rules.as_array().is_some_and(|rules| !rules.is_empty()) {
             shown["application_credential"]["access_rules"] = credential.access_rules.clone();

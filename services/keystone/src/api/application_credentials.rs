@@ -54,7 +54,7 @@ async fn create(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
         description: text(&given, "description").map(str::to_string),
         secret_hash: password::hash(Secret::new(secret.as_str()), rounds).await?,
         expires_at: expiry(&given, keystone.clock.now())?,
-        unrestricted: given.get("unrestricted").and_then(Json::as_bool).unwrap_or(false),
+        unrestricted: given.get("unrestricted").and_then(Json::as_bool),
         roles: roles.iter().map(|role| role.id.clone()).collect(),
         access_rules: access_rules(&given),
     };
@@ -114,7 +114,7 @@ async fn check_unrestricted(keystone: &Keystone, scope: &Scope) -> Result<()> {
     let Scope::Application { credential_id, .. } = scope else { return Ok(()) };
     let id = credential_id.clone();
     let credential = keystone.read(move |tx| tx.find::<ApplicationCredential>(&id)).await?;
-    match credential.is_some_and(|credential| credential.unrestricted) {
+    match credential.is_some_and(|credential| credential.unrestricted == Some(true)) {
         true => Ok(()),
         false => Err(Error::forbidden(
             "You are not authorized to perform the requested action: Using method 'application_credential' is not allowed for managing additional application credentials.",

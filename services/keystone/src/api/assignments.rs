@@ -88,7 +88,14 @@ fn read_query(request: &Request) -> Result<Wanted> {
     };
     let refuse = |text: &str| Err(Error::bad_request(text));
     if wanted.user_id.is_some() && wanted.group_id.is_some() {
-        return refuse("Specify a user or group, not both");
+        // Upstream lets its schema answer, which prints the query as Python holds it.
+        let word = |text: &String| schema::python::quote(text);
+        let pairs: Vec<String> =
+            request.query.0.iter().map(|(k, v)| format!("({}, {})", word(k), word(v))).collect();
+        return Err(Error::bad_request(format!(
+            "ImmutableMultiDict([{}]) is valid under each of {{'required': ['group.id']}}, {{'required': ['user.id']}}",
+            pairs.join(", ")
+        )));
     }
     if wanted.project_id.is_some() && wanted.domain_id.is_some() {
         return refuse("Specify a domain or project, not both");

@@ -19,6 +19,7 @@ pub fn routes() -> Routes<Keystone> {
         get("/v3/auth/tokens", "identity:validate_token", show),
         head("/v3/auth/tokens", "identity:check_token", show),
         delete("/v3/auth/tokens", "identity:revoke_token", revoke),
+        get("/v3/auth/tokens/OS-PKI/revoked", "", list_revoked),
         get("/v3/auth/catalog", "identity:get_auth_catalog", show_catalog),
         get("/v3/auth/projects", "identity:get_auth_projects", list_projects),
         get("/v3/auth/domains", "identity:get_auth_domains", list_domains),
@@ -44,6 +45,12 @@ async fn revoke(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     let audit_id = valid.payload.audit_ids.first().cloned();
     keystone.revoke(Revocation { audit_id, ..Revocation::default() }).await?;
     Ok(Reply::no_content())
+}
+
+/// PKI tokens are gone, their list with them.
+async fn list_revoked(_: Arc<Keystone>, request: Request) -> Result<Reply> {
+    request.can_rule("identity:get_auth_catalog", &())?;
+    Err(Error::forbidden("You are not authorized to perform the requested action."))
 }
 
 async fn show_catalog(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {

@@ -8,6 +8,7 @@ mod domains;
 mod endpoints;
 mod grants;
 mod groups;
+mod limits;
 mod projects;
 mod regions;
 mod roles;
@@ -37,6 +38,7 @@ pub fn routes() -> Routes<Keystone> {
         endpoints::routes(),
         regions::routes(),
         credentials::routes(),
+        limits::routes(),
     ] {
         routes.extend(table);
     }
