@@ -4,7 +4,7 @@ use crate::{Body, Faults, Mark, Microversions, Query, Reply, Request, Routes, fa
 use axum::{
     body::Body as HttpBody,
     extract::Request as HttpRequest,
-    http::{HeaderMap, HeaderValue, Method, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::Response,
 };
 use base::{Context, Error, ErrorKind, Json, Result, id};
@@ -87,9 +87,16 @@ impl<S: Send + Sync + 'static> Served<S> {
         let request_id = id::request();
         let is_head = request.method() == Method::HEAD;
         let mut response = self.route(request, &request_id).await;
+        let status = response.status();
         let headers = response.headers_mut();
         if let Ok(value) = HeaderValue::from_str(&request_id) {
             headers.insert("x-openstack-request-id", value);
+        }
+        if status == StatusCode::UNAUTHORIZED
+            && let Ok(value) =
+                HeaderValue::from_str(&format!("Keystone uri=\"{}/v3\"", self.service.identity_url))
+        {
+            headers.insert(header::WWW_AUTHENTICATE, value);
         }
         if self.service.faults == Faults::Keystone {
             headers.insert(header::VARY, HeaderValue::from_static("X-Auth-Token"));

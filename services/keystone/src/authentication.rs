@@ -114,7 +114,7 @@ impl Keystone {
         let user = self.read(move |tx| tx.find::<User>(&id)).await?.ok_or_else(|| refuse("no such user"))?;
         let mut methods = valid.payload.methods.clone();
         if !methods.contains(&"token") {
-            methods.push("token");
+            methods.insert(0, "token");
         }
         let chain = valid.payload.audit_ids.last().cloned();
         Ok(Asker { user, methods, expires_at: Some(valid.payload.expires_at), chain, application: None })

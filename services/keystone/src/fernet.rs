@@ -202,17 +202,23 @@ fn unpack(value: &Value, issued_at: Timestamp) -> Option<Payload> {
     let audits = fields.get(after + 1)?.as_array()?;
     Some(Payload {
         user_id: unpack_id(fields.first()?)?,
-        methods: METHODS
-            .iter()
-            .enumerate()
-            .filter(|(place, _)| bits & (1 << place) != 0)
-            .map(|(_, m)| *m)
-            .collect(),
+        methods: methods(bits),
         scope,
         expires_at: Timestamp((expires * 1e6).round() as i64),
         audit_ids: audits.iter().filter_map(Value::as_slice).map(|id| URL_SAFE_NO_PAD.encode(id)).collect(),
         issued_at,
     })
+}
+
+/// The highest bit first, as keystone lists them.
+fn methods(bits: u64) -> Vec<&'static str> {
+    METHODS
+        .iter()
+        .enumerate()
+        .rev()
+        .filter(|(place, _)| bits & (1 << place) != 0)
+        .map(|(_, name)| *name)
+        .collect()
 }
 
 /// A UUID as its bytes, anything else as it is; the first field says which.
@@ -244,7 +250,7 @@ mod tests {
     fn payload(scope: Scope) -> Payload {
         Payload {
             user_id: id::hex(),
-            methods: vec!["password", "token"],
+            methods: vec!["token", "password"],
             scope,
             expires_at: Timestamp::from_unix_seconds(2_000_000_000),
             audit_ids: vec![audit_id(), audit_id()],
@@ -311,7 +317,7 @@ mod tests {
         for (token, scope) in VECTORS {
             let payload = keys.open_token(token).unwrap();
             assert_eq!(payload.user_id, "6e407695ccd0404e81ce2b82ee21ec36");
-            assert_eq!(payload.methods, ["password", "token"]);
+            assert_eq!(payload.methods, ["token", "password"]);
             assert_eq!(format!("{:?}", payload.scope), *scope);
             assert_eq!(payload.expires_at.micros_z(), "2026-11-20T09:15:30.000000Z");
             assert_eq!(payload.issued_at.micros_z(), "2026-11-20T08:15:30.000000Z");

@@ -116,49 +116,61 @@ fn role(update: bool) -> Json {
 }
 
 fn service(update: bool) -> Json {
-    let kind = json!({"type": "string", "minLength": 1, "maxLength": 255});
-    let mut form = json!({"type": "object", "properties": {
-        "type": kind, "name": {"type": "string", "maxLength": 255}, "description": text(), "enabled": flag(),
+    let word = || json!({"type": "string", "minLength": 1, "maxLength": 255});
+    let mut inner = json!({"type": "object", "properties": {
+        "enabled": {"type": "boolean"}, "type": word(), "name": word(),
     }, "additionalProperties": true});
-    match update {
-        true => form["minProperties"] = 1.into(),
-        false => form["required"] = json!(["type"]),
+    if update {
+        inner["minProperties"] = 1.into();
+        return json!({"type": "object", "properties": {"service": inner}, "required": ["service"]});
     }
-    form
+    inner["required"] = json!(["type"]);
+    json!({"type": "object", "properties": {"service": inner}})
 }
 
 fn endpoint(update: bool) -> Json {
     let region = json!({"type": ["string", "null"]});
-    let mut form = json!({"type": "object", "properties": {
-        "enabled": flag(), "interface": {"type": "string", "enum": ["admin", "internal", "public"]},
-        "region_id": region.clone(), "region": region, "service_id": {"type": "string"},
-        "url": {"type": "string", "minLength": 0, "maxLength": 225}, "name": {"type": "string"}, "description": text(),
-    }, "additionalProperties": true});
-    match update {
-        true => form["minProperties"] = 1.into(),
-        false => form["required"] = json!(["interface", "service_id", "url"]),
+    let url = json!({"type": "string", "minLength": 0, "maxLength": 225, "pattern": "^[a-zA-Z0-9+.-]+:.+"});
+    let mut inner = json!({"type": "object", "properties": {
+        "enabled": {"type": "boolean"}, "interface": {"type": "string", "enum": ["admin", "internal", "public"]},
+        "region_id": region.clone(), "region": region, "service_id": {"type": "string"}, "url": url,
+        "name": {"type": "string"}, "description": text(),
+    }});
+    if update {
+        inner["additionalProperties"] = true.into();
+        inner["minProperties"] = 1.into();
+        return wrapped("endpoint", inner);
     }
-    form
+    inner["required"] = json!(["interface", "service_id", "url"]);
+    json!({"type": "object", "properties": {"endpoint": inner}, "additionalProperties": false})
 }
 
-fn region() -> Json {
-    json!({"type": "object", "properties": {
-        "description": text(), "parent_region_id": {"type": ["string", "null"], "maxLength": 255},
-        "id": {"type": "string", "maxLength": 255},
-    }, "additionalProperties": true})
+fn region(update: bool) -> Json {
+    let id = |length_min: u64| json!({"type": ["string", "null"], "minLength": length_min, "maxLength": 255});
+    let mut inner = json!({"type": "object", "properties": {
+        "description": {"type": ["string", "null"], "maxLength": 255}, "id": id(update.into()),
+        "parent_region_id": id(1),
+    }});
+    if update {
+        inner["minProperties"] = 1.into();
+        return wrapped("region", inner);
+    }
+    json!({"type": "object", "properties": {"region": inner}, "required": ["region"]})
 }
 
 fn credential(update: bool) -> Json {
-    let properties = json!({
-        "blob": {"type": ["string", "object"]}, "project_id": text(), "type": {"type": "string"},
-        "user_id": {"type": "string"},
-    });
-    if update {
-        return json!({"type": "object", "properties": properties, "minProperties": 1, "additionalProperties": true});
-    }
-    json!({"type": "object", "properties": properties, "required": ["type", "blob", "user_id"],
-        "additionalProperties": true,
-        "if": {"properties": {"type": {"const": "ec2"}}}, "then": {"required": ["project_id"]}})
+    let word = || json!({"type": "string"});
+    let inner = match update {
+        true => {
+            json!({"type": "object", "properties": {"blob": word()}, "additionalProperties": false, "required": ["blob"]})
+        }
+        false => json!({"type": "object", "properties": {
+            "id": word(), "blob": word(), "project_id": text(), "type": word(), "user_id": word(),
+        }, "additionalProperties": true, "required": ["blob", "type", "user_id"],
+            "if": {"properties": {"type": {"const": "ec2"}}},
+            "then": {"required": ["blob", "type", "user_id", "project_id"]}}),
+    };
+    json!({"type": "object", "properties": {"credential": inner}, "required": ["credential"]})
 }
 
 fn access_rules() -> Json {
@@ -246,7 +258,7 @@ fn token_issue() -> Json {
                 "project": project,
                 "domain": domain(),
                 "OS-TRUST:trust": {"type": "object", "properties": {"id": word()}},
-                "system": {"type": "object", "properties": {"all": flag()}},
+                "system": {"type": "object", "properties": {"all": {"type": "boolean", "enum": [true, false, null]}}},
             }},
         },
         "required": ["identity"],
@@ -271,13 +283,14 @@ forms! {
     }, "minProperties": 1, "additionalProperties": true}));
     ROLE_CREATE = wrapped("role", role(false));
     ROLE_UPDATE = wrapped("role", role(true));
-    SERVICE_CREATE = wrapped("service", service(false));
-    SERVICE_UPDATE = wrapped("service", service(true));
-    ENDPOINT_CREATE = wrapped("endpoint", endpoint(false));
-    ENDPOINT_UPDATE = wrapped("endpoint", endpoint(true));
-    REGION = wrapped("region", region());
-    CREDENTIAL_CREATE = wrapped("credential", credential(false));
-    CREDENTIAL_UPDATE = wrapped("credential", credential(true));
+    SERVICE_CREATE = service(false);
+    SERVICE_UPDATE = service(true);
+    ENDPOINT_CREATE = endpoint(false);
+    ENDPOINT_UPDATE = endpoint(true);
+    REGION_CREATE = region(false);
+    REGION_UPDATE = region(true);
+    CREDENTIAL_CREATE = credential(false);
+    CREDENTIAL_UPDATE = credential(true);
     APPLICATION_CREDENTIAL_CREATE = wrapped("application_credential", application_credential());
     PASSWORD_CHANGE = json!({
         "type": "object",
@@ -311,7 +324,7 @@ mod tests {
             &super::ROLE_CREATE,
             &super::SERVICE_CREATE,
             &super::ENDPOINT_CREATE,
-            &super::REGION,
+            &super::REGION_CREATE,
             &super::CREDENTIAL_CREATE,
             &super::APPLICATION_CREDENTIAL_CREATE,
             &super::TOKEN_ISSUE,

@@ -280,8 +280,9 @@ fn show(request: &Request, entry: &Entry, wanted: &Wanted, named: &HashMap<Strin
             format!("{}/v3/groups/{group_id}/users/{}", request.base_url, held.actor_id).into();
     }
     if let Some(prior) = &entry.prior_role_id {
+        // As upstream writes it, the two the wrong way round.
         links["prior_role"] =
-            format!("{}/v3/prior_role/{prior}/implies/{}", request.base_url, held.role_id).into();
+            format!("{}/v3/prior_role/{}/implies/{prior}", request.base_url, held.role_id).into();
     }
     json!({
         "links": links, "scope": scope, held.actor.as_str(): reference(&held.actor_id), "role": reference(&held.role_id),

@@ -1,6 +1,6 @@
 //! Tokens and what the caller can do with its own: catalog, projects, domains, system.
 
-use super::{collection, domains, own_url, projects};
+use super::{collection, domains, own_url, projects, whole_body};
 use crate::{
     Keystone,
     catalog::{self, Filling},
@@ -29,7 +29,7 @@ pub fn routes() -> Routes<Keystone> {
 }
 
 async fn issue(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
-    let (token, valid) = keystone.authenticate(request.json()).await?;
+    let (token, valid) = keystone.authenticate(&whole_body(&request)?).await?;
     Ok(described(&request, StatusCode::CREATED, &token, &valid))
 }
 

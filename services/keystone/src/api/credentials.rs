@@ -1,6 +1,6 @@
 //! Credentials: secrets of other kinds that users keep here, encrypted at rest.
 
-use super::{Object, body, conflict, extra, merge, text, users::check_id, view};
+use super::{Object, body, conflict, extra, text, view};
 use crate::{Keystone, model::*, schemas, store};
 use base::{Error, Json, Result, id};
 use db::List;
@@ -69,29 +69,11 @@ async fn show(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
 async fn update(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     let credential = load(&keystone, &request).await?;
     let given = body(&request, &schemas::CREDENTIAL_UPDATE, "credential")?;
-    check_id(&given, &credential.id)?;
-    // The new owner must be one the caller may act for, too.
-    request.can(&target(text(&given, "user_id").unwrap_or(&credential.user_id)))?;
-    let sealed = match given.contains_key("blob") {
-        true => Some(keystone.credential_keys.encrypt(blob(&given)?.as_bytes())),
-        false => None,
-    };
+    let sealed = keystone.credential_keys.encrypt(blob(&given)?.as_bytes());
     let credential = keystone
         .write(move |tx| {
-            let mut row: Credential = store::find(tx, &credential.id)?;
-            if let Some(sealed) = &sealed {
-                row.blob = sealed.clone();
-            }
-            if let Some(user_id) = text(&given, "user_id") {
-                row.user_id = user_id.to_string();
-            }
-            if let Some(project) = given.get("project_id") {
-                row.project_id = project.as_str().map(str::to_string);
-            }
-            if let Some(kind) = text(&given, "type") {
-                row.kind = kind.to_string();
-            }
-            merge(&mut row.extra, extra(&given, COLUMNS));
+            let row: Credential = store::find(tx, &credential.id)?;
+            let row = Credential { blob: sealed.clone(), ..row };
             tx.update(&row)?;
             Ok(row)
         })

@@ -151,9 +151,7 @@ fn check_url(url: &str) -> Result<()> {
         let Some(inner) = part.strip_prefix('(') else { continue };
         let name = inner.split_once(")s").map(|(name, _)| name);
         if !name.is_some_and(|name| known.contains(&name)) {
-            return Err(Error::forbidden(format!(
-                "Malformed endpoint URL ({url}), see ERROR log for details."
-            )));
+            return Err(Error::bad_request(format!("Cannot create an endpoint with an invalid URL: {url}.")));
         }
     }
     Ok(())

@@ -16,7 +16,7 @@ mod services;
 mod users;
 mod versions;
 
-use crate::Keystone;
+use crate::{Keystone, authentication::expecting};
 use base::{Error, Json, Result};
 use schema::Schema;
 use serde_json::{Map, json};
@@ -47,10 +47,20 @@ pub fn routes() -> Routes<Keystone> {
 
 type Object = Map<String, Json>;
 
+/// A body as an object; none at all is an empty one.
+fn whole_body(request: &Request) -> Result<Json> {
+    match request.json() {
+        Json::Null => Ok(json!({})),
+        body if body.is_object() => Ok(body.clone()),
+        _ => Err(expecting("valid JSON", "request body")),
+    }
+}
+
 /// The object under the body's one key, checked.
 fn body(request: &Request, form: &Schema, key: &str) -> Result<Object> {
-    form.body(request.json())?;
-    Ok(request.json().get(key).and_then(Json::as_object).cloned().unwrap_or_default())
+    let body = whole_body(request)?;
+    form.body(&body)?;
+    Ok(body.get(key).and_then(Json::as_object).cloned().unwrap_or_default())
 }
 
 fn text<'a>(given: &'a Object, key: &str) -> Option<&'a str> {
@@ -170,10 +180,10 @@ fn page(
         let at = at.ok_or_else(|| Error::bad_request(format!("Marker {marker} could not be found")))?;
         items.drain(..=at);
     }
-    let more = limit > 0 && items.len() > limit;
-    if more {
-        items.truncate(limit);
-    }
+    // Upstream offers a next page as soon as this one is full.
+    let full = request.query.has("limit") && items.len() == limit;
+    let more = limit > 0 && (full || items.len() > limit);
+    items.truncate(if more { limit } else { items.len() });
     let next = match (more, items.last()) {
         (true, Some((id, _))) => {
             let mut query = request.query.without(&["marker"]);

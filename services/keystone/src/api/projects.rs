@@ -142,7 +142,10 @@ async fn update(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     let project = load(&keystone, &request).await?;
     let given = body(&request, &schemas::PROJECT_UPDATE, "project")?;
     let project = keystone.write(move |tx| change(tx, &project.id, &given, "project")).await?;
-    Ok(Reply::ok(json!({"project": show_one(&request, &project)})))
+    let mut shown = show_one(&request, &project);
+    // Upstream shows the extras twice here.
+    shown["extra"] = project.extra.clone();
+    Ok(Reply::ok(json!({"project": shown})))
 }
 
 async fn remove(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
@@ -220,8 +223,10 @@ async fn add_tag(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
         Ok(tags)
     })
     .await?;
-    let url = format!("{}{}", request.base_url, request.path);
-    Ok(Reply::empty(StatusCode::CREATED).header("location", url))
+    // As upstream writes it, which forgets a part of the path.
+    let url =
+        format!("{}/v3/{}/tags/{}", request.base_url, request.param("project_id"), request.param("value"));
+    Ok(Reply::body(StatusCode::CREATED, "text/html; charset=utf-8", "").header("location", url))
 }
 
 async fn remove_tag(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
@@ -240,8 +245,13 @@ fn no_tag(tag: &str) -> Error {
 }
 
 fn tags_reply(request: &Request, project: &Project) -> Reply {
-    let url = format!("{}/v3/projects/{}/tags", request.base_url, project.id);
-    Reply::ok(json!({"tags": project.tags, "links": {"next": null, "self": url, "previous": null}}))
+    Reply::ok(json!({"tags": sorted(&project.tags), "links": {"self": format!("{}/v3", request.base_url)}}))
+}
+
+fn sorted(tags: &[String]) -> Vec<String> {
+    let mut tags = tags.to_vec();
+    tags.sort();
+    tags
 }
 
 async fn set_tags(
@@ -422,7 +432,7 @@ pub fn show_one(request: &Request, project: &Project) -> Json {
     let columns = json!({
         "id": project.id, "name": project.name, "domain_id": domain_id, "description": project.description,
         "enabled": project.enabled, "parent_id": project.parent_id, "is_domain": project.is_domain,
-        "tags": project.tags, "options": project.options,
+        "tags": sorted(&project.tags), "options": project.options,
     });
     view(request, "projects", &project.id, &project.extra, columns)
 }

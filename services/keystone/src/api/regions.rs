@@ -37,14 +37,14 @@ async fn list(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
 
 async fn create(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     request.can(&())?;
-    let given = body(&request, &schemas::REGION, "region")?;
+    let given = body(&request, &schemas::REGION_CREATE, "region")?;
     let id = text(&given, "id").filter(|id| !id.is_empty()).map_or_else(id::hex, str::to_string);
     insert(&keystone, &request, id, given).await
 }
 
 async fn create_named(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     request.can(&())?;
-    let given = body(&request, &schemas::REGION, "region")?;
+    let given = body(&request, &schemas::REGION_CREATE, "region")?;
     let id = request.param("region_id").to_string();
     if text(&given, "id").is_some_and(|other| other != id) {
         return Err(Error::bad_request("Conflicting region IDs specified: \"%(url_id)s\" != \"%(ref_id)s\""));
@@ -77,7 +77,7 @@ async fn show(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
 
 async fn update(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     request.can(&())?;
-    let given = body(&request, &schemas::REGION, "region")?;
+    let given = body(&request, &schemas::REGION_UPDATE, "region")?;
     let id = request.param("region_id").to_string();
     let region = keystone
         .write(move |tx| {

@@ -70,14 +70,7 @@ async fn create(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     };
     merge_options(&mut role.options, &given);
     let row = role.clone();
-    keystone
-        .write(move |tx| {
-            if !row.domain_id.is_empty() {
-                store::domain(tx, &row.domain_id)?;
-            }
-            tx.insert(&row).map_err(|error| duplicate(error, &row))
-        })
-        .await?;
+    keystone.write(move |tx| tx.insert(&row).map_err(|error| duplicate(error, &row))).await?;
     Ok(Reply::created(json!({"role": show_one(&request, &role)})))
 }
 
