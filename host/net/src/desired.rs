@@ -1,0 +1,352 @@
+//! What this host's networks shall be, in plain types that cross the bus as they are.
+
+use base::{Error, Result};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    str::FromStr,
+};
+
+/// All of it, by id. A host has what is listed here and nothing else.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Desired {
+    pub networks: BTreeMap<String, Network>,
+    /// Ports of guests on this host. Their taps are made here, and only here.
+    pub ports: BTreeMap<String, Port>,
+    /// Every group that a port here has or that a rule of such a group names.
+    pub security_groups: BTreeMap<String, SecurityGroup>,
+    pub routers: BTreeMap<String, Router>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    pub mtu: u16,
+    pub kind: NetworkKind,
+    /// Addresses of this host itself on the network; for the external one the subnet's gateway, so that the host
+    /// reaches floating addresses and routers reach the world.
+    #[serde(default)]
+    pub host_addresses: Vec<IpNet>,
+    /// Whether the host hides the network's addresses behind its own towards the world.
+    #[serde(default)]
+    pub masquerade: bool,
+    /// The DHCP server and metadata proxy, where this host has them.
+    #[serde(default)]
+    pub dhcp: Option<Dhcp>,
+    /// Who is who on the network, for DHCP and for the metadata proxy.
+    #[serde(default)]
+    pub hosts: Vec<DhcpHost>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkKind {
+    /// A bridge of this host alone.
+    Local,
+    /// A bridge of this host with one of its interfaces in it.
+    Flat {
+        interface: Option<String>,
+    },
+    Vxlan(Segment),
+}
+
+/// A VXLAN segment and what is known of the other hosts in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    pub vni: u32,
+    /// This host's address in the underlay; none: nothing but this host.
+    pub local: Option<IpAddr>,
+    /// Hosts that have a part in the network: unknown and broadcast frames go to each.
+    #[serde(default)]
+    pub remotes: BTreeSet<IpAddr>,
+    #[serde(default)]
+    pub ports: Vec<RemotePort>,
+}
+
+/// Behind which host a MAC address is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemotePort {
+    pub mac: Mac,
+    pub host: IpAddr,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dhcp {
+    pub port_id: String,
+    pub mac: Mac,
+    pub subnets: Vec<DhcpSubnet>,
+    pub domain: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DhcpSubnet {
+    pub id: String,
+    pub cidr: IpNet,
+    /// The DHCP port's address in it.
+    pub address: IpAddr,
+    pub gateway: Option<IpAddr>,
+    #[serde(default)]
+    pub dns_servers: Vec<IpAddr>,
+    #[serde(default)]
+    pub host_routes: Vec<Route>,
+    pub enable_dhcp: bool,
+}
+
+/// A port as the network knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DhcpHost {
+    pub port_id: String,
+    pub mac: Mac,
+    pub addresses: Vec<IpAddr>,
+    /// Its name without domain; derived from the address when not said.
+    #[serde(default)]
+    pub hostname: Option<String>,
+    /// The instance behind the port, for the metadata proxy.
+    #[serde(default)]
+    pub device_id: String,
+    #[serde(default)]
+    pub project_id: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    pub destination: IpNet,
+    pub nexthop: IpAddr,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    pub network_id: String,
+    pub mac: Mac,
+    pub addresses: Vec<IpAddr>,
+    #[serde(default)]
+    pub allowed_address_pairs: Vec<AddressPair>,
+    #[serde(default)]
+    pub security_groups: BTreeSet<String>,
+    /// Without it the port may send what it likes and its groups do not count.
+    pub port_security: bool,
+    pub admin_state_up: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressPair {
+    /// The port's own when not said.
+    pub mac: Option<Mac>,
+    pub address: IpNet,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SecurityGroup {
+    pub rules: Vec<Rule>,
+    /// Addresses of the ports in the group, wherever they are.
+    pub members: BTreeSet<IpNet>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    pub direction: Direction,
+    pub ethertype: Ethertype,
+    /// The IP protocol number; none: any.
+    #[serde(default)]
+    pub protocol: Option<u8>,
+    /// First port, or ICMP type.
+    #[serde(default)]
+    pub port_min: Option<u16>,
+    /// Last port, or ICMP code.
+    #[serde(default)]
+    pub port_max: Option<u16>,
+    pub remote: Remote,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    Ingress,
+    Egress,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ethertype {
+    IPv4,
+    IPv6,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Remote {
+    Any,
+    Cidr(IpNet),
+    /// The members of a group.
+    Group(String),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Router {
+    pub interfaces: Vec<Interface>,
+    pub gateway: Option<Gateway>,
+    pub floating_ips: Vec<FloatingIp>,
+    pub routes: Vec<Route>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    pub port_id: String,
+    pub network_id: String,
+    pub mac: Mac,
+    /// Addresses with the prefix of their subnet.
+    pub addresses: Vec<IpNet>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gateway {
+    pub interface: Interface,
+    pub next_hops: Vec<IpAddr>,
+    pub enable_snat: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FloatingIp {
+    pub floating: IpAddr,
+    pub fixed: IpAddr,
+}
+
+/// A MAC address; `fa:16:3e:00:00:01` in JSON.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// The address an interface with this MAC gives itself on its link.
+    pub fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        let pair = |high: u8, low: u8| u16::from_be_bytes([high, low]);
+        Ipv6Addr::new(0xfe80, 0, 0, 0, pair(a ^ 2, b), pair(c, 0xff), pair(0xfe, d), pair(e, f))
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl FromStr for Mac {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = || Error::bad_request(format!("'{text}' is not a MAC address"));
+        let mut bytes = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut bytes {
+            let part = parts.next().filter(|part| part.len() == 2).ok_or_else(wrong)?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| wrong())?;
+        }
+        parts.next().is_none().then_some(Self(bytes)).ok_or_else(wrong)
+    }
+}
+
+impl Serialize for Mac {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Mac {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(|e: Error| serde::de::Error::custom(e.message))
+    }
+}
+
+impl Desired {
+    /// Ids become names of interfaces, files and chains: only what neutron makes is taken.
+    pub fn check(&self) -> Result<()> {
+        let router_ports = self.routers.values().flat_map(|router| {
+            router.interfaces.iter().chain(router.gateway.iter().map(|gateway| &gateway.interface))
+        });
+        let networks = self.networks.values();
+        let ids = (self.networks.keys())
+            .chain(self.ports.keys())
+            .chain(self.routers.keys())
+            .chain(self.security_groups.keys())
+            .chain(self.ports.values().flat_map(|port| &port.security_groups))
+            .chain(self.ports.values().map(|port| &port.network_id))
+            .chain(router_ports.flat_map(|interface| [&interface.port_id, &interface.network_id]))
+            .chain(networks.clone().filter_map(|network| network.dhcp.as_ref()).map(|dhcp| &dhcp.port_id))
+            .chain(networks.filter_map(|n| n.dhcp.as_ref()).flat_map(|d| d.subnets.iter().map(|s| &s.id)))
+            .chain(self.security_groups.values().flat_map(|group| &group.rules).filter_map(Rule::group));
+        match ids.into_iter().find(|id| !base::id::is_uuid(id) || id.len() != 36) {
+            None => Ok(()),
+            Some(id) => Err(Error::bad_request(format!("'{id}' is not an id of a network resource"))),
+        }
+    }
+}
+
+impl Rule {
+    fn group(&self) -> Option<&String> {
+        match &self.remote {
+            Remote::Group(id) => Some(id),
+            _ => None,
+        }
+    }
+}
+
+/// `tap` and the first eleven characters of the port's id: interface names have fifteen.
+pub fn tap(port_id: &str) -> String {
+    short("tap", port_id)
+}
+
+pub fn bridge(network_id: &str) -> String {
+    short("brq", network_id)
+}
+
+pub fn short(prefix: &str, id: &str) -> String {
+    format!("{prefix}{}", id.chars().take(11).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn macs() {
+        let mac: Mac = "fa:16:3e:0a:00:01".parse().unwrap();
+        assert_eq!(mac.to_string(), "fa:16:3e:0a:00:01");
+        assert_eq!(mac.link_local().to_string(), "fe80::f816:3eff:fe0a:1");
+        for wrong in ["", "fa:16:3e:0a:00", "fa:16:3e:0a:00:01:02", "fa:16:3e:0a:00:0g", "fa163e0a0001"] {
+            assert!(wrong.parse::<Mac>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn ids_that_are_no_ids_are_refused() {
+        let mut desired = Desired::default();
+        desired.security_groups.insert("x; flush ruleset".into(), SecurityGroup::default());
+        assert!(desired.check().is_err());
+        desired.security_groups.clear();
+        desired.routers.insert("../../etc".into(), Router::default());
+        assert!(desired.check().is_err());
+        desired.routers.clear();
+        desired.routers.insert(base::id::uuid(), Router::default());
+        desired.check().unwrap();
+    }
+
+    #[test]
+    fn crosses_the_bus() {
+        let text = serde_json::json!({"ports": {"p": {"network_id": "n", "mac": "fa:16:3e:00:00:01",
+            "addresses": ["10.0.0.1"], "port_security": true, "admin_state_up": true}}});
+        let desired: Desired = serde_json::from_value(text).unwrap();
+        let again: Desired = serde_json::from_str(&serde_json::to_string(&desired).unwrap()).unwrap();
+        assert_eq!(again, desired);
+    }
+}

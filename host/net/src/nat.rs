@@ -1,0 +1,127 @@
+//! Address translation as nft tables: in a router's namespace for its gateway, floating addresses and metadata;
+//! on the host for external networks that it hides behind itself.
+
+use crate::{
+    desired::{Network, Router, bridge, short},
+    nft::Table,
+};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
+
+pub const ROUTER_TABLE: &str = "ip ferrostack_router";
+pub const HOST_TABLE: &str = "ip ferrostack_host";
+/// Where the metadata proxy of a router listens.
+pub const METADATA_PORT: u16 = 9697;
+
+pub fn router_table(router: &Router) -> Table {
+    let mut table = Table::new(ROUTER_TABLE);
+    table.map("to_fixed", "type ipv4_addr : ipv4_addr;");
+    table.map("to_floating", "type ipv4_addr : ipv4_addr;");
+    for floating_ip in &router.floating_ips {
+        if let (IpAddr::V4(floating), IpAddr::V4(fixed)) = (floating_ip.floating, floating_ip.fixed) {
+            table.element("to_fixed", format!("{floating} : {fixed}"));
+            table.element("to_floating", format!("{fixed} : {floating}"));
+        }
+    }
+    table.chain(
+        "arriving",
+        "type nat hook prerouting priority dstnat; policy accept;",
+        vec![
+            format!("iifname \"qr-*\" ip daddr 169.254.169.254 tcp dport 80 redirect to :{METADATA_PORT}"),
+            "dnat to ip daddr map @to_fixed".into(),
+        ],
+    );
+    let mut leaving = Vec::new();
+    if let Some(gateway) = &router.gateway {
+        let leg = short("qg-", &gateway.interface.port_id);
+        leaving.push(format!("oifname \"{leg}\" snat to ip saddr map @to_floating"));
+        leaving.push(format!("oifname \"{leg}\" ct status dnat accept"));
+        let first = gateway.interface.addresses.iter().find_map(|net| v4(net.addr()));
+        if let (true, Some(address)) = (gateway.enable_snat, first) {
+            leaving.push(format!("oifname \"{leg}\" snat to {address}"));
+        }
+    }
+    // Neighbours that meet by a floating address: the answer must come back through here.
+    leaving.push("iifname \"qr-*\" oifname \"qr-*\" ct status dnat masquerade".into());
+    table.chain("leaving", "type nat hook postrouting priority srcnat; policy accept;", leaving);
+    table.chain(
+        "own",
+        "type filter hook input priority filter; policy accept;",
+        vec![format!("tcp dport {METADATA_PORT} iifname != \"qr-*\" iifname != \"lo\" drop")],
+    );
+    table
+}
+
+/// None when no network asks for it.
+pub fn host_table(networks: &BTreeMap<String, Network>) -> Option<Table> {
+    let mut rules = Vec::new();
+    for (id, network) in networks.iter().filter(|(_, network)| network.masquerade) {
+        for net in network.host_addresses.iter().filter(|net| net.addr().is_ipv4()) {
+            rules.push(format!("ip saddr {} oifname != \"{}\" masquerade", net.trunc(), bridge(id)));
+        }
+    }
+    if rules.is_empty() {
+        return None;
+    }
+    let mut table = Table::new(HOST_TABLE);
+    table.chain("leaving", "type nat hook postrouting priority srcnat; policy accept;", rules);
+    Some(table)
+}
+
+fn v4(address: IpAddr) -> Option<Ipv4Addr> {
+    if let IpAddr::V4(address) = address { Some(address) } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn router() -> Router {
+        let leg = |id: &str, address: &str| {
+            serde_json::json!({"port_id": format!("{id}-0000-4000-8000-000000000001"),
+                "network_id": "n", "mac": "fa:16:3e:00:00:01", "addresses": [address]})
+        };
+        serde_json::from_value(serde_json::json!({
+            "interfaces": [leg("11111111", "10.0.0.1/24")],
+            "gateway": {"interface": leg("22222222", "172.24.4.5/24"), "next_hops": ["172.24.4.1"], "enable_snat": true},
+            "floating_ips": [{"floating": "172.24.4.10", "fixed": "10.0.0.11"}]}))
+        .unwrap()
+    }
+
+    #[test]
+    fn floating_addresses_are_elements() {
+        let old = router_table(&Router { floating_ips: vec![], ..router() });
+        assert_eq!(
+            router_table(&router()).change(&old),
+            "add element ip ferrostack_router to_fixed { 172.24.4.10 : 10.0.0.11 }\n\
+             add element ip ferrostack_router to_floating { 10.0.0.11 : 172.24.4.10 }\n"
+        );
+    }
+
+    #[test]
+    fn source_nat_only_when_enabled() {
+        let mut router = router();
+        let snat = "oifname \"qg-22222222-00\" snat to 172.24.4.5".to_string();
+        assert!(router_table(&router).chains["leaving"].rules.contains(&snat));
+        router.gateway.as_mut().unwrap().enable_snat = false;
+        assert!(!router_table(&router).chains["leaving"].rules.contains(&snat));
+        router.gateway = None;
+        assert_eq!(router_table(&router).chains["leaving"].rules.len(), 1);
+    }
+
+    #[test]
+    fn the_host_hides_only_what_asks_for_it() {
+        let network: Network = serde_json::from_value(serde_json::json!({"mtu": 1500,
+            "kind": {"flat": {"interface": null}}, "host_addresses": ["172.24.4.1/24"], "masquerade": true}))
+        .unwrap();
+        let id = "33333333-0000-4000-8000-000000000001".to_string();
+        let table = host_table(&[(id.clone(), network.clone())].into()).unwrap();
+        assert_eq!(
+            table.chains["leaving"].rules,
+            ["ip saddr 172.24.4.0/24 oifname != \"brq33333333-00\" masquerade"]
+        );
+        assert!(host_table(&[(id, Network { masquerade: false, ..network })].into()).is_none());
+    }
+}

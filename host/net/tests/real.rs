@@ -1,0 +1,557 @@
+//! The real host part, in a network namespace of the test's own, with veth pairs as guests. Needs root, nftables,
+//! dnsmasq, conntrack, iproute2 and busybox: `FERROSTACK_HOST_TESTS=1 cargo test -p host-net --test real`.
+//! Without the variable every test says that it is skipped.
+
+use base::Secret;
+use host_net::{
+    AddressPair, Depth, Desired, FloatingIp, HostNet, Linux, MetadataOptions, Network, NetworkKind, Options, Remote,
+    Report,
+};
+use host_run::run;
+use serde_json::json;
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+
+const NET: &str = "a0000000-0000-4000-8000-000000000001";
+const EXT: &str = "e0000000-0000-4000-8000-000000000001";
+const ROUTER: &str = "c0000000-0000-4000-8000-000000000001";
+const FRIENDS: &str = "50000000-0000-4000-8000-000000000001";
+const ALONE: &str = "50000000-0000-4000-8000-000000000002";
+
+/// A guest, which is a namespace with one end of a pair whose other end is the port's tap.
+struct Guest {
+    name: String,
+    port_id: String,
+    mac: String,
+    ip: String,
+}
+
+struct Bench {
+    dir: tempfile::TempDir,
+    net: Linux,
+    guests: BTreeMap<&'static str, Guest>,
+    desired: Desired,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+/// Runs a story in a namespace of its own: threads are born where their parent is.
+fn story<F: Future<Output = ()>>(tell: impl FnOnce(Bench) -> F) {
+    if std::env::var_os("FERROSTACK_HOST_TESTS").is_none() {
+        eprintln!("skipped: FERROSTACK_HOST_TESTS is not set");
+        return;
+    }
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root");
+    base::logging::init("host_net=debug");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        sh("ip link set lo up").await;
+        tell(Bench::new().await).await;
+    });
+}
+
+/// DHCP servers that have their files below the folder.
+fn servers(dir: &Path) -> Vec<String> {
+    let processes = std::fs::read_dir("/proc").unwrap();
+    let lines = processes.filter_map(|entry| std::fs::read_to_string(entry.unwrap().path().join("cmdline")).ok());
+    lines.filter(|line| line.starts_with("dnsmasq") && line.contains(&dir.display().to_string())).collect()
+}
+
+async fn sh(command: &str) -> String {
+    run("sh").args(["-c", command]).timeout(Duration::from_secs(30)).text().await.unwrap()
+}
+
+async fn works(command: &str) -> bool {
+    run("sh").args(["-c", command]).timeout(Duration::from_secs(30)).status().await.unwrap().status.success()
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        tokio::spawn(nova(listener, asked.clone()));
+        let metadata = Some(MetadataOptions { address, shared_secret: Secret::new("secret") });
+        let net = Linux::new(Options { dir: dir.path().join("net"), metadata }).await.unwrap();
+        let mut guests = BTreeMap::new();
+        for (number, key) in ["a", "b", "c"].into_iter().enumerate() {
+            let guest = Guest {
+                name: format!("hostnet-{}-{key}", &base::id::hex()[..8]),
+                port_id: format!("b000000{number}-0000-4000-8000-000000000001"),
+                mac: format!("fa:16:3e:77:00:1{number}"),
+                ip: format!("10.77.0.1{number}"),
+            };
+            guest.plug().await;
+            guests.insert(key, guest);
+        }
+        let desired = desired(&guests);
+        Self { dir, net, guests, desired, asked }
+    }
+
+    async fn converge(&self, depth: Depth) -> Report {
+        let report = self.net.converge(&self.desired, depth).await.unwrap();
+        assert_eq!(report.failed, BTreeMap::new());
+        report
+    }
+
+    async fn inside(&self, guest: &str, command: &str) -> String {
+        sh(&format!("ip netns exec {} sh -c '{command}'", self.guests[guest].name)).await
+    }
+
+    async fn tries(&self, guest: &str, command: &str) -> bool {
+        works(&format!("ip netns exec {} sh -c '{command}'", self.guests[guest].name)).await
+    }
+
+    async fn pings(&self, guest: &str, ip: &str) -> bool {
+        self.tries(guest, &format!("busybox ping -c 1 -W 1 {ip} >/dev/null")).await
+    }
+
+    /// Whether the guest reaches a server; what it says must arrive.
+    async fn reaches(&self, guest: &str, ip: &str, port: u16) -> bool {
+        self.tries(guest, &format!("busybox timeout 2 busybox nc {ip} {port} </dev/null | grep -q hello")).await
+    }
+
+    /// The kernel tells a bridge of a new carrier once a second: until then the port forwards nothing.
+    async fn settle(&self) {
+        for ip in ["10.77.0.11", "10.77.0.12", "10.77.0.1", "10.77.0.2"] {
+            let arp = format!("for i in 1 2 3 4 5; do busybox arping -q -f -c 1 -w 1 -I eth0 {ip} && exit 0; done; exit 1");
+            assert!(self.tries("a", &arp).await, "{ip} is on the network");
+        }
+    }
+
+    async fn configure(&self, guest: &str) {
+        let ip = &self.guests[guest].ip;
+        self.inside(
+            guest,
+            &format!("ip addr replace {ip}/24 dev eth0; ip route replace default via 10.77.0.1"),
+        )
+        .await;
+    }
+
+    /// A server in the guest that says hello and to whom.
+    fn serve(&self, guest: &str, port: u16) {
+        let command = format!("while true; do echo hello | busybox timeout 5 busybox nc -l -p {port} >/dev/null; done");
+        let child = tokio::process::Command::new("ip")
+            .args(["netns", "exec", &self.guests[guest].name, "sh", "-c", &command])
+            .process_group(0)
+            .stderr(std::process::Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        tokio::spawn(async move {
+            let mut child = child;
+            child.wait().await
+        });
+    }
+
+    fn rules(&mut self, group: &str, rules: serde_json::Value) {
+        self.desired.security_groups.get_mut(group).unwrap().rules = serde_json::from_value(rules).unwrap();
+    }
+
+    async fn end(self) {
+        self.net.clean().await.unwrap();
+        for guest in self.guests.values() {
+            guest.remove();
+        }
+        let links = sh("ip -o link | grep -E \"tap|brq|vxlan\" | wc -l").await;
+        assert_eq!(links, "0", "{}", sh("ip link").await);
+        assert_eq!(sh("nft list tables | grep ferrostack | wc -l").await, "0");
+        assert_eq!(std::fs::read_dir(self.dir.path().join("net")).unwrap().count(), 0);
+        assert_eq!(servers(self.dir.path()), Vec::<String>::new());
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+impl Guest {
+    fn remove(&self) {
+        let name = &self.name;
+        let script = format!("[ -e /run/netns/{name} ] && kill -9 $(ip netns pids {name}); ip netns del {name}");
+        let _ = std::process::Command::new("sh").args(["-c", &script]).output();
+    }
+
+    fn tap(&self) -> String {
+        format!("tap{}", &self.port_id[..11])
+    }
+
+    async fn plug(&self) {
+        let Self { name, mac, .. } = self;
+        let tap = self.tap();
+        sh(&format!(
+            "[ -e /run/netns/{name} ] || ip netns add {name}; ip link add {tap} type veth peer name eth0 netns {name} &&
+             ip -n {name} link set eth0 address {mac} && ip -n {name} link set eth0 up && ip -n {name} link set lo up"
+        ))
+        .await;
+    }
+}
+
+/// A metadata service that remembers what it was asked and answers.
+async fn nova(listener: TcpListener, asked: Arc<Mutex<Vec<String>>>) {
+    loop {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut byte = [0; 1];
+            if stream.read(&mut byte).await.unwrap_or(0) == 0 {
+                break;
+            }
+            request.push(byte[0]);
+        }
+        asked.lock().unwrap().push(String::from_utf8_lossy(&request).to_lowercase());
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nlatest").await;
+    }
+}
+
+fn desired(guests: &BTreeMap<&str, Guest>) -> Desired {
+    let any = |direction: &str| json!({"direction": direction, "ethertype": "IPv4", "remote": "any"});
+    let port = |key: &str, group: &str| {
+        json!({"network_id": NET, "mac": guests[key].mac, "addresses": [guests[key].ip],
+            "security_groups": [group], "port_security": true, "admin_state_up": true})
+    };
+    let hosts: Vec<_> = guests
+        .iter()
+        .map(|(key, guest)| {
+            json!({"port_id": guest.port_id, "mac": guest.mac, "addresses": [guest.ip],
+                "hostname": format!("guest-{key}"), "device_id": format!("instance-{key}"), "project_id": "project"})
+        })
+        .collect();
+    let desired = json!({
+        "networks": {
+            NET: {"mtu": 1450, "kind": {"vxlan": {"vni": 77, "local": "127.0.0.1", "remotes": ["192.0.2.2", "192.0.2.3"],
+                    "ports": [{"mac": "fa:16:3e:77:00:99", "host": "192.0.2.2"}]}},
+                "hosts": hosts,
+                "dhcp": {"port_id": "d0000000-0000-4000-8000-000000000001", "mac": "fa:16:3e:77:00:02",
+                    "domain": "openstacklocal", "subnets": [{"id": NET, "cidr": "10.77.0.0/24", "address": "10.77.0.2",
+                        "gateway": "10.77.0.1", "dns_servers": ["9.9.9.9"], "enable_dhcp": true}]}},
+            EXT: {"mtu": 1500, "kind": {"flat": {"interface": null}}, "host_addresses": ["172.31.77.1/24"],
+                "masquerade": true},
+        },
+        "ports": {
+            guests["a"].port_id.as_str(): port("a", FRIENDS),
+            guests["b"].port_id.as_str(): port("b", FRIENDS),
+            guests["c"].port_id.as_str(): port("c", ALONE),
+        },
+        "security_groups": {
+            FRIENDS: {"members": ["10.77.0.10/32", "10.77.0.11/32"], "rules": [any("egress"),
+                {"direction": "ingress", "ethertype": "IPv4", "protocol": 1, "remote": {"group": FRIENDS}},
+                {"direction": "ingress", "ethertype": "IPv4", "protocol": 6, "port_min": 22, "port_max": 22, "remote": "any"}]},
+            ALONE: {"members": ["10.77.0.12/32"], "rules": [any("egress")]},
+        },
+        "routers": {ROUTER: {
+            "interfaces": [{"port_id": "f0000000-0000-4000-8000-000000000001", "network_id": NET,
+                "mac": "fa:16:3e:77:00:01", "addresses": ["10.77.0.1/24"]}],
+            "gateway": {"enable_snat": true, "next_hops": ["172.31.77.1"],
+                "interface": {"port_id": "f1000000-0000-4000-8000-000000000001", "network_id": EXT,
+                    "mac": "fa:16:3e:77:01:01", "addresses": ["172.31.77.5/24"]}},
+            "floating_ips": [{"floating": "172.31.77.10", "fixed": "10.77.0.10"}]}},
+    });
+    serde_json::from_value(desired).unwrap()
+}
+
+/// A server on the host that answers with the address it was asked from.
+async fn mirror() -> u16 {
+    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, peer)) = listener.accept().await {
+            let _ = stream.write_all(format!("hello {}\n", peer.ip()).as_bytes()).await;
+        }
+    });
+    port
+}
+
+async fn host_reaches(ip: &str, port: u16) -> bool {
+    works(&format!("busybox timeout 2 busybox nc {ip} {port} </dev/null | grep -q hello")).await
+}
+
+#[test]
+fn dhcp_gives_what_neutron_promises() {
+    story(async |bench| {
+        bench.converge(Depth::Everything).await;
+        let script = bench.dir.path().join("script");
+        std::fs::write(&script, "#!/bin/sh\n[ $1 = bound ] && env > $OUT\nexit 0\n").unwrap();
+        sh(&format!("chmod +x {}", script.display())).await;
+        let out = bench.dir.path().join("lease");
+        let client = format!(
+            "OUT={} busybox udhcpc -f -q -n -t 5 -T 1 -i eth0 -s {} -O mtu -O staticroutes",
+            out.display(),
+            script.display()
+        );
+        bench.inside("a", &client).await;
+        let lease = std::fs::read_to_string(&out).unwrap();
+        for line in [
+            "ip=10.77.0.10",
+            "mask=24",
+            "router=10.77.0.1",
+            "dns=9.9.9.9",
+            "mtu=1450",
+            "hostname=guest-a",
+            "domain=openstacklocal",
+            "staticroutes=169.254.169.254/32 10.77.0.2 0.0.0.0/0 10.77.0.1",
+        ] {
+            assert!(lease.lines().any(|have| have == line), "no {line} in\n{lease}");
+        }
+        bench.end().await;
+    });
+}
+
+#[test]
+fn security_groups_and_spoofing() {
+    story(async |mut bench| {
+        let report = bench.converge(Depth::Everything).await;
+        assert_eq!(report.up.len(), 6, "{report:?}");
+        for guest in ["a", "b", "c"] {
+            bench.configure(guest).await;
+            bench.serve(guest, 22);
+            bench.serve(guest, 23);
+        }
+        bench.settle().await;
+        assert!(bench.pings("a", "10.77.0.11").await, "a friend");
+        assert!(!bench.pings("c", "10.77.0.10").await, "no friend");
+        assert!(!bench.pings("a", "10.77.0.12").await, "nothing comes in");
+        assert!(bench.reaches("c", "10.77.0.10", 22).await, "open to all, and the answer comes back");
+        assert!(!bench.reaches("c", "10.77.0.10", 23).await, "not open");
+        assert!(!bench.reaches("a", "10.77.0.12", 22).await, "nothing comes in");
+
+        // The group changes while the guests run.
+        let c = bench.desired.security_groups[ALONE].members.clone();
+        bench.desired.security_groups.get_mut(FRIENDS).unwrap().members.extend(c);
+        bench.converge(Depth::Changes).await;
+        assert!(bench.pings("c", "10.77.0.10").await, "a friend now");
+        bench.desired.security_groups.get_mut(FRIENDS).unwrap().members.remove(&"10.77.0.12/32".parse().unwrap());
+        bench.converge(Depth::Changes).await;
+        assert!(!bench.pings("c", "10.77.0.10").await, "no friend any more");
+
+        // What was allowed ends with the rule, known connections included.
+        let file = bench.dir.path().join("flow");
+        let flow = format!("busybox ping -i 1 -c 5 -W 1 10.77.0.11 > {}; true", file.display());
+        let flow = bench.inside("a", &flow);
+        let all = bench.desired.clone();
+        let cut = async {
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            let mut strict = all.clone();
+            strict.security_groups.get_mut(FRIENDS).unwrap().rules.retain(|rule| rule.remote == Remote::Any);
+            bench.net.converge(&strict, Depth::Changes).await.unwrap();
+        };
+        tokio::join!(flow, cut);
+        let seen = std::fs::read_to_string(&file).unwrap().matches(" bytes from").count();
+        assert!((1..=3).contains(&seen), "{seen} answers of 5");
+
+        // Out: only to one port.
+        bench.rules(
+            ALONE,
+            json!([{"direction": "egress", "ethertype": "IPv4", "protocol": 6, "port_min": 22, "port_max": 22, "remote": "any"}]),
+        );
+        bench.rules(FRIENDS, json!([{"direction": "ingress", "ethertype": "IPv4", "remote": "any"}]));
+        bench.converge(Depth::Changes).await;
+        assert!(bench.reaches("c", "10.77.0.10", 22).await);
+        assert!(!bench.reaches("c", "10.77.0.10", 23).await, "nothing but 22 leaves");
+        assert!(!bench.pings("a", "10.77.0.11").await, "nothing leaves");
+
+        // Nobody speaks in another's name.
+        bench.desired = desired(&bench.guests);
+        bench.converge(Depth::Changes).await;
+        assert!(bench.pings("a", "10.77.0.11").await);
+        bench.inside("a", "ip addr add 10.77.0.99/24 dev eth0").await;
+        let spoof = "busybox ping -c 1 -W 1 -I 10.77.0.99 10.77.0.11 >/dev/null";
+        bench.inside("b", "ip neigh replace 10.77.0.99 lladdr fa:16:3e:77:00:10 dev eth0").await;
+        bench.rules(FRIENDS, json!([{"direction": "egress", "ethertype": "IPv4", "remote": "any"},
+            {"direction": "ingress", "ethertype": "IPv4", "remote": "any"}]));
+        bench.converge(Depth::Changes).await;
+        assert!(!bench.tries("a", spoof).await, "an address that is not its own");
+        let id = bench.guests["a"].port_id.clone();
+        let pair = AddressPair { mac: None, address: "10.77.0.96/28".parse().unwrap() };
+        bench.desired.ports.get_mut(&id).unwrap().allowed_address_pairs.push(pair);
+        bench.converge(Depth::Changes).await;
+        assert!(bench.tries("a", spoof).await, "an allowed address pair");
+        bench.inside("a", "ip link set eth0 address fa:16:3e:66:66:66").await;
+        bench.inside("b", "ip neigh flush all").await;
+        assert!(!bench.pings("a", "10.77.0.11").await, "a MAC address that is not its own");
+        bench.desired.ports.get_mut(&id).unwrap().port_security = false;
+        bench.converge(Depth::Changes).await;
+        assert!(bench.pings("a", "10.77.0.11").await, "without port security all goes");
+        bench.end().await;
+    });
+}
+
+#[test]
+fn routers_floating_addresses_and_metadata() {
+    story(async |mut bench| {
+        bench.converge(Depth::Everything).await;
+        for guest in ["a", "b", "c"] {
+            bench.configure(guest).await;
+            bench.serve(guest, 22);
+        }
+        let port = mirror().await;
+        let from = async |bench: &Bench, guest: &str| {
+            bench.inside(guest, &format!("busybox timeout 2 busybox nc 172.31.77.1 {port} </dev/null")).await
+        };
+        bench.settle().await;
+        assert_eq!(from(&bench, "c").await, "hello 172.31.77.5", "through the gateway's address");
+        assert_eq!(from(&bench, "a").await, "hello 172.31.77.10", "through its own floating address");
+        assert!(host_reaches("172.31.77.10", 22).await, "in by the floating address");
+        assert!(bench.reaches("b", "172.31.77.10", 22).await, "a neighbour by the floating address");
+        assert!(bench.reaches("a", "172.31.77.10", 22).await, "itself by the floating address");
+
+        // The address moves to another guest.
+        let router = bench.desired.routers.get_mut(ROUTER).unwrap();
+        router.floating_ips =
+            vec![FloatingIp { floating: "172.31.77.11".parse().unwrap(), fixed: "10.77.0.11".parse().unwrap() }];
+        bench.converge(Depth::Changes).await;
+        assert!(!host_reaches("172.31.77.10", 22).await, "gone");
+        assert!(host_reaches("172.31.77.11", 22).await, "come");
+        assert_eq!(from(&bench, "a").await, "hello 172.31.77.5");
+
+        let router = bench.desired.routers.get_mut(ROUTER).unwrap();
+        router.gateway.as_mut().unwrap().enable_snat = false;
+        bench.converge(Depth::Changes).await;
+        assert_eq!(from(&bench, "b").await, "hello 172.31.77.11", "floating addresses need no source NAT");
+
+        // By the DHCP server and by the router.
+        let ask = "busybox wget -q -O - http://169.254.169.254/latest";
+        assert_eq!(bench.inside("a", ask).await, "latest");
+        bench.inside("b", "ip route add 169.254.169.254/32 via 10.77.0.2").await;
+        assert_eq!(bench.inside("b", &format!("{ask} --header \"X-Instance-ID: other\"")).await, "latest");
+        let asked = bench.asked.lock().unwrap().clone();
+        let signature = "x-instance-id-signature: ";
+        assert!(asked[0].starts_with("get /latest http/1.1\r\n"), "{}", asked[0]);
+        for (number, parts) in [
+            [format!("x-neutron-router-id: {ROUTER}\r\n"), "x-forwarded-for: 10.77.0.10\r\n".into(),
+             "x-instance-id: instance-a\r\n".into(), "x-tenant-id: project\r\n".into(), signature.into()],
+            [format!("x-neutron-network-id: {NET}\r\n"), "x-forwarded-for: 10.77.0.11\r\n".into(),
+             "x-instance-id: instance-b\r\n".into(), "x-tenant-id: project\r\n".into(), signature.into()],
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            for part in parts {
+                assert!(asked[number].contains(&part), "no {part} in {}", asked[number]);
+            }
+        }
+        assert!(!asked[1].contains("other"), "a guest says who it is: {}", asked[1]);
+        bench.end().await;
+    });
+}
+
+#[test]
+fn what_somebody_breaks_is_repaired() {
+    story(async |bench| {
+        bench.converge(Depth::Everything).await;
+        for guest in ["a", "b", "c"] {
+            bench.configure(guest).await;
+            bench.serve(guest, 22);
+        }
+        let dir = bench.dir.path().join("net");
+        let pid = || std::fs::read_to_string(dir.join(format!("dhcp/{NET}/pid"))).unwrap().trim().to_string();
+        let first = pid();
+        let enter = format!("nsenter --net={}/netns/qrouter-{ROUTER}", dir.display());
+        let dhcp = format!("nsenter --net={}/netns/qdhcp-{NET}", dir.display());
+        let tap = bench.guests["a"].tap();
+        let breaks = [
+            format!("ip link del {tap}"),
+            "ip link del brqa0000000-00".into(),
+            "ip link del vxlan-77".into(),
+            "ip link del brqe0000000-00".into(),
+            "nft delete table bridge ferrostack_ports".into(),
+            "nft flush chain bridge ferrostack_ports ingress-tapb0000002-00".into(),
+            "nft delete table inet ferrostack_state".into(),
+            "nft delete table ip ferrostack_host".into(),
+            format!("kill -9 {first}"),
+            "ip link del tapf0000000-00".into(),
+            "ip link del tapd0000000-00".into(),
+            format!("{enter} ip addr flush dev qr-f0000000-00"),
+            format!("{enter} ip route del default"),
+            format!("{enter} nft delete table ip ferrostack_router"),
+            format!("{dhcp} ip addr del 169.254.169.254/32 dev ns-d0000000-00"),
+        ];
+        for break_it in breaks {
+            sh(&break_it).await;
+            let report = bench.converge(Depth::Everything).await;
+            assert_eq!(report.up.len(), 6, "after {break_it}");
+            if break_it.contains(&tap) {
+                assert!(works(&format!("ip -d link show {tap} | grep -q \"tun type tap\"")).await, "a tap again");
+                sh(&format!("ip link del {tap}")).await;
+                bench.guests["a"].plug().await;
+                bench.configure("a").await;
+                bench.converge(Depth::Everything).await;
+            }
+            let name = &break_it;
+            bench.settle().await;
+            assert!(bench.pings("a", "10.77.0.11").await, "a friend, after {name}");
+            assert!(!bench.pings("a", "10.77.0.12").await, "nothing comes in, after {name}");
+            assert!(bench.reaches("c", "10.77.0.10", 22).await, "connections, after {name}");
+            assert!(host_reaches("172.31.77.10", 22).await, "the floating address, after {name}");
+            assert!(bench.pings("c", "172.31.77.1").await, "the gateway, after {name}");
+            let ask = "ip route replace 169.254.169.254/32 via 10.77.0.2; busybox wget -q -O - http://169.254.169.254/";
+            assert_eq!(bench.inside("b", ask).await, "latest", "metadata, after {name}");
+            assert_eq!(servers(&dir).len(), 1, "dnsmasq, after {name}");
+        }
+
+        // A second life finds the first one's things, and changes none that is right.
+        let running = pid();
+        let again = Linux::new(Options { dir: dir.clone(), metadata: None }).await.unwrap();
+        let report = again.converge(&bench.desired, Depth::Everything).await.unwrap();
+        assert_eq!((report.up.len(), report.failed.len()), (6, 0));
+        assert_eq!(pid(), running, "dnsmasq went on");
+        assert!(bench.pings("a", "10.77.0.11").await);
+        // Tables stay as they are when nothing is wrong.
+        let handles = async || sh("nft -a list table bridge ferrostack_ports").await;
+        let before = handles().await;
+        let rewritten = again.converge(&bench.desired, Depth::Everything).await.unwrap();
+        assert_eq!(rewritten.failed.len(), 0);
+        assert_eq!(handles().await, before);
+        bench.end().await;
+    });
+}
+
+#[test]
+fn a_port_among_many_is_cheap() {
+    story(async |mut bench| {
+        let bridge = Network {
+            mtu: 1450,
+            kind: NetworkKind::Local,
+            host_addresses: vec![],
+            masquerade: false,
+            dhcp: None,
+            hosts: vec![],
+        };
+        bench.desired.networks.insert(ALONE.into(), bridge);
+        let port = bench.desired.ports.values().next().unwrap().clone();
+        for number in 0..200u32 {
+            let mut port = port.clone();
+            port.network_id = ALONE.into();
+            bench.desired.ports.insert(format!("{number:08x}-0000-4000-8000-000000000009"), port);
+        }
+        let start = std::time::Instant::now();
+        bench.converge(Depth::Everything).await;
+        eprintln!("203 ports at once: {:?}", start.elapsed());
+        let start = std::time::Instant::now();
+        bench.desired.ports.insert("ffffffff-0000-4000-8000-000000000009".into(), port);
+        bench.converge(Depth::Changes).await;
+        eprintln!("one more: {:?}", start.elapsed());
+        let start = std::time::Instant::now();
+        bench.converge(Depth::Changes).await;
+        eprintln!("nothing: {:?}", start.elapsed());
+        let start = std::time::Instant::now();
+        bench.converge(Depth::Everything).await;
+        eprintln!("everything looked at: {:?}", start.elapsed());
+        bench.desired.ports.retain(|id, _| !id.ends_with("9"));
+        let start = std::time::Instant::now();
+        bench.converge(Depth::Changes).await;
+        eprintln!("201 fewer: {:?}", start.elapsed());
+        assert_eq!(sh("ip -o link | grep -c \": tap\"").await, "6");
+        bench.end().await;
+    });
+}
