@@ -136,9 +136,9 @@ impl Bench {
         .await;
     }
 
-    /// A server in the guest that says hello and to whom.
+    /// A server in the guest that says hello.
     fn serve(&self, guest: &str, port: u16) {
-        let command = format!("while true; do echo hello | busybox timeout 5 busybox nc -l -p {port} >/dev/null; done");
+        let command = format!("exec busybox nc -lk -p {port} -e echo hello");
         let child = tokio::process::Command::new("ip")
             .args(["netns", "exec", &self.guests[guest].name, "sh", "-c", &command])
             .process_group(0)
