@@ -138,7 +138,7 @@ impl Bench {
 
     /// A server in the guest that says hello.
     fn serve(&self, guest: &str, port: u16) {
-        let command = format!("exec busybox nc -lk -p {port} -e echo hello");
+        let command = format!("exec busybox nc -ll -p {port} -e echo hello");
         let child = tokio::process::Command::new("ip")
             .args(["netns", "exec", &self.guests[guest].name, "sh", "-c", &command])
             .process_group(0)
