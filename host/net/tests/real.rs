@@ -4,8 +4,8 @@
 
 use base::Secret;
 use host_net::{
-    AddressPair, Depth, Desired, FloatingIp, HostNet, Linux, MetadataOptions, Network, NetworkKind, Options, Remote,
-    Report,
+    AddressPair, Depth, Desired, FloatingIp, HostNet, Linux, MetadataOptions, Network, NetworkKind, Options,
+    Remote, Report,
 };
 use host_run::run;
 use serde_json::json;
@@ -60,7 +60,8 @@ fn story<F: Future<Output = ()>>(tell: impl FnOnce(Bench) -> F) {
 /// DHCP servers that have their files below the folder.
 fn servers(dir: &Path) -> Vec<String> {
     let processes = std::fs::read_dir("/proc").unwrap();
-    let lines = processes.filter_map(|entry| std::fs::read_to_string(entry.unwrap().path().join("cmdline")).ok());
+    let lines =
+        processes.filter_map(|entry| std::fs::read_to_string(entry.unwrap().path().join("cmdline")).ok());
     lines.filter(|line| line.starts_with("dnsmasq") && line.contains(&dir.display().to_string())).collect()
 }
 
@@ -116,13 +117,16 @@ impl Bench {
 
     /// Whether the guest reaches a server; what it says must arrive.
     async fn reaches(&self, guest: &str, ip: &str, port: u16) -> bool {
-        self.tries(guest, &format!("busybox timeout 2 busybox nc {ip} {port} </dev/null | grep -q hello")).await
+        self.tries(guest, &format!("busybox timeout 2 busybox nc {ip} {port} </dev/null | grep -q hello"))
+            .await
     }
 
     /// The kernel tells a bridge of a new carrier once a second: until then the port forwards nothing.
     async fn settle(&self) {
         for ip in ["10.77.0.11", "10.77.0.12", "10.77.0.1", "10.77.0.2"] {
-            let arp = format!("for i in 1 2 3 4 5; do busybox arping -q -f -c 1 -w 1 -I eth0 {ip} && exit 0; done; exit 1");
+            let arp = format!(
+                "for i in 1 2 3 4 5; do busybox arping -q -f -c 1 -w 1 -I eth0 {ip} && exit 0; done; exit 1"
+            );
             assert!(self.tries("a", &arp).await, "{ip} is on the network");
         }
     }
@@ -178,7 +182,8 @@ impl Drop for Guest {
 impl Guest {
     fn remove(&self) {
         let name = &self.name;
-        let script = format!("[ -e /run/netns/{name} ] && kill -9 $(ip netns pids {name}); ip netns del {name}");
+        let script =
+            format!("[ -e /run/netns/{name} ] && kill -9 $(ip netns pids {name}); ip netns del {name}");
         let _ = std::process::Command::new("sh").args(["-c", &script]).output();
     }
 
@@ -210,7 +215,9 @@ async fn nova(listener: TcpListener, asked: Arc<Mutex<Vec<String>>>) {
             request.push(byte[0]);
         }
         asked.lock().unwrap().push(String::from_utf8_lossy(&request).to_lowercase());
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nlatest").await;
+        let _ = stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nlatest")
+            .await;
     }
 }
 
@@ -330,7 +337,13 @@ fn security_groups_and_spoofing() {
         bench.desired.security_groups.get_mut(FRIENDS).unwrap().members.extend(c);
         bench.converge(Depth::Changes).await;
         assert!(bench.pings("c", "10.77.0.10").await, "a friend now");
-        bench.desired.security_groups.get_mut(FRIENDS).unwrap().members.remove(&"10.77.0.12/32".parse().unwrap());
+        bench
+            .desired
+            .security_groups
+            .get_mut(FRIENDS)
+            .unwrap()
+            .members
+            .remove(&"10.77.0.12/32".parse().unwrap());
         bench.converge(Depth::Changes).await;
         assert!(!bench.pings("c", "10.77.0.10").await, "no friend any more");
 
@@ -367,8 +380,11 @@ fn security_groups_and_spoofing() {
         bench.inside("a", "ip addr add 10.77.0.99/24 dev eth0").await;
         let spoof = "busybox ping -c 1 -W 1 -I 10.77.0.99 10.77.0.11 >/dev/null";
         bench.inside("b", "ip neigh replace 10.77.0.99 lladdr fa:16:3e:77:00:10 dev eth0").await;
-        bench.rules(FRIENDS, json!([{"direction": "egress", "ethertype": "IPv4", "remote": "any"},
-            {"direction": "ingress", "ethertype": "IPv4", "remote": "any"}]));
+        bench.rules(
+            FRIENDS,
+            json!([{"direction": "egress", "ethertype": "IPv4", "remote": "any"},
+            {"direction": "ingress", "ethertype": "IPv4", "remote": "any"}]),
+        );
         bench.converge(Depth::Changes).await;
         assert!(!bench.tries("a", spoof).await, "an address that is not its own");
         let id = bench.guests["a"].port_id.clone();
@@ -407,8 +423,10 @@ fn routers_floating_addresses_and_metadata() {
 
         // The address moves to another guest.
         let router = bench.desired.routers.get_mut(ROUTER).unwrap();
-        router.floating_ips =
-            vec![FloatingIp { floating: "172.31.77.11".parse().unwrap(), fixed: "10.77.0.11".parse().unwrap() }];
+        router.floating_ips = vec![FloatingIp {
+            floating: "172.31.77.11".parse().unwrap(),
+            fixed: "10.77.0.11".parse().unwrap(),
+        }];
         bench.converge(Depth::Changes).await;
         assert!(!host_reaches("172.31.77.10", 22).await, "gone");
         assert!(host_reaches("172.31.77.11", 22).await, "come");
@@ -428,10 +446,20 @@ fn routers_floating_addresses_and_metadata() {
         let signature = "x-instance-id-signature: ";
         assert!(asked[0].starts_with("get /latest http/1.1\r\n"), "{}", asked[0]);
         for (number, parts) in [
-            [format!("x-neutron-router-id: {ROUTER}\r\n"), "x-forwarded-for: 10.77.0.10\r\n".into(),
-             "x-instance-id: instance-a\r\n".into(), "x-tenant-id: project\r\n".into(), signature.into()],
-            [format!("x-neutron-network-id: {NET}\r\n"), "x-forwarded-for: 10.77.0.11\r\n".into(),
-             "x-instance-id: instance-b\r\n".into(), "x-tenant-id: project\r\n".into(), signature.into()],
+            [
+                format!("x-neutron-router-id: {ROUTER}\r\n"),
+                "x-forwarded-for: 10.77.0.10\r\n".into(),
+                "x-instance-id: instance-a\r\n".into(),
+                "x-tenant-id: project\r\n".into(),
+                signature.into(),
+            ],
+            [
+                format!("x-neutron-network-id: {NET}\r\n"),
+                "x-forwarded-for: 10.77.0.11\r\n".into(),
+                "x-instance-id: instance-b\r\n".into(),
+                "x-tenant-id: project\r\n".into(),
+                signature.into(),
+            ],
         ]
         .into_iter()
         .enumerate()
@@ -481,7 +509,10 @@ fn what_somebody_breaks_is_repaired() {
             let report = bench.converge(Depth::Everything).await;
             assert_eq!(report.up.len(), 6, "after {break_it}");
             if break_it.contains(&tap) {
-                assert!(works(&format!("ip -d link show {tap} | grep -q \"tun type tap\"")).await, "a tap again");
+                assert!(
+                    works(&format!("ip -d link show {tap} | grep -q \"tun type tap\"")).await,
+                    "a tap again"
+                );
                 sh(&format!("ip link del {tap}")).await;
                 bench.guests["a"].plug().await;
                 bench.configure("a").await;
