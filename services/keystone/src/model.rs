@@ -203,6 +203,22 @@ pub struct ApplicationCredential {
     pub access_rules: Json,
 }
 
+/// What an application credential may call; shared by those of one user.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "access_rules", singular = "access_rule", unique = "user_id, service, path, method")]
+pub struct AccessRule {
+    #[field(key, sort)]
+    pub id: String,
+    #[field(filter)]
+    pub user_id: String,
+    #[field(filter)]
+    pub service: String,
+    #[field(filter)]
+    pub path: String,
+    #[field(filter)]
+    pub method: String,
+}
+
 /// A statement that tokens which match every given field and were issued until a moment are void.
 #[derive(Clone, Debug, Default, Resource)]
 #[resource(table = "revocations", singular = "event", index = "revoked_at")]
@@ -274,6 +290,7 @@ pub const TABLES: &[&db::Table] = &[
     Region::TABLE,
     Credential::TABLE,
     ApplicationCredential::TABLE,
+    AccessRule::TABLE,
     Revocation::TABLE,
     RegisteredLimit::TABLE,
     Limit::TABLE,

@@ -185,6 +185,7 @@ pub fn forget_actor(tx: &mut Tx, id: &str) -> Result<()> {
 
 pub fn forget_user_secrets(tx: &mut Tx, user_id: &str) -> Result<()> {
     tx.execute(sql!("DELETE FROM credentials WHERE user_id = $1"), params![user_id])?;
+    tx.execute(sql!("DELETE FROM access_rules WHERE user_id = $1"), params![user_id])?;
     tx.execute(sql!("DELETE FROM application_credentials WHERE user_id = $1"), params![user_id]).map(drop)
 }
 

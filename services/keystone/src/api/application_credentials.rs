@@ -3,7 +3,7 @@
 use super::{Object, body, conflict, text};
 use crate::{Keystone, fernet::Scope, model::*, password, schemas, store};
 use base::{Error, Json, Result, Secret, Timestamp, id};
-use db::{Filter, List};
+use db::{Filter, List, Tx};
 use serde_json::json;
 use std::sync::Arc;
 use web::{Reply, Request, Routes, delete, get, post};
@@ -18,6 +18,9 @@ pub fn routes() -> Routes<Keystone> {
             "identity:delete_application_credential",
             remove,
         ),
+        get("/v3/users/{user_id}/access_rules", "identity:list_access_rules", list_rules),
+        get("/v3/users/{user_id}/access_rules/{id}", "identity:get_access_rule", show_one_rule),
+        delete("/v3/users/{user_id}/access_rules/{id}", "identity:delete_access_rule", remove_rule),
     ]
 }
 
@@ -56,18 +59,21 @@ async fn create(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
         expires_at: expiry(&given, keystone.clock.now())?,
         unrestricted: given.get("unrestricted").and_then(Json::as_bool),
         roles: roles.iter().map(|role| role.id.clone()).collect(),
-        access_rules: access_rules(&given),
+        access_rules: given.get("access_rules").cloned().unwrap_or(json!([])),
     };
-    let row = credential.clone();
-    keystone
+    let row = credential;
+    let credential = keystone
         .write(move |tx| {
+            let mut row = row.clone();
+            row.access_rules = shared_rules(tx, &row.user_id, row.access_rules)?;
             tx.insert(&row).map_err(|error| match db::is_constraint(&error) {
                 true => conflict(
                     "application_credential",
                     "Duplicate entry found with name ".to_string().as_str(),
                 ),
                 false => error,
-            })
+            })?;
+            Ok(row)
         })
         .await?;
     let mut shown = show_one(&request, &credential, &roles);
@@ -151,14 +157,94 @@ fn expiry(given: &Object, now: Timestamp) -> Result<Option<Timestamp>> {
     }
 }
 
-fn access_rules(given: &Object) -> Json {
-    let mut rules = given.get("access_rules").cloned().unwrap_or(json!([]));
-    for rule in rules.as_array_mut().into_iter().flatten() {
-        if rule.get("id").is_none() {
-            rule["id"] = id::hex().into();
+/// The rules with their ids: those the user has already, and new ones.
+fn shared_rules(tx: &mut Tx, user_id: &str, given: Json) -> Result<Json> {
+    let mut rules = Vec::new();
+    for one in given.as_array().into_iter().flatten() {
+        let word = |key: &str| one.get(key).and_then(Json::as_str).unwrap_or_default().to_string();
+        if !word("id").is_empty() {
+            let known: AccessRule = tx
+                .find(&word("id"))?
+                .filter(|rule: &AccessRule| rule.user_id == user_id)
+                .ok_or_else(|| no_rule(&word("id")))?;
+            rules.push(rule_json(&known));
+            continue;
+        }
+        let (service, path, method) = (word("service"), word("path"), word("method"));
+        let wanted = List::all().eq("user_id", user_id).eq("service", service.as_str());
+        let wanted = wanted.eq("path", path.as_str()).eq("method", method.as_str());
+        let rule = match tx.list::<AccessRule>(&wanted)?.into_iter().next() {
+            Some(rule) => rule,
+            None => {
+                let rule = AccessRule { id: id::hex(), user_id: user_id.into(), service, path, method };
+                tx.insert(&rule)?;
+                rule
+            }
+        };
+        rules.push(rule_json(&rule));
+    }
+    Ok(rules.into())
+}
+
+async fn list_rules(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
+    request.can(&target(&request))?;
+    let mut wanted = List::all().eq("user_id", request.param("user_id"));
+    for column in ["service", "path", "method"] {
+        if let Some(value) = request.query.get(column) {
+            wanted = wanted.eq(column, value);
         }
     }
-    rules
+    let found = keystone.read(move |tx| tx.list::<AccessRule>(&wanted)).await?;
+    Ok(super::collection(
+        &request,
+        "access_rules",
+        found.iter().map(|rule| show_rule(&request, rule)).collect(),
+    ))
+}
+
+async fn show_one_rule(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
+    request.can(&target(&request))?;
+    let (id, user_id) = (request.param("id").to_string(), request.param("user_id").to_string());
+    let rule = keystone.read(move |tx| find_rule(tx, &id, &user_id)).await?;
+    Ok(Reply::ok(json!({"access_rule": show_rule(&request, &rule)})))
+}
+
+async fn remove_rule(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
+    request.can(&target(&request))?;
+    let (id, user_id) = (request.param("id").to_string(), request.param("user_id").to_string());
+    keystone
+        .write(move |tx| {
+            let rule = find_rule(tx, &id, &user_id)?;
+            let held = tx.list::<ApplicationCredential>(&List::all().eq("user_id", user_id.as_str()))?;
+            let uses = |credential: &ApplicationCredential| {
+                credential
+                    .access_rules
+                    .as_array()
+                    .is_some_and(|rules| rules.iter().any(|one| one["id"] == *rule.id))
+            };
+            if held.iter().any(uses) {
+                return Err(Error::forbidden("May not delete access rule in use"));
+            }
+            tx.remove::<AccessRule>(&rule.id).map(drop)
+        })
+        .await?;
+    Ok(Reply::no_content())
+}
+
+fn find_rule(tx: &mut Tx, id: &str, user_id: &str) -> Result<AccessRule> {
+    tx.find::<AccessRule>(id)?.filter(|rule| rule.user_id == user_id).ok_or_else(|| no_rule(id))
+}
+
+fn no_rule(id: &str) -> Error {
+    store::not_found("Access Rule", id)
+}
+
+fn rule_json(rule: &AccessRule) -> Json {
+    json!({"id": rule.id, "path": rule.path, "method": rule.method, "service": rule.service})
+}
+
+fn show_rule(request: &Request, rule: &AccessRule) -> Json {
+    super::view(request, "access_rules", &rule.id, &json!({}), rule_json(rule))
 }
 
 /// 64 random bytes as keystone's own secrets: 86 letters, digits, `-` and `_`.
@@ -176,10 +262,7 @@ fn show_one(request: &Request, credential: &ApplicationCredential, roles: &[Role
         json!({"id": role.id, "name": role.name, "domain_id": domain_id, "description": role.description,
             "options": role.options})
     };
-    let url = format!(
-        "{}/v3/users/{}/application_credentials/{}",
-        request.base_url, credential.user_id, credential.id
-    );
+    let url = format!("{}/v3/application_credentials/{}", request.base_url, credential.id);
     let mut shown = json!({
         "id": credential.id, "name": credential.name, "description": credential.description,
         "project_id": credential.project_id, "user_id": credential.user_id, "system": null,

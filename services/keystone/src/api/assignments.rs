@@ -6,7 +6,10 @@ use crate::{Keystone, model::*, schemas, store, tokens::names};
 use base::{Error, Json, Result};
 use db::{List, Tx};
 use serde_json::{Map, json};
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 use web::{Reply, Request, Routes, get};
 
 pub fn routes() -> Routes<Keystone> {
@@ -158,9 +161,17 @@ fn effective(tx: &mut Tx, wanted: &Wanted) -> Result<Vec<Entry>> {
         }
     }
     let edges = store::implications(tx)?;
+    // A domain's own role serves only to imply others.
+    let own: HashSet<String> = tx
+        .list::<Role>(&List::all())?
+        .into_iter()
+        .filter(|role| !role.domain_id.is_empty())
+        .map(|role| role.id)
+        .collect();
     let scopes = scopes(tx, wanted)?;
     let fits = |held: &Assignment| {
         wanted.user_id.as_ref().is_none_or(|id| held.actor_id == *id)
+            && !own.contains(&held.role_id)
             && wanted.role_id.as_ref().is_none_or(|id| held.role_id == *id)
             && scopes.as_ref().is_none_or(|ids| ids.contains(&held.scope_id))
             // Upstream shows effective grants on the system only when asked for the system.

@@ -111,7 +111,7 @@ fn blob(given: &Object) -> Result<String> {
 }
 
 /// An EC2 credential's id follows from its access key, so that a key names one credential.
-fn ec2_id(blob: &str) -> Result<String> {
+pub fn ec2_id(blob: &str) -> Result<String> {
     let parsed: Json =
         serde_json::from_str(blob).map_err(|_| Error::bad_request("Invalid blob in credential"))?;
     match parsed.get("access").and_then(Json::as_str) {

@@ -5,6 +5,7 @@ mod assignments;
 mod auth;
 mod credentials;
 mod domains;
+mod ec2;
 mod endpoints;
 mod grants;
 mod groups;
@@ -38,6 +39,7 @@ pub fn routes() -> Routes<Keystone> {
         endpoints::routes(),
         regions::routes(),
         credentials::routes(),
+        ec2::routes(),
         limits::routes(),
     ] {
         routes.extend(table);

@@ -155,8 +155,14 @@ async fn remove(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
         .write(move |tx| {
             let project: Project = store::find(tx, &project.id)?;
             check_mutable("project", "delete", &project.id, &project.options, &Object::new())?;
+            if project.is_domain && project.enabled {
+                return Err(Error::forbidden(format!(
+                    "cannot delete an enabled project acting as a domain. Please disable the project {} first.",
+                    project.id
+                )));
+            }
             if project.is_domain {
-                return Err(Error::forbidden(format!("Cannot delete a project acting as a domain: {}.", project.id)));
+                return store::forget_domain(tx, &project.id);
             }
             let below = store::subtree(tx, &project.id)?;
             if !cascade && !below.is_empty() {
