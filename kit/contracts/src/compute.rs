@@ -71,6 +71,38 @@ pub trait ComputeReports: Send + Sync {
     async fn instances_on(&self, cx: &Context, host: &str) -> Result<Vec<ExpectedInstance>>;
 }
 
+bus::remote! {
+    /// The agent of another host, on the topic `compute` and its host's name.
+    pub struct RemoteCompute: Compute as compute_handlers {
+        build(instance: &Instance = Instance) -> Observed;
+        destroy(uuid: &str = String) -> ();
+        start(instance: &Instance = Instance) -> Observed;
+        stop(uuid: &str = String, grace_seconds: u64 = u64) -> Observed;
+        reboot(instance: &Instance = Instance, kind: Reboot = Reboot) -> Observed;
+        pause(uuid: &str = String) -> Observed;
+        unpause(uuid: &str = String) -> Observed;
+        suspend(uuid: &str = String) -> Observed;
+        console_log(uuid: &str = String, bytes_max: u64 = u64) -> Vec<u8>;
+        console(uuid: &str = String) -> ConsoleAddress;
+        attach_volume(uuid: &str = String, volume: &Volume = Volume) -> String;
+        detach_volume(uuid: &str = String, volume_id: &str = String) -> ();
+        extend_volume(uuid: &str = String, volume_id: &str = String, bytes: u64 = u64) -> ();
+        attach_interface(uuid: &str = String, port: &Port = Port) -> ();
+        detach_interface(uuid: &str = String, mac: &str = String) -> ();
+        observe(uuid: &str = String) -> Option<Observed>;
+        host() -> Host;
+    }
+}
+
+bus::remote! {
+    /// Nova, wherever it runs, on the topic `conductor`.
+    pub struct RemoteComputeReports: ComputeReports as compute_reports_handlers {
+        host_reported(host: &Host = Host) -> ();
+        instance_reported(observed: &Observed = Observed) -> ();
+        instances_on(host: &str = String) -> Vec<ExpectedInstance>;
+    }
+}
+
 /// Where the agent gets image bytes from: glance, wherever it runs.
 #[async_trait]
 pub trait ImageSource: Send + Sync {
