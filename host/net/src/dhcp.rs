@@ -1,11 +1,9 @@
 //! DHCP for one network: the files of its dnsmasq, and seeing that it runs. The process outlives us, and a start
 //! of ours finds it again by its folder.
 
-use crate::{
-    desired::{Dhcp, DhcpHost, DhcpSubnet, Network, Route, short},
-    netns,
-};
+use crate::{names::short, netns};
 use base::{Error, Result};
+use contracts::agents::network::{Dhcp, DhcpHost, DhcpSubnet, Network, Route};
 use ipnet::IpNet;
 use nix::{
     sys::signal::{Signal, kill},

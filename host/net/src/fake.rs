@@ -1,8 +1,9 @@
 //! A host without networks that behaves as one: for tests and for the simulated cloud.
 
-use crate::{Depth, Desired, HostNet, Report, linux};
+use crate::{Depth, HostNet, Report, linux};
 use async_trait::async_trait;
 use base::{Error, Result};
+use contracts::agents::network::Desired;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 

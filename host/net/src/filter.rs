@@ -3,9 +3,10 @@
 //! Bridged packets pass the first on their way because the kernel's br_netfilter sends them there.
 
 use crate::{
-    desired::{Desired, Direction, Ethertype, Mac, Port, Remote, Rule, SecurityGroup, bridge, short, tap},
+    names::{bridge, short, tap},
     nft::Table,
 };
+use contracts::agents::network::{Desired, Direction, Ethertype, Mac, Port, Remote, Rule, SecurityGroup};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::{
     collections::{BTreeMap, BTreeSet},

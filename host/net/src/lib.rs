@@ -1,28 +1,25 @@
 //! A host's part of the tenants' networks: bridges, taps, namespaces, DHCP, routers, packet filters and the
-//! metadata proxy. Everything is said as one [`Desired`] state; converging makes the host so, however often it is
+//! metadata proxy. Everything is said as one [`contracts::agents::network::Desired`] state; converging makes the host so, however often it is
 //! repeated and whatever somebody removed meanwhile. What networks are for, and who may have them, is neutron's.
 
-mod desired;
 mod dhcp;
 mod fake;
 mod filter;
 mod links;
 mod linux;
 mod metadata;
+mod names;
 mod nat;
 mod netns;
 mod nft;
 
-pub use desired::{
-    AddressPair, Desired, Dhcp, DhcpHost, DhcpSubnet, Direction, Ethertype, FloatingIp, Gateway, Interface,
-    Mac, Network, NetworkKind, Port, Remote, RemotePort, Route, Router, Rule, SecurityGroup, Segment,
-};
 pub use fake::Fake;
 pub use linux::{Linux, Options};
 pub use metadata::MetadataOptions;
 
 use async_trait::async_trait;
 use base::Result;
+use contracts::agents::network::Desired;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How much of the host is looked at.

@@ -1,8 +1,8 @@
 //! Interfaces, addresses, routes and forwarding entries of one namespace, over netlink. Every verb says what shall
 //! be and may be repeated.
 
-use crate::desired::{Mac, Route};
 use base::{Error, Result};
+use contracts::agents::network::{Mac, Route};
 use futures::TryStreamExt;
 use host_run::run;
 use ipnet::IpNet;

@@ -2,18 +2,18 @@
 //! first, then bridges, then filters, then the ports behind them, then DHCP and routers.
 
 use crate::{
-    Depth, HostNet, Report,
-    desired::{
-        Desired, Dhcp, Gateway, Interface, Mac, Network, NetworkKind, Port, Route, Router, bridge, short, tap,
-    },
-    dhcp, filter,
+    Depth, HostNet, Report, dhcp, filter,
     links::{Link, Links, Wanted},
     metadata::{Directory, MetadataOptions, Place, Proxy},
+    names::{bridge, short, tap},
     nat, netns,
     nft::{self, Applied},
 };
 use async_trait::async_trait;
 use base::{Error, Result};
+use contracts::agents::network::{
+    Desired, Dhcp, Gateway, Interface, Mac, Network, NetworkKind, Port, Route, Router,
+};
 use ipnet::IpNet;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,6 +29,8 @@ const ALIAS_CHARS_MAX: usize = 250;
 pub struct Options {
     /// Where namespaces are held and DHCP servers have their files.
     pub dir: PathBuf,
+    /// Interfaces of this host by the physical network they reach.
+    pub physical_networks: BTreeMap<String, String>,
     /// None: guests get no metadata from the network.
     pub metadata: Option<MetadataOptions>,
 }
@@ -124,8 +126,11 @@ impl Linux {
         self.links.addresses(&link, &network.host_addresses).await?;
         state.bridges.insert(id.into(), link.index);
         match &network.kind {
-            NetworkKind::Local | NetworkKind::Flat { interface: None } => Ok(()),
-            NetworkKind::Flat { interface: Some(interface) } => {
+            NetworkKind::Local => Ok(()),
+            NetworkKind::Flat { physical_network } => {
+                let Some(interface) = self.options.physical_networks.get(physical_network) else {
+                    return Ok(());
+                };
                 let port = self.links.find(interface).await?;
                 let port =
                     port.ok_or_else(|| Error::unavailable(format!("no interface {interface} on this host")))?;

@@ -1,8 +1,8 @@
 //! The metadata proxy: listens where guests look for 169.254.169.254, says who asks and signs it, and hands the
 //! request to nova's metadata service.
 
-use crate::desired::Network;
 use base::{Error, Result, Secret};
+use contracts::agents::network::Network;
 use hmac::{Hmac, KeyInit, Mac};
 use http_body_util::{BodyExt, Full, Limited, combinators::BoxBody};
 use hyper::{

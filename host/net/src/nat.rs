@@ -2,9 +2,10 @@
 //! on the host for external networks that it hides behind itself.
 
 use crate::{
-    desired::{Network, Router, bridge, short},
+    names::{bridge, short},
     nft::Table,
 };
+use contracts::agents::network::{Network, Router};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
@@ -114,7 +115,7 @@ mod tests {
     #[test]
     fn the_host_hides_only_what_asks_for_it() {
         let network: Network = serde_json::from_value(serde_json::json!({"mtu": 1500,
-            "kind": {"flat": {"interface": null}}, "host_addresses": ["172.24.4.1/24"], "masquerade": true}))
+            "kind": {"flat": {"physical_network": "public"}}, "host_addresses": ["172.24.4.1/24"], "masquerade": true}))
         .unwrap();
         let id = "33333333-0000-4000-8000-000000000001".to_string();
         let table = host_table(&[(id.clone(), network.clone())].into()).unwrap();

@@ -3,10 +3,8 @@
 //! Without the variable every test says that it is skipped.
 
 use base::Secret;
-use host_net::{
-    AddressPair, Depth, Desired, FloatingIp, HostNet, Linux, MetadataOptions, Network, NetworkKind, Options,
-    Remote, Report,
-};
+use contracts::agents::network::{AddressPair, Desired, FloatingIp, Network, NetworkKind, Remote};
+use host_net::{Depth, HostNet, Linux, MetadataOptions, Options, Report};
 use host_run::run;
 use serde_json::json;
 use std::{
@@ -81,7 +79,10 @@ impl Bench {
         let address = listener.local_addr().unwrap().to_string();
         tokio::spawn(nova(listener, asked.clone()));
         let metadata = Some(MetadataOptions { address, shared_secret: Secret::new("secret") });
-        let net = Linux::new(Options { dir: dir.path().join("net"), metadata }).await.unwrap();
+        let net =
+            Linux::new(Options { dir: dir.path().join("net"), metadata, physical_networks: BTreeMap::new() })
+                .await
+                .unwrap();
         let mut guests = BTreeMap::new();
         for (number, key) in ["a", "b", "c"].into_iter().enumerate() {
             let guest = Guest {
@@ -242,7 +243,7 @@ fn desired(guests: &BTreeMap<&str, Guest>) -> Desired {
                 "dhcp": {"port_id": "d0000000-0000-4000-8000-000000000001", "mac": "fa:16:3e:77:00:02",
                     "domain": "openstacklocal", "subnets": [{"id": NET, "cidr": "10.77.0.0/24", "address": "10.77.0.2",
                         "gateway": "10.77.0.1", "dns_servers": ["9.9.9.9"], "enable_dhcp": true}]}},
-            EXT: {"mtu": 1500, "kind": {"flat": {"interface": null}}, "host_addresses": ["172.31.77.1/24"],
+            EXT: {"mtu": 1500, "kind": {"flat": {"physical_network": "public"}}, "host_addresses": ["172.31.77.1/24"],
                 "masquerade": true},
         },
         "ports": {
@@ -532,7 +533,10 @@ fn what_somebody_breaks_is_repaired() {
 
         // A second life finds the first one's things, and changes none that is right.
         let running = pid();
-        let again = Linux::new(Options { dir: dir.clone(), metadata: None }).await.unwrap();
+        let again =
+            Linux::new(Options { dir: dir.clone(), metadata: None, physical_networks: BTreeMap::new() })
+                .await
+                .unwrap();
         let report = again.converge(&bench.desired, Depth::Everything).await.unwrap();
         assert_eq!((report.up.len(), report.failed.len()), (6, 0));
         assert_eq!(pid(), running, "dnsmasq went on");

@@ -1,6 +1,8 @@
-//! What this host's networks shall be, in plain types that cross the bus as they are.
+//! What neutron and the agent on a host say to each other: what the host's networks shall be, and what stands. The
+//! agent has no database; every message may arrive twice or late, and its revision says which is newer.
 
-use base::{Error, Result};
+use async_trait::async_trait;
+use base::{Context, Error, Result};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -9,6 +11,77 @@ use std::{
     net::{IpAddr, Ipv6Addr},
     str::FromStr,
 };
+
+/// The network agent of one host.
+#[async_trait]
+pub trait NetworkAgent: Send + Sync {
+    /// Some resources are new, otherwise or gone. Returns before the host is so: `ports_reported` tells that.
+    async fn changed(&self, cx: &Context, change: &Change) -> Result<()>;
+
+    /// Something is so different that the agent shall ask for everything again.
+    async fn resync(&self, cx: &Context) -> Result<()>;
+}
+
+/// What the agent tells neutron, and the one thing it asks.
+#[async_trait]
+pub trait NetworkReports: Send + Sync {
+    /// At start and regularly as a sign of life.
+    async fn agent_reported(&self, cx: &Context, agent: &AgentState) -> Result<()>;
+
+    /// Ports that came up or went down since the last report; after a start of the agent, all of the host.
+    async fn ports_reported(&self, cx: &Context, ports: &PortsState) -> Result<()>;
+
+    /// Everything the host shall have.
+    async fn host_state(&self, cx: &Context, host: &str) -> Result<HostState>;
+}
+
+/// Everything, as it was at a revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostState {
+    /// Taken from a counter that only grows, before the state is read: no change up to it is missing.
+    pub revision: u64,
+    pub desired: Desired,
+}
+
+/// Whole resources as they are now; none: gone from this host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Change {
+    /// Of the counter of [`HostState::revision`], taken after the change was made and before it was read.
+    pub revision: u64,
+    pub networks: BTreeMap<String, Option<Network>>,
+    pub ports: BTreeMap<String, Option<Port>>,
+    pub security_groups: BTreeMap<String, Option<SecurityGroup>>,
+    pub routers: BTreeMap<String, Option<Router>>,
+}
+
+/// An agent as `GET /v2.0/agents` shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AgentState {
+    pub host: String,
+    /// Where other hosts' tunnels find this one.
+    pub tunnel_ip: Option<IpAddr>,
+    /// Physical networks that reach this host.
+    pub physical_networks: BTreeSet<String>,
+    pub networks: u64,
+    pub ports: u64,
+    pub routers: u64,
+    /// Set in the first report after a start.
+    pub started: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PortsState {
+    pub host: String,
+    /// Guests', DHCP servers' and routers' ports alike.
+    pub up: BTreeSet<String>,
+    pub down: BTreeSet<String>,
+    /// Why something did not become what it shall be, by the id of the port, network or router.
+    pub failed: BTreeMap<String, String>,
+}
 
 /// All of it, by id. A host has what is listed here and nothing else.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,8 +99,8 @@ pub struct Desired {
 pub struct Network {
     pub mtu: u16,
     pub kind: NetworkKind,
-    /// Addresses of this host itself on the network; for the external one the subnet's gateway, so that the host
-    /// reaches floating addresses and routers reach the world.
+    /// Addresses of the host itself on the network. Neutron names an external network's gateway addresses; the agent
+    /// keeps them where its host is to be the gateway, so that it reaches floating addresses and routers the world.
     #[serde(default)]
     pub host_addresses: Vec<IpNet>,
     /// Whether the host hides the network's addresses behind its own towards the world.
@@ -46,9 +119,9 @@ pub struct Network {
 pub enum NetworkKind {
     /// A bridge of this host alone.
     Local,
-    /// A bridge of this host with one of its interfaces in it.
+    /// A bridge of this host with the interface in it that the host has for the physical network, if it has one.
     Flat {
-        interface: Option<String>,
+        physical_network: String,
     },
     Vxlan(Segment),
 }
@@ -299,19 +372,6 @@ impl Rule {
             _ => None,
         }
     }
-}
-
-/// `tap` and the first eleven characters of the port's id: interface names have fifteen.
-pub fn tap(port_id: &str) -> String {
-    short("tap", port_id)
-}
-
-pub fn bridge(network_id: &str) -> String {
-    short("brq", network_id)
-}
-
-pub fn short(prefix: &str, id: &str) -> String {
-    format!("{prefix}{}", id.chars().take(11).collect::<String>())
 }
 
 #[cfg(test)]

@@ -1,0 +1,12 @@
+//! Names of interfaces by OpenStack's rule: a prefix and the first eleven characters of an id, for fifteen is all
+//! the kernel takes.
+
+pub use contracts::compute::tap_name as tap;
+
+pub fn bridge(network_id: &str) -> String {
+    short("brq", network_id)
+}
+
+pub fn short(prefix: &str, id: &str) -> String {
+    format!("{prefix}{}", id.chars().take(11).collect::<String>())
+}

@@ -1,0 +1,3 @@
+//! Agents of hosts and the services they belong to.
+
+pub mod network;
