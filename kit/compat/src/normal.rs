@@ -90,6 +90,7 @@ pattern!(HEX, "(?<![0-9a-zA-Z])[0-9a-f]{32}(?![0-9a-zA-Z])");
 pattern!(REQUEST_ID, "req-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}");
 pattern!(TIME, r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ])[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?");
 pattern!(MAC, "fa:16:3e(:[0-9a-f]{2}){3}");
+pattern!(EUI64, "f816:3eff:fe[0-9a-f]{2}:[0-9a-f]{1,4}");
 pattern!(TOKEN, "gAAAA[0-9A-Za-z_=-]{80,}");
 
 /// What a step asks of normalisation beyond the rules for all.
@@ -145,6 +146,7 @@ impl<'a> Normaliser<'a> {
         let text = substitute(&UUID, &text, |found| self.numbered("uuid", &found[0]));
         let text = substitute(&HEX, &text, |found| self.numbered("hex", &found[0]));
         let text = substitute(&MAC, &text, |_| "<mac>".to_owned());
+        let text = substitute(&EUI64, &text, |_| "<eui64>".to_owned());
         substitute(&TIME, &text, |found| {
             let gap = if &found[1] == " " { " " } else { "" };
             let digits = found.get(2).map_or(0, |fraction| fraction.as_str().len().saturating_sub(1));
