@@ -118,6 +118,7 @@ impl Cloud {
     pub fn variables(&self, stage: &Stage) -> BTreeMap<String, Value> {
         let mut variables = BTreeMap::from([
             ("run".to_owned(), json!(stage.tag)),
+            ("digits".to_owned(), json!(stage.tag.trim_start_matches("zq"))),
             ("project".to_owned(), json!(stage.project)),
             ("other_project".to_owned(), json!(stage.other_project)),
             ("password".to_owned(), json!(PASSWORD)),

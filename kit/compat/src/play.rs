@@ -188,7 +188,8 @@ impl<'a> Player<'a> {
 
     /// Sends the request, again and again when the step waits for something, and takes the captures.
     async fn ask(&mut self, scenario: &Scenario, step: &Step) -> Result<Answer> {
-        let until = step.0.get("until").and_then(Value::as_object);
+        let until = step.0.get("until").map(|until| self.fill(until)).transpose()?;
+        let until = until.as_ref().and_then(Value::as_object);
         let end = Instant::now() + Duration::from_secs(POLL_SECONDS_MAX);
         let answer = loop {
             let answer = self.send(scenario, step).await?;
