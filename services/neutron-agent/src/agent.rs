@@ -23,6 +23,7 @@ use tokio::{sync::Notify, time::MissedTickBehavior};
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 pub struct Agent {
+    name: String,
     options: Options,
     host: Arc<dyn HostNet>,
     reports: Arc<dyn NetworkReports>,
@@ -44,7 +45,12 @@ struct Told {
 
 impl Agent {
     pub fn new(options: Options, host: Arc<dyn HostNet>, reports: Arc<dyn NetworkReports>) -> Self {
+        let name = match options.host.as_str() {
+            "" => host_name(),
+            name => name.into(),
+        };
         Self {
+            name,
             options,
             host,
             reports,
@@ -55,6 +61,11 @@ impl Agent {
         }
     }
 
+    /// The host's name.
+    pub fn host(&self) -> &str {
+        &self.name
+    }
+
     /// Asks for everything if that is due, makes the host so and reports. Nothing is converged before neutron was
     /// heard for the first time: an agent that knows nothing would remove everything.
     pub async fn converge(&self, depth: Depth) -> Result<()> {
@@ -62,7 +73,7 @@ impl Agent {
         let mut told = self.told.lock().await;
         let mut depth = depth;
         if self.must_sync.swap(false, Ordering::AcqRel) {
-            match self.reports.host_state(&cx, &self.options.host).await {
+            match self.reports.host_state(&cx, &self.name).await {
                 Ok(state) => self.memory.lock().whole(state),
                 Err(error) => {
                     self.must_sync.store(true, Ordering::Release);
@@ -87,7 +98,7 @@ impl Agent {
         let mut told = self.told.lock().await;
         let desired = self.memory.lock().desired.clone();
         let agent = AgentState {
-            host: self.options.host.clone(),
+            host: self.name.clone(),
             tunnel_ip: self.options.local_ip,
             physical_networks: self.options.physical_networks.keys().cloned().collect(),
             networks: desired.networks.len() as u64,
@@ -102,7 +113,7 @@ impl Agent {
 
     async fn report_ports(&self, cx: &Context, told: &mut Told, report: Report) -> Result<()> {
         let ports = PortsState {
-            host: self.options.host.clone(),
+            host: self.name.clone(),
             up: report.up.difference(&told.up).cloned().collect(),
             down: told.up.difference(&report.up).cloned().collect(),
             failed: report.failed.clone(),
@@ -182,11 +193,19 @@ pub async fn run(agent: Arc<Agent>) {
     }
 }
 
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "localhost".into() } else { name.trim().into() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use base::{Error, ErrorKind};
-    use contracts::agents::network::HostState;
+    use contracts::agents::network::{
+        AGENT_TOPIC, HostState, REPORTS_TOPIC, RemoteNetworkAgent, RemoteNetworkReports,
+        network_reports_handlers,
+    };
     use host_net::Fake;
 
     const NETWORK: &str = "aaaaaaaa-0000-4000-8000-000000000001";
@@ -319,6 +338,29 @@ mod tests {
         assert_eq!(segment.local, Some(local));
         assert_eq!(segment.remotes, ["10.0.0.2".parse().unwrap()].into(), "no tunnel to itself");
         assert!(!network.masquerade && network.host_addresses.len() == 1);
+    }
+
+    /// Neutron and the agent in two processes, and every message comes twice.
+    #[tokio::test]
+    async fn over_the_bus() {
+        let bus = bus::Bus::local_twice();
+        let neutron = Arc::new(Neutron::default());
+        let topic = bus::Topic::any(REPORTS_TOPIC);
+        let _neutron = bus.serve(topic.clone(), network_reports_handlers(neutron.clone())).await.unwrap();
+        let options = Options { host: "host-1".into(), ..Options::default() };
+        let reports = Arc::new(RemoteNetworkReports::new(bus.clone(), topic));
+        let agent = crate::simulated(options, Arc::default(), reports);
+        let _agent = crate::serve(&bus, agent.clone()).await.unwrap();
+        let running = tokio::spawn(run(agent));
+        let remote = RemoteNetworkAgent::new(bus, bus::Topic::on(AGENT_TOPIC, "host-1"));
+        let mut whole = change(2, true);
+        whole.networks.insert(NETWORK.into(), desired().networks.remove(NETWORK));
+        remote.changed(&Context::internal(), &whole).await.unwrap();
+        while !neutron.ports.lock().iter().any(|told| told.up.contains(PORT)) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(neutron.ports.lock()[0].host, "host-1");
+        running.abort();
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,7 +7,8 @@ mod memory;
 mod options;
 
 use base::{Error, Result};
-use contracts::agents::network::NetworkReports;
+use bus::{Bus, Serving, Topic};
+use contracts::agents::network::{AGENT_TOPIC, NetworkReports, network_agent_handlers};
 use host_net::{Fake, HostNet, Linux, MetadataOptions};
 use std::{path::Path, sync::Arc};
 
@@ -34,6 +35,12 @@ pub async fn on_linux(
     let linux = host_net::Options { dir: state.join("net"), physical_networks, metadata };
     let linux = Arc::new(Linux::new(linux).await?);
     Ok((Arc::new(Agent::new(options, linux.clone(), reports)), linux))
+}
+
+/// Answers neutron on the bus until the answer is dropped. [`run`] does the work.
+pub async fn serve(bus: &Bus, agent: Arc<Agent>) -> Result<Serving> {
+    let topic = Topic::on(AGENT_TOPIC, agent.host());
+    bus.serve(topic, network_agent_handlers(agent)).await
 }
 
 /// An agent like it on a fake host, for tests and `--simulate`.

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// The host's name, by which ports are bound to it.
+    /// The host's name, by which ports are bound to it; empty: the machine's host name.
     pub host: String,
     /// The address by which tunnels of other hosts reach this one. Empty: tenants' networks end at this host.
     pub local_ip: Option<IpAddr>,
@@ -34,7 +34,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            host: "localhost".into(),
+            host: String::new(),
             local_ip: None,
             physical_networks: BTreeMap::new(),
             external_gateway: true,

@@ -35,6 +35,28 @@ pub trait NetworkReports: Send + Sync {
     async fn host_state(&self, cx: &Context, host: &str) -> Result<HostState>;
 }
 
+bus::remote! {
+    /// The agent of another host, on the topic `network_agent` and its host's name.
+    pub struct RemoteNetworkAgent: NetworkAgent as network_agent_handlers {
+        changed(change: &Change = Change) -> ();
+        resync() -> ();
+    }
+}
+
+bus::remote! {
+    /// Neutron, wherever it runs, on the topic `neutron`.
+    pub struct RemoteNetworkReports: NetworkReports as network_reports_handlers {
+        agent_reported(agent: &AgentState = AgentState) -> ();
+        ports_reported(ports: &PortsState = PortsState) -> ();
+        host_state(host: &str = String) -> HostState;
+    }
+}
+
+/// The service of agents' topics.
+pub const AGENT_TOPIC: &str = "network_agent";
+/// The service that hears agents' reports.
+pub const REPORTS_TOPIC: &str = "neutron";
+
 /// Everything, as it was at a revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
