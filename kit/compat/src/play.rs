@@ -299,7 +299,9 @@ impl<'a> Player<'a> {
     }
 
     fn learn(&mut self, name: &str, value: Value) {
-        if let Some(text) = value.as_str().filter(|_| name != "password") {
+        if let Some(digits) = value.as_str().filter(|_| name == "digits") {
+            self.names.add_text(digits, "<digits>");
+        } else if let Some(text) = value.as_str().filter(|_| name != "password") {
             self.names.add(name, text);
         }
         self.variables.insert(name.to_owned(), value);
