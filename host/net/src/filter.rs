@@ -213,7 +213,8 @@ fn add_port(table: &mut Table, id: &str, port: &Port) {
 
 fn add_group(table: &mut Table, id: &str, group: &SecurityGroup) {
     for (direction, name) in [(Direction::Egress, "egress"), (Direction::Ingress, "ingress")] {
-        let rules = group.rules.iter().filter(|rule| rule.direction == direction).map(rule_text).collect();
+        let rules =
+            group.rules.iter().filter(|rule| rule.direction == direction).filter_map(rule_text).collect();
         table.chain(&format!("{name}-{id}"), "", rules);
     }
 }
@@ -241,7 +242,9 @@ fn v6_net(net: IpNet) -> Option<Ipv6Net> {
     if let IpNet::V6(net) = net { Some(net) } else { None }
 }
 
-fn rule_text(rule: &Rule) -> String {
+/// None for a rule that can match nothing, an IPv6 range among IPv4 packets for one: nft would refuse it, and with
+/// it the whole host's filters.
+fn rule_text(rule: &Rule) -> Option<String> {
     let (ethertype, family, set) = match rule.ethertype {
         Ethertype::IPv4 => ("ip", "ip", "v4"),
         Ethertype::IPv6 => ("ip6", "ip6", "v6"),
@@ -250,6 +253,7 @@ fn rule_text(rule: &Rule) -> String {
     let mut words = vec![format!("ether type {ethertype}")];
     match &rule.remote {
         Remote::Any => {}
+        Remote::Cidr(net) if net.addr().is_ipv4() != (family == "ip") => return None,
         Remote::Cidr(net) if net.prefix_len() == 0 => {}
         Remote::Cidr(net) => words.push(format!("{family} {side} {}", net.trunc())),
         Remote::Group(id) => words.push(format!("{family} {side} @{set}-{id}")),
@@ -260,19 +264,23 @@ fn rule_text(rule: &Rule) -> String {
         _ => None,
     };
     if let Some(icmp) = icmp {
+        if rule.port_min.max(rule.port_max) > Some(u8::MAX.into()) {
+            return None;
+        }
         words.push(format!("meta l4proto {}", if icmp == "icmp" { 1 } else { 58 }));
         words.extend(rule.port_min.map(|kind| format!("{icmp} type {kind}")));
         words.extend(rule.port_max.map(|code| format!("{icmp} code {code}")));
     } else if let Some(protocol) = rule.protocol {
         words.push(format!("meta l4proto {protocol}"));
         match (rule.port_min, rule.port_max) {
-            (Some(first), Some(last)) if first != last => words.push(format!("th dport {first}-{last}")),
+            (Some(first), Some(last)) if first > last => return None,
+            (Some(first), Some(last)) if first < last => words.push(format!("th dport {first}-{last}")),
             (Some(only), _) | (None, Some(only)) => words.push(format!("th dport {only}")),
             (None, None) => {}
         }
     }
     words.push("accept".into());
-    words.join(" ")
+    Some(words.join(" "))
 }
 
 #[cfg(test)]
@@ -313,7 +321,14 @@ mod tests {
             ),
         ];
         for (json, text) in cases {
-            assert_eq!(rule_text(&rule(json)), text);
+            assert_eq!(rule_text(&rule(json)).as_deref(), Some(text));
+        }
+        for json in [
+            r#"{"direction":"ingress","ethertype":"IPv4","remote":{"cidr":"::/0"}}"#,
+            r#"{"direction":"ingress","ethertype":"IPv4","protocol":6,"port_min":9,"port_max":1,"remote":"any"}"#,
+            r#"{"direction":"ingress","ethertype":"IPv4","protocol":1,"port_min":256,"remote":"any"}"#,
+        ] {
+            assert_eq!(rule_text(&rule(json)), None, "{json}");
         }
     }
 

@@ -22,6 +22,15 @@ use base::Result;
 use contracts::agents::network::Desired;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Programs the real host part calls, and the Debian package each is in.
+pub const PROGRAMS: [(&str, &str); 5] = [
+    ("nft", "nftables"),
+    ("conntrack", "conntrack"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("ip", "iproute2"),
+    ("nsenter", "util-linux"),
+];
+
 /// How much of the host is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {

@@ -7,7 +7,7 @@ use crate::{
     metadata::{Directory, MetadataOptions, Place, Proxy},
     names::{bridge, short, tap},
     nat, netns,
-    nft::{self, Applied},
+    nft::{self, Applied, Side},
 };
 use async_trait::async_trait;
 use base::{Error, Result};
@@ -61,7 +61,7 @@ struct State {
 impl Linux {
     /// Nothing is changed on the host before the first convergence.
     pub async fn new(options: Options) -> Result<Self> {
-        let missing = nft::missing_programs();
+        let missing = missing_programs();
         if !missing.is_empty() {
             return Err(Error::unavailable(format!("programs missing on this host: {}", missing.join(", "))));
         }
@@ -173,10 +173,9 @@ impl Linux {
             None => {}
         }
         for (network_id, address) in filter::revoked(&state.done, desired) {
-            let zone = zones.get(&network_id).copied().unwrap_or(0).to_string();
-            let address = address.to_string();
-            for side in ["-s", "-d"] {
-                nft::forget_connections(None, &["-w", &zone, side, &address]).await?;
+            let zone = zones.get(&network_id).copied().unwrap_or(0);
+            for side in [Side::From, Side::To] {
+                nft::forget_connections(None, Some(zone), side, address).await?;
             }
         }
         Ok(())
@@ -257,8 +256,8 @@ impl Linux {
         let none = Router::default();
         let before = state.done.routers.get(id).unwrap_or(&none);
         for gone in before.floating_ips.iter().filter(|fip| !router.floating_ips.contains(fip)) {
-            for (side, address) in [("-d", gone.floating), ("-s", gone.fixed)] {
-                nft::forget_connections(Some(namespace), &[side, &address.to_string()]).await?;
+            for (side, address) in [(Side::To, gone.floating), (Side::From, gone.fixed)] {
+                nft::forget_connections(Some(namespace), None, side, address).await?;
             }
         }
         let Some(gateway) = &router.gateway else { return Ok(()) };
@@ -355,6 +354,11 @@ impl HostNet for Linux {
         }
         Ok(())
     }
+}
+
+fn missing_programs() -> Vec<&'static str> {
+    let programs = crate::PROGRAMS.into_iter().map(|(program, _)| program);
+    programs.filter(|program| host_run::find(program).is_none()).collect()
 }
 
 struct Leg<'a> {

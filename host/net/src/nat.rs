@@ -1,10 +1,7 @@
 //! Address translation as nft tables: in a router's namespace for its gateway, floating addresses and metadata;
 //! on the host for external networks that it hides behind itself.
 
-use crate::{
-    names::{bridge, short},
-    nft::Table,
-};
+use crate::{names::short, nft::Table};
 use contracts::agents::network::{Network, Router};
 use std::{
     collections::BTreeMap,
@@ -20,11 +17,16 @@ pub fn router_table(router: &Router) -> Table {
     let mut table = Table::new(ROUTER_TABLE);
     table.map("to_fixed", "type ipv4_addr : ipv4_addr;");
     table.map("to_floating", "type ipv4_addr : ipv4_addr;");
+    // A fixed address speaks through one of its floating addresses: a map has one value for a key.
+    let mut speaks_as = BTreeMap::new();
     for floating_ip in &router.floating_ips {
         if let (IpAddr::V4(floating), IpAddr::V4(fixed)) = (floating_ip.floating, floating_ip.fixed) {
             table.element("to_fixed", format!("{floating} : {fixed}"));
-            table.element("to_floating", format!("{fixed} : {floating}"));
+            speaks_as.entry(fixed).or_insert(floating);
         }
+    }
+    for (fixed, floating) in speaks_as {
+        table.element("to_floating", format!("{fixed} : {floating}"));
     }
     table.chain(
         "arriving",
@@ -58,9 +60,10 @@ pub fn router_table(router: &Router) -> Table {
 /// None when no network asks for it.
 pub fn host_table(networks: &BTreeMap<String, Network>) -> Option<Table> {
     let mut rules = Vec::new();
-    for (id, network) in networks.iter().filter(|(_, network)| network.masquerade) {
+    for network in networks.values().filter(|network| network.masquerade) {
         for net in network.host_addresses.iter().filter(|net| net.addr().is_ipv4()) {
-            rules.push(format!("ip saddr {} oifname != \"{}\" masquerade", net.trunc(), bridge(id)));
+            // What is bridged passes here as well, with the bridge as its way out: that stays as it is.
+            rules.push(format!("ip saddr {} oifname != \"brq*\" masquerade", net.trunc()));
         }
     }
     if rules.is_empty() {
@@ -119,10 +122,7 @@ mod tests {
         .unwrap();
         let id = "33333333-0000-4000-8000-000000000001".to_string();
         let table = host_table(&[(id.clone(), network.clone())].into()).unwrap();
-        assert_eq!(
-            table.chains["leaving"].rules,
-            ["ip saddr 172.24.4.0/24 oifname != \"brq33333333-00\" masquerade"]
-        );
+        assert_eq!(table.chains["leaving"].rules, ["ip saddr 172.24.4.0/24 oifname != \"brq*\" masquerade"]);
         assert!(host_table(&[(id, Network { masquerade: false, ..network })].into()).is_none());
     }
 }

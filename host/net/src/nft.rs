@@ -6,6 +6,7 @@ use host_run::Run;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
+    net::IpAddr,
     path::Path,
 };
 
@@ -203,9 +204,21 @@ async fn listing(namespace: Option<&Path>, name: &str) -> Result<Vec<String>> {
     Ok(words)
 }
 
-/// Forgets connections that match, in the namespace given or in ours; none is fine.
-pub async fn forget_connections(namespace: Option<&Path>, filter: &[&str]) -> Result<()> {
-    let output = crate::netns::command(namespace, "conntrack").arg("-D").args(filter).status().await?;
+/// Forgets connections of an address, from either end, in the namespace given or in ours; none is fine.
+pub async fn forget_connections(
+    namespace: Option<&Path>,
+    zone: Option<u16>,
+    side: Side,
+    address: IpAddr,
+) -> Result<()> {
+    let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+    let side = match side {
+        Side::From => "-s",
+        Side::To => "-d",
+    };
+    let mut filter = vec!["-f".to_string(), family.into(), side.into(), address.to_string()];
+    filter.extend(zone.into_iter().flat_map(|zone| ["-w".to_string(), zone.to_string()]));
+    let output = crate::netns::command(namespace, "conntrack").arg("-D").args(&filter).status().await?;
     // It fails when there was nothing to delete; nothing tells that from other failures but its words.
     if output.status.success() || output.complaint().contains("0 flow entries") {
         return Ok(());
@@ -213,10 +226,11 @@ pub async fn forget_connections(namespace: Option<&Path>, filter: &[&str]) -> Re
     Err(base::Error::internal(format!("conntrack -D {}: {}", filter.join(" "), output.complaint())))
 }
 
-/// Whether a program that is needed is there at all.
-pub fn missing_programs() -> Vec<&'static str> {
-    let needed = ["nft", "conntrack", "dnsmasq", "ip", "nsenter"];
-    needed.into_iter().filter(|program| host_run::find(program).is_none()).collect()
+/// Which end of a connection, as it was begun.
+#[derive(Clone, Copy)]
+pub enum Side {
+    From,
+    To,
 }
 
 #[cfg(test)]

@@ -422,6 +422,20 @@ fn routers_floating_addresses_and_metadata() {
         assert!(bench.reaches("b", "172.31.77.10", 22).await, "a neighbour by the floating address");
         assert!(bench.reaches("a", "172.31.77.10", 22).await, "itself by the floating address");
 
+        // Guests see who really comes.
+        bench.desired.networks.get_mut(EXT).unwrap().host_addresses.push("172.31.77.9/24".parse().unwrap());
+        bench.rules(
+            FRIENDS,
+            json!([{"direction": "egress", "ethertype": "IPv4", "remote": "any"},
+            {"direction": "ingress", "ethertype": "IPv4", "remote": "any"}]),
+        );
+        bench.converge(Depth::Changes).await;
+        let only = "nft add table ip t; nft \"add chain ip t c { type filter hook input priority 0; }\";
+            nft add rule ip t c icmp type echo-request ip saddr != 172.31.77.9 drop";
+        bench.inside("a", only).await;
+        assert!(!works("busybox ping -c 1 -W 1 -I 172.31.77.1 172.31.77.10").await);
+        assert!(works("busybox ping -c 1 -W 1 -I 172.31.77.9 172.31.77.10").await);
+
         // The address moves to another guest.
         let router = bench.desired.routers.get_mut(ROUTER).unwrap();
         router.floating_ips = vec![FloatingIp {

@@ -13,6 +13,7 @@ use host_net::{Fake, HostNet, Linux, MetadataOptions};
 use std::{path::Path, sync::Arc};
 
 pub use agent::{Agent, run};
+pub use host_net::PROGRAMS;
 pub use options::Options;
 
 /// The agent of this machine. Everything of it goes below `state`.
