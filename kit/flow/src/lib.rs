@@ -1,0 +1,247 @@
+//! Long operations that survive `kill -9`: steps with undo, each recorded in the transaction of its effect; and
+//! tasks that run now and then. What an operation does is its service's matter.
+
+mod kind;
+mod runner;
+mod store;
+mod tasks;
+pub mod torture;
+
+pub use kind::{Effect, Flow, Step};
+pub use store::TABLES;
+
+use base::{Clock, Context, Error, Result, id};
+use db::{Db, Tx};
+use futures::future::BoxFuture;
+use kind::{Erased, Kind};
+use parking_lot::{Mutex, RwLock};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+use store::FlowRow;
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+
+/// Limits of the runner.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Steps that run at the same time.
+    pub concurrency_max: usize,
+    /// How often a step is tried while its errors are transient.
+    pub attempts_max: u32,
+    /// The pause before the second attempt; it doubles with each, up to half a minute.
+    pub pause: Duration,
+    /// How long a silent process keeps its flows and tasks when others share the database.
+    pub lease: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            concurrency_max: 512,
+            attempts_max: 5,
+            pause: Duration::from_secs(1),
+            lease: Duration::from_secs(15),
+        }
+    }
+}
+
+/// The flows of one service, on its database. Cheap to clone.
+#[derive(Clone)]
+pub struct Flows(Arc<Shared>);
+
+pub(crate) struct Shared {
+    db: Db,
+    clock: Clock,
+    options: Options,
+    /// This process since its start. As nobody ever has it again, it is also the fencing token.
+    owner: String,
+    kinds: RwLock<HashMap<&'static str, Arc<dyn Kind>>>,
+    places: Semaphore,
+    /// Flows that this process runs now; true asks one to stop and undo.
+    running: Mutex<HashMap<String, watch::Sender<bool>>>,
+    running_count: watch::Sender<usize>,
+    tasks: Mutex<Tasks>,
+    runtime: Handle,
+    pub(crate) trouble: Mutex<Option<torture::Script>>,
+}
+
+#[derive(Default)]
+struct Tasks {
+    stopped: bool,
+    set: JoinSet<()>,
+}
+
+/// Whether an error is that of a flow which was asked to stop.
+pub fn is_cancelled(error: &Error) -> bool {
+    error.code.as_deref() == Some(CANCELLED)
+}
+
+const CANCELLED: &str = "flow.cancelled";
+
+fn cancelled() -> Error {
+    Error::conflict("The operation was cancelled.").code(CANCELLED)
+}
+
+impl Flows {
+    /// On a database opened with [`TABLES`] among its own, within a tokio runtime. Register the kinds, then
+    /// [`Flows::resume`].
+    pub fn new(db: Db, clock: Clock, options: Options) -> Self {
+        Self(Arc::new(Shared {
+            db,
+            clock,
+            options,
+            owner: id::uuid(),
+            kinds: RwLock::default(),
+            places: Semaphore::new(options.concurrency_max.max(1)),
+            running: Mutex::default(),
+            running_count: watch::Sender::new(0),
+            tasks: Mutex::default(),
+            runtime: Handle::current(),
+            trouble: Mutex::default(),
+        }))
+    }
+
+    pub fn register<F: Flow>(&self, service: Arc<F::Service>) {
+        self.0.kinds.write().insert(F::KIND, Arc::new(Erased::<F>(service)));
+    }
+
+    /// Picks up what an earlier process left, and from now on what others leave.
+    pub async fn resume(&self) -> Result<()> {
+        if self.0.db.is_postgres() {
+            self.keep_lease().await?;
+        }
+        self.adopt().await
+    }
+
+    /// Starts a flow within the caller's transaction; it begins when that is committed. Flows of one subject (a
+    /// server's id) run one after the other.
+    pub fn start<F: Flow>(&self, tx: &mut Tx, cx: &Context, flow: &F, subject: &str) -> Result<()> {
+        let kind = self.0.kinds.read().get(F::KIND).cloned();
+        let kind = kind.ok_or_else(|| Error::internal(format!("flow kind {} is not registered", F::KIND)))?;
+        // Neither a secret nor a deadline outlives the request.
+        let context = Context { token: String::new(), deadline: None, ..cx.clone() };
+        let number = store::next_number(tx, subject)?;
+        let row = FlowRow {
+            id: id::uuid(),
+            kind: F::KIND.into(),
+            subject: subject.into(),
+            number,
+            state: serde_json::to_string(flow)?,
+            context: db::AsJson(context),
+            step: 0,
+            undoing: false,
+            cancelled: false,
+            cancellable: kind.cancellable(),
+            error: None,
+            owner: (number == 1).then(|| self.0.owner.clone()),
+            created_at: self.0.clock.now(),
+        };
+        tx.insert(&row)?;
+        if row.owner.is_some() {
+            self.run_after_commit(tx, row);
+        }
+        Ok(())
+    }
+
+    /// The same, and asks those before it to stop and undo what they did.
+    pub fn start_instead<F: Flow>(&self, tx: &mut Tx, cx: &Context, flow: &F, subject: &str) -> Result<()> {
+        for id in store::cancel(tx, subject)? {
+            let shared = self.0.clone();
+            tx.after_commit(move || {
+                if let Some(ask) = shared.running.lock().get(&id) {
+                    ask.send_replace(true);
+                }
+            });
+        }
+        self.start(tx, cx, flow, subject)
+    }
+
+    /// Runs a task again and again, in one of the processes that share the database at a time.
+    pub fn every<F>(
+        &self,
+        name: &'static str,
+        interval: Duration,
+        task: impl Fn() -> F + Send + Sync + 'static,
+    ) where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        let boxed: tasks::Task = Box::new(move || -> BoxFuture<'static, Result<()>> { Box::pin(task()) });
+        self.spawn(tasks::run(Arc::downgrade(&self.0), name, interval, boxed));
+    }
+
+    /// Stops at once, wherever each flow stands; a later [`Flows::resume`] goes on from there.
+    pub fn stop(&self) {
+        let mut tasks = self.0.tasks.lock();
+        tasks.stopped = true;
+        tasks.set.abort_all();
+        drop(tasks);
+        self.0.kinds.write().clear();
+    }
+
+    /// Returns when this process has no flow left to run.
+    pub async fn settled(&self) {
+        // The sender lives as long as we do.
+        let _ = self.0.running_count.subscribe().wait_for(|count| *count == 0).await;
+    }
+
+    /// Takes over the flows that nobody owns any more.
+    async fn adopt(&self) -> Result<()> {
+        let (owner, flows) = (self.0.owner.clone(), self.clone());
+        let shared_database = self.0.db.is_postgres();
+        let now = self.0.clock.now();
+        self.0
+            .db
+            .write(move |tx| {
+                for row in store::adopt(tx, &owner, shared_database, now)? {
+                    tracing::info!(flow = row.id, kind = row.kind, subject = row.subject, "goes on");
+                    flows.run_after_commit(tx, row);
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    /// The lease of this process, renewed in time; what others let lapse is adopted.
+    async fn keep_lease(&self) -> Result<()> {
+        tasks::hold_lease(&self.0, &tasks::owner_lease(&self.0.owner)).await?;
+        let weak = Arc::downgrade(&self.0);
+        let pause = self.0.options.lease / 3;
+        self.spawn(async move {
+            loop {
+                tokio::time::sleep(pause).await;
+                let Some(flows) = weak.upgrade().map(Flows) else { return };
+                let renewed = tasks::hold_lease(&flows.0, &tasks::owner_lease(&flows.0.owner)).await;
+                if let Err(error) = async { renewed.map(drop).and(flows.adopt().await) }.await {
+                    tracing::warn!(?error, "cannot renew the lease of this process");
+                }
+            }
+        });
+        Ok(())
+    }
+
+    fn run_after_commit(&self, tx: &mut Tx, row: FlowRow) {
+        let weak: Weak<Shared> = Arc::downgrade(&self.0);
+        tx.after_commit(move || {
+            if let Some(shared) = weak.upgrade() {
+                let flows = Flows(shared);
+                let running = runner::Running::begin(&flows, &row);
+                flows.spawn(runner::run(flows.clone(), row, running));
+            }
+        });
+    }
+
+    /// Also from the threads on which a database acknowledges its commits.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.0.tasks.lock();
+        if !tasks.stopped {
+            while tasks.set.try_join_next().is_some() {}
+            tasks.set.spawn_on(task, &self.0.runtime);
+        }
+    }
+}

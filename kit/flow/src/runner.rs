@@ -1,0 +1,298 @@
+//! Takes one flow from where it stands to its end: forward, or back when a step failed for good.
+
+use crate::{
+    Flows, cancelled,
+    kind::{Effect, Kind, StepFacts},
+    store::{self, FlowRow},
+    torture::Trouble,
+};
+use base::{Error, Result};
+use db::AsJson;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
+
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// Why a flow is left where it stands.
+enum Left {
+    /// Another process has it now, or this one is stopped.
+    Lost,
+    /// The database does not take its record.
+    Broken(Error),
+}
+
+impl From<Error> for Left {
+    fn from(error: Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+/// Counts the flow as running and lets it hear that it shall stop.
+pub(crate) struct Running {
+    flows: Flows,
+    id: String,
+    stop: watch::Receiver<bool>,
+}
+
+impl Running {
+    pub fn begin(flows: &Flows, row: &FlowRow) -> Self {
+        let (ask, stop) = watch::channel(row.cancelled);
+        flows.0.running.lock().insert(row.id.clone(), ask);
+        flows.0.running_count.send_modify(|count| *count += 1);
+        Self { flows: flows.clone(), id: row.id.clone(), stop }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.flows.0.running.lock().remove(&self.id);
+        self.flows.0.running_count.send_modify(|count| *count -= 1);
+    }
+}
+
+pub(crate) async fn run(flows: Flows, mut row: FlowRow, mut running: Running) {
+    let Some(kind) = flows.0.kinds.read().get(row.kind.as_str()).cloned() else {
+        tracing::error!(flow = row.id, kind = row.kind, "no such kind of flow: left as it is");
+        return;
+    };
+    match to_the_end(&flows, kind.as_ref(), &mut row, &mut running.stop).await {
+        Ok(()) | Err(Left::Lost) => {}
+        Err(Left::Broken(error)) => {
+            tracing::error!(flow = row.id, kind = row.kind, subject = row.subject, ?error, "left as it is");
+        }
+    }
+}
+
+async fn to_the_end(
+    flows: &Flows,
+    kind: &dyn Kind,
+    row: &mut FlowRow,
+    stop: &mut watch::Receiver<bool>,
+) -> Result<(), Left> {
+    while !row.undoing {
+        let Some(step) = kind.step(row.step as usize) else { return end(flows, row, Effect::none()).await };
+        match forward(flows, kind, row, step, stop).await {
+            Ok(()) => {}
+            Err(Failure::Left(left)) => return Err(left),
+            Err(Failure::Step(error)) => {
+                let (flow, subject) = (&row.id, &row.subject);
+                tracing::warn!(flow, kind = row.kind, subject, step = step.name, ?error, "failed: undoing");
+                row.undoing = true;
+                row.error = Some(AsJson(error));
+                record(flows, row, Effect::none()).await?;
+            }
+        }
+        if !row.undoing && kind.step(row.step as usize).is_none() {
+            return Ok(());
+        }
+    }
+    while row.step >= 0 {
+        if let Some(step) = kind.step(row.step as usize).filter(|step| step.has_undo) {
+            backward(flows, kind, row, step).await?;
+        } else {
+            row.step -= 1;
+        }
+    }
+    fail(flows, row).await
+}
+
+enum Failure {
+    /// The step's own, for good.
+    Step(Error),
+    Left(Left),
+}
+
+impl From<Left> for Failure {
+    fn from(left: Left) -> Self {
+        Self::Left(left)
+    }
+}
+
+/// Runs a step and records it; the record of the last one also ends the flow.
+async fn forward(
+    flows: &Flows,
+    kind: &dyn Kind,
+    row: &mut FlowRow,
+    step: StepFacts,
+    stop: &mut watch::Receiver<bool>,
+) -> Result<(), Failure> {
+    let mut attempt = 1;
+    loop {
+        if *stop.borrow() && row.cancellable {
+            return Err(Failure::Step(cancelled()));
+        }
+        let tried = tokio::select! {
+            biased;
+            () = asked_to_stop(stop), if step.interruptible && row.cancellable => {
+                return Err(Failure::Step(cancelled()));
+            }
+            tried = attempt_step(flows, kind, row, step, false) => tried?,
+        };
+        let outcome = match tried {
+            Ok((state, effect)) => {
+                let mut done = FlowRow { state, step: row.step + 1, ..row.clone() };
+                let recorded = match kind.step(done.step as usize) {
+                    Some(_) => record(flows, &mut done, effect).await,
+                    None => end(flows, &done, effect).await,
+                };
+                match recorded {
+                    Ok(()) => {
+                        *row = done;
+                        after(flows, row, step, false)?;
+                        return Ok(());
+                    }
+                    Err(Left::Lost) => return Err(Left::Lost.into()),
+                    // The effect says no, or the database: the step is not done.
+                    Err(Left::Broken(error)) => error,
+                }
+            }
+            Err(error) => error,
+        };
+        if !outcome.is_transient() || attempt >= flows.0.options.attempts_max {
+            return Err(Failure::Step(outcome));
+        }
+        tracing::info!(flow = row.id, kind = row.kind, step = step.name, attempt, error = ?outcome, "again");
+        tokio::select! {
+            () = asked_to_stop(stop) => {}
+            () = tokio::time::sleep(pause(flows, attempt)) => {}
+        }
+        attempt += 1;
+    }
+}
+
+/// Undoes a step. One that cannot be undone is logged and passed: what is left must not keep the rest.
+async fn backward(flows: &Flows, kind: &dyn Kind, row: &mut FlowRow, step: StepFacts) -> Result<(), Left> {
+    let mut attempt = 1;
+    loop {
+        let error = match attempt_step(flows, kind, row, step, true).await? {
+            Ok((state, effect)) => {
+                let mut done = FlowRow { state, step: row.step - 1, ..row.clone() };
+                match record(flows, &mut done, effect).await {
+                    Ok(()) => {
+                        *row = done;
+                        return after(flows, row, step, true);
+                    }
+                    Err(Left::Lost) => return Err(Left::Lost),
+                    Err(Left::Broken(error)) => error,
+                }
+            }
+            Err(error) => error,
+        };
+        if attempt > flows.0.options.attempts_max {
+            tracing::error!(flow = row.id, kind = row.kind, step = step.name, ?error, "cannot be undone");
+            row.step -= 1;
+            return record(flows, row, Effect::none()).await;
+        }
+        tracing::warn!(flow = row.id, kind = row.kind, step = step.name, attempt, ?error, "undo again");
+        tokio::time::sleep(pause(flows, attempt)).await;
+        attempt += 1;
+    }
+}
+
+type Tried = Result<(String, Effect)>;
+
+async fn attempt_step(
+    flows: &Flows,
+    kind: &dyn Kind,
+    row: &FlowRow,
+    step: StepFacts,
+    undo: bool,
+) -> Result<Tried, Left> {
+    let Ok(_place) = flows.0.places.acquire().await else { return Err(Left::Lost) };
+    let run = || kind.run(row.step as usize, undo, &row.context, &row.state);
+    match flows.trouble_at(&row.kind, step.name, undo, false) {
+        None | Some(Trouble::StopAfter) => Ok(run().await),
+        Some(Trouble::FailBefore) => Ok(Err(Error::internal("torture: fails before the step"))),
+        Some(Trouble::FailAfter) => {
+            let _ = run().await;
+            Ok(Err(Error::internal("torture: fails after the step")))
+        }
+        Some(Trouble::UnknownOutcome) => {
+            let _ = run().await;
+            Ok(Err(Error::timeout("torture: no answer from the step")))
+        }
+        Some(Trouble::Twice) => {
+            let _ = run().await;
+            Ok(run().await)
+        }
+        Some(Trouble::StopBeforeRecord) => {
+            let _ = run().await;
+            Err(Left::Lost)
+        }
+    }
+}
+
+fn after(flows: &Flows, row: &FlowRow, step: StepFacts, undo: bool) -> Result<(), Left> {
+    match flows.trouble_at(&row.kind, step.name, undo, true) {
+        Some(_) => Err(Left::Lost),
+        None => Ok(()),
+    }
+}
+
+async fn asked_to_stop(stop: &mut watch::Receiver<bool>) {
+    if stop.wait_for(|asked| *asked).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn pause(flows: &Flows, attempt: u32) -> Duration {
+    flows.0.options.pause.saturating_mul(1 << (attempt - 1).min(10)).min(PAUSE_MAX)
+}
+
+async fn record(flows: &Flows, row: &mut FlowRow, mut effect: Effect) -> Result<(), Left> {
+    let wanted = row.clone();
+    let kept = flows
+        .0
+        .db
+        .write(move |tx| {
+            let kept = store::record(tx, &wanted)?;
+            if kept.is_some() {
+                effect.apply(tx)?;
+            }
+            Ok(kept)
+        })
+        .await?;
+    row.cancelled = kept.ok_or(Left::Lost)?;
+    if row.cancelled
+        && let Some(ask) = flows.0.running.lock().get(&row.id)
+    {
+        ask.send_replace(true);
+    }
+    Ok(())
+}
+
+async fn end(flows: &Flows, row: &FlowRow, mut effect: Effect) -> Result<(), Left> {
+    finish(flows, row, move |tx| effect.apply(tx)).await
+}
+
+/// Tells the user of the failure in the transaction that ends the flow.
+async fn fail(flows: &Flows, row: &FlowRow) -> Result<(), Left> {
+    let error = row.error.clone().map_or_else(|| Error::internal("flow: no error"), |error| error.0);
+    let kind: Option<Arc<dyn Kind>> = flows.0.kinds.read().get(row.kind.as_str()).cloned();
+    let failed = row.clone();
+    finish(flows, row, move |tx| match &kind {
+        Some(kind) => kind.failed(tx, &failed.context, &failed.state, &error),
+        None => Ok(()),
+    })
+    .await
+}
+
+/// The last transaction of a flow, which lets the next of its subject begin.
+async fn finish(
+    flows: &Flows,
+    row: &FlowRow,
+    mut effect: impl FnMut(&mut db::Tx) -> Result<()> + Send + 'static,
+) -> Result<(), Left> {
+    let (ended, next) = (row.clone(), flows.clone());
+    let work = move |tx: &mut db::Tx| {
+        if !store::end(tx, &ended)? {
+            return Ok(false);
+        }
+        effect(tx)?;
+        if let Some(row) = store::take_next(tx, &ended.subject, &next.0.owner)? {
+            next.run_after_commit(tx, row);
+        }
+        Ok(true)
+    };
+    if flows.0.db.write(work).await? { Ok(()) } else { Err(Left::Lost) }
+}
