@@ -95,7 +95,10 @@ async fn create(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     let row = project.clone();
     let depth_max = keystone.options.max_project_tree_depth;
     keystone.write(move |tx| insert(tx, &row, depth_max)).await?;
-    Ok(Reply::created(json!({"project": show_one(&request, &project)})))
+    let mut shown = show_one(&request, &project);
+    // As given, this once; later answers sort them.
+    shown["tags"] = project.tags.clone().into();
+    Ok(Reply::created(json!({"project": shown})))
 }
 
 async fn show(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
