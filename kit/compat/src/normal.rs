@@ -127,7 +127,8 @@ impl<'a> Normaliser<'a> {
             .filter(|(name, _)| HEADERS.contains(&name.as_str()) && !self.rules.ignore.contains(name))
             .collect();
         kept.sort();
-        kept.iter().map(|(name, value)| (name.clone(), Value::String(self.text(value)))).collect()
+        let mut text = |name: &str, value: &str| if name == "allow" { methods(value) } else { self.text(value) };
+        kept.iter().map(|(name, value)| (name.clone(), Value::String(text(name, value)))).collect()
     }
 
     pub fn body(&mut self, body: &Value) -> Value {
@@ -223,6 +224,13 @@ impl<'a> Normaliser<'a> {
             other => other,
         }
     }
+}
+
+/// The order of methods is chance, and only some name those that every resource has.
+fn methods(allow: &str) -> String {
+    let mut methods: Vec<&str> = allow.split(", ").filter(|method| !["HEAD", "OPTIONS"].contains(method)).collect();
+    methods.sort_unstable();
+    methods.join(", ")
 }
 
 fn substitute(pattern: &Regex, text: &str, mut by: impl FnMut(&Captures<str>) -> String) -> String {
