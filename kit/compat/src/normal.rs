@@ -67,9 +67,8 @@ impl Names {
     }
 
     pub fn mentions(&self, text: &str) -> bool {
-        self.known
-            .iter()
-            .any(|(known, placeholder)| !placeholder.ends_with("-url>") && text.contains(known.as_str()))
+        let common = |placeholder: &str| placeholder.ends_with("-url>") || placeholder.ends_with("_role>");
+        self.known.iter().any(|(known, placeholder)| !common(placeholder) && text.contains(known.as_str()))
     }
 
     fn replace(&self, text: &str) -> String {
