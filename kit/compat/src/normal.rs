@@ -126,7 +126,8 @@ impl<'a> Normaliser<'a> {
             .filter(|(name, _)| HEADERS.contains(&name.as_str()) && !self.rules.ignore.contains(name))
             .collect();
         kept.sort();
-        let mut text = |name: &str, value: &str| if name == "allow" { methods(value) } else { self.text(value) };
+        let mut text =
+            |name: &str, value: &str| if name == "allow" { methods(value) } else { self.text(value) };
         kept.iter().map(|(name, value)| (name.clone(), Value::String(text(name, value)))).collect()
     }
 
@@ -227,7 +228,8 @@ impl<'a> Normaliser<'a> {
 
 /// The order of methods is chance, and only some name those that every resource has.
 fn methods(allow: &str) -> String {
-    let mut methods: Vec<&str> = allow.split(", ").filter(|method| !["HEAD", "OPTIONS"].contains(method)).collect();
+    let mut methods: Vec<&str> =
+        allow.split(", ").filter(|method| !["HEAD", "OPTIONS"].contains(method)).collect();
     methods.sort_unstable();
     methods.join(", ")
 }
