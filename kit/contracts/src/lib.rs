@@ -3,3 +3,8 @@
 
 pub mod agents;
 pub mod compute;
+pub mod images;
+pub mod networks;
+pub mod placement;
+pub mod servers;
+pub mod volumes;

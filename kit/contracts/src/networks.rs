@@ -1,0 +1,123 @@
+//! What nova asks of neutron. Ids are chosen by the caller, so that a repeated call makes nothing twice.
+
+use async_trait::async_trait;
+use base::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+#[async_trait]
+pub trait Networks: Send + Sync {
+    /// Of these networks, those that the caller may see. None asked: those on which the caller's project may have
+    /// servers without naming one, its own and if there are none the shared ones.
+    async fn networks(&self, cx: &Context, ids: &[String]) -> Result<Vec<Network>>;
+
+    /// A port that the caller may see; `NotFound` otherwise.
+    async fn port(&self, cx: &Context, port_id: &str) -> Result<Port>;
+
+    /// The security groups of the caller's project that have these ids or names; a name that several have is
+    /// answered several times.
+    async fn security_groups(&self, cx: &Context, wanted: &[String]) -> Result<Vec<SecurityGroup>>;
+
+    /// How many more ports the caller's project may have; none: no limit.
+    async fn ports_left(&self, cx: &Context) -> Result<Option<u64>>;
+
+    /// Makes the port, or answers the one that has this id already.
+    async fn create_port(&self, cx: &Context, port: &NewPort) -> Result<Port>;
+
+    /// Gives the port to a server on a host, with the cloud's own rights.
+    async fn bind_port(&self, cx: &Context, binding: &Binding) -> Result<Port>;
+
+    /// Takes the port from its server, with the cloud's own rights; one that is gone is fine.
+    async fn unbind_port(&self, cx: &Context, port_id: &str) -> Result<()>;
+
+    /// With the cloud's own rights; one that is gone is fine.
+    async fn delete_port(&self, cx: &Context, port_id: &str) -> Result<()>;
+
+    /// The ports of servers, with the cloud's own rights.
+    async fn ports_of(&self, cx: &Context, device_ids: &[String]) -> Result<Vec<Port>>;
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Network {
+    pub id: String,
+    pub name: String,
+    pub project_id: String,
+    pub shared: bool,
+    pub external: bool,
+    pub mtu: u16,
+    pub port_security_enabled: bool,
+    /// Without a subnet no server can have a port on it.
+    pub has_subnets: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SecurityGroup {
+    pub id: String,
+    pub name: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NewPort {
+    pub id: String,
+    pub network_id: String,
+    pub fixed_ip: Option<String>,
+    pub security_group_ids: Vec<String>,
+    pub device_id: String,
+    pub dns_name: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Binding {
+    pub port_id: String,
+    pub device_id: String,
+    /// `compute:nova`
+    pub device_owner: String,
+    pub host: String,
+    pub dns_name: Option<String>,
+}
+
+/// A port with all that a server's owner and the guest itself are told about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Port {
+    pub id: String,
+    pub project_id: String,
+    pub mac: String,
+    pub network: Network,
+    pub fixed_ips: Vec<FixedIp>,
+    pub subnets: Vec<Subnet>,
+    pub security_groups: Vec<SecurityGroup>,
+    pub device_id: String,
+    pub device_owner: String,
+    /// Where it is bound; empty when it is not.
+    pub host: String,
+    pub active: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FixedIp {
+    pub address: String,
+    pub subnet_id: String,
+    pub floating_ips: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Subnet {
+    pub id: String,
+    pub cidr: String,
+    pub gateway_ip: Option<String>,
+    pub dns_nameservers: Vec<String>,
+    pub enable_dhcp: bool,
+    pub host_routes: Vec<Route>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    pub destination: String,
+    pub nexthop: String,
+}
