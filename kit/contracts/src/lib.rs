@@ -3,6 +3,7 @@
 
 pub mod agents;
 pub mod compute;
+pub mod identity;
 pub mod images;
 pub mod networks;
 pub mod placement;

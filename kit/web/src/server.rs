@@ -254,3 +254,103 @@ fn base_url(headers: &HeaderMap) -> String {
     let scheme = text("x-forwarded-proto").unwrap_or("http");
     format!("{scheme}://{}", text("host").unwrap_or("127.0.0.1"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Routes, action, delete, get, post};
+    use base::Version;
+    use serde_json::json;
+    use tower::ServiceExt;
+
+    struct OneToken;
+
+    #[async_trait::async_trait]
+    impl Authenticate for OneToken {
+        async fn authenticate(&self, token: &str) -> Result<Context> {
+            match token {
+                "good" => Ok(Context { roles: vec!["member".into()], ..Context::default() }),
+                _ => Err(Error::unauthorized("no")),
+            }
+        }
+    }
+
+    async fn show(_: Arc<()>, request: Request) -> Result<Reply> {
+        request.can(&())?;
+        Ok(Reply::ok(json!({"id": request.param("id"), "version": request.version().to_string()})))
+    }
+
+    async fn echo(_: Arc<()>, request: Request) -> Result<Reply> {
+        Ok(Reply::accepted(request.json().clone()))
+    }
+
+    fn router(faults: Faults) -> axum::Router {
+        const RULES: &[policy::Rule] =
+            &[policy::Rule::new("all", "role:member", ""), policy::Rule::new("some", "role:admin", "")];
+        let routes: Routes<()> = vec![
+            get("/v2.1/things/{id}", "all", show),
+            delete("/v2.1/things/{id}", "some", show),
+            get("/v2.1/later", "all", show).since(2, 5),
+            post("/v2.1/open", "", echo).marks(&[Mark::Open]),
+            action("/v2.1/things/{id}/action", "start", "all", echo),
+        ];
+        let microversions =
+            Microversions { service: "compute", legacy_header: None, min: Version(2, 1), max: Version(2, 9) };
+        let service = Service {
+            name: "test",
+            state: Arc::new(()),
+            routes,
+            policy: Arc::new(Policy::new(&[RULES], None).unwrap()),
+            faults,
+            microversions: Some(microversions),
+            prefixes: &[Prefix { from: "/v2", to: "/v2.1" }],
+            identity: Arc::new(OneToken),
+            identity_url: "http://k".into(),
+            body_bytes_max: 64,
+        };
+        service.into_router().unwrap()
+    }
+
+    async fn status(method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> u16 {
+        let mut request = HttpRequest::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(HttpBody::from(body.to_string())).unwrap();
+        let response = router(Faults::Nova).oneshot(request).await.unwrap();
+        assert!(response.headers().contains_key("x-openstack-request-id"));
+        response.status().as_u16()
+    }
+
+    #[tokio::test]
+    async fn requests_find_their_way_or_are_told_why_not() {
+        let token = ("x-auth-token", "good");
+        let long = format!("\"{}\"", "x".repeat(100));
+        let cases: &[(&str, &str, &[(&str, &str)], &str, u16)] = &[
+            ("GET", "/v2.1/things/a", &[token], "", 200),
+            ("HEAD", "/v2.1/things/a", &[token], "", 200),
+            ("GET", "/v2.1/things/a/", &[token], "", 200),
+            ("GET", "/v2/things/a", &[token], "", 200),
+            ("GET", "/v2x/things/a", &[token], "", 404),
+            ("GET", "/v2.1/things/a", &[], "", 401),
+            ("GET", "/v2.1/things/a", &[("x-auth-token", "bad")], "", 401),
+            ("DELETE", "/v2.1/things/a", &[token], "", 403),
+            ("GET", "/v2.1/nothing", &[token], "", 404),
+            ("GET", "/v2.1/later", &[token], "", 404),
+            ("GET", "/v2.1/later", &[token, ("openstack-api-version", "compute 2.5")], "", 200),
+            ("GET", "/v2.1/later", &[token, ("openstack-api-version", "compute 2.99")], "", 406),
+            ("POST", "/v2.1/open", &[], "{}", 202),
+            ("POST", "/v2.1/open", &[], "{", 400),
+            ("POST", "/v2.1/open", &[], &long, 413),
+            ("POST", "/v2.1/things/a/action", &[token], r#"{"start": null}"#, 202),
+            ("POST", "/v2.1/things/a/action", &[token], r#"{"stop": null}"#, 404),
+        ];
+        for (method, path, headers, body, expected) in cases {
+            assert_eq!(
+                status(method, path, headers, body).await,
+                *expected,
+                "{method} {path} {headers:?} {body}"
+            );
+        }
+    }
+}

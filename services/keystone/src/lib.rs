@@ -110,9 +110,28 @@ const BODY_BYTES_MAX: usize = 114_688;
 #[async_trait::async_trait]
 impl web::Authenticate for Keystone {
     async fn authenticate(&self, token: &str) -> Result<Context> {
-        self.validate(token).await.map_err(|error| match error.kind {
+        contracts::identity::Identity::validate(self, token).await
+    }
+}
+
+#[async_trait::async_trait]
+impl contracts::identity::Identity for Keystone {
+    async fn validate(&self, token: &str) -> Result<Context> {
+        let valid = self.valid(token).await.map_err(|error| match error.kind {
             ErrorKind::NotFound => Error::unauthorized(error.message),
             _ => error,
-        })
+        })?;
+        Ok(valid.context.clone())
+    }
+
+    async fn project(&self, id: &str) -> Result<Option<contracts::identity::Project>> {
+        let id = id.to_string();
+        let found = self.read(move |tx| tx.find::<model::Project>(&id)).await?;
+        Ok(found.filter(|project| !project.is_domain).map(|project| contracts::identity::Project {
+            id: project.id,
+            name: project.name,
+            domain_id: project.domain_id,
+            enabled: project.enabled,
+        }))
     }
 }

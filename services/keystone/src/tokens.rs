@@ -50,11 +50,7 @@ fn foreign() -> Error {
 const INVALID: &str = "keystone.token";
 
 impl Keystone {
-    /// The context of a token that holds now; `NotFound` for one that does not.
-    pub async fn validate(&self, token: &str) -> Result<Context> {
-        Ok(self.valid(token).await?.context.clone())
-    }
-
+    /// A token that holds now; `NotFound` for one that does not.
     pub(crate) async fn valid(&self, token: &str) -> Result<Arc<Valid>> {
         let now = self.clock.now();
         if let Some(valid) = self.cached(token, now) {

@@ -5,6 +5,7 @@ use axum::{
     http::{Request, StatusCode},
 };
 use base::{Clock, Json, Secret, Timestamp};
+use contracts::identity::Identity;
 use http_body_util::BodyExt;
 use keystone::{Bootstrap, EndpointUrls, Keystone, Options, TABLES};
 use serde_json::json;
@@ -168,6 +169,8 @@ async fn a_wrong_password_and_an_unknown_user_answer_alike() {
 async fn a_token_ends_when_it_is_revoked_expired_or_its_roots_are_cut() {
     let cloud = &Cloud::new().await;
     let (project, user, token) = cloud.person("ann", "member").await;
+    assert_eq!(cloud.keystone.project(&project).await.unwrap().unwrap().name, "of-ann");
+    assert_eq!(cloud.keystone.project("default").await.unwrap(), None, "a domain is no project");
     let holds = |token: String| async { cloud.keystone.validate(&{ token }).await.is_ok() };
     assert!(holds(token.clone()).await);
 
