@@ -125,6 +125,9 @@ impl Keystone {
         let secret = secret.ok_or_else(|| expecting("secret", "application_credential"))?;
         let named = given.clone();
         let credential = self.read(move |tx| named_credential(tx, &named)).await?;
+        if let (None, Some(id)) = (&credential, given.get("id").and_then(Json::as_str)) {
+            return Err(store::not_found("Application Credential", id));
+        }
         let stored = credential.as_ref().map(|credential| credential.secret_hash.clone());
         if !password::verify(secret, stored, self.options.password_hash_rounds).await? {
             return Err(refuse("wrong application credential"));

@@ -69,7 +69,7 @@ async fn create(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
             tx.insert(&row).map_err(|error| match db::is_constraint(&error) {
                 true => conflict(
                     "application_credential",
-                    "Duplicate entry found with name ".to_string().as_str(),
+                    &format!("Duplicate entry found with name {}", row.name),
                 ),
                 false => error,
             })?;
@@ -138,21 +138,22 @@ fn wanted_roles(given: &Object, held: &[Role]) -> Result<Vec<Role>> {
                 || one.get("name").is_some_and(|name| *name == role.name)
         };
         let role = held.iter().find(fits).ok_or_else(|| {
-            let wanted = one.get("id").or(one.get("name")).and_then(Json::as_str).unwrap_or_default();
-            Error::bad_request(format!(
-                "Invalid application credential: Could not find role assignment with role: {wanted}"
-            ))
+            Error::bad_request(
+                "Invalid application credential: Cannot create an application credential with unassigned role",
+            )
         })?;
         roles.push(role.clone());
     }
     Ok(roles)
 }
 
+const MALFORMED: &str = "The server could not comply with the request since it is either malformed or otherwise incorrect. The client is assumed to be in error.";
+
 fn expiry(given: &Object, now: Timestamp) -> Result<Option<Timestamp>> {
     let Some(text) = text(given, "expires_at") else { return Ok(None) };
-    let refuse = || Error::bad_request(format!("The specified expiration time is not valid: {text}"));
-    match Timestamp::parse(text).ok_or_else(refuse)? {
-        moment if moment <= now => Err(Error::bad_request("Expires at must be in the future")),
+    let refuse = |message: &str| Error::bad_request(format!("{message} {MALFORMED}"));
+    match Timestamp::parse(text).ok_or_else(|| refuse("Timestamp not in expected format."))? {
+        moment if moment <= now => Err(refuse("The 'expires_at' must not be before now.")),
         moment => Ok(Some(moment)),
     }
 }

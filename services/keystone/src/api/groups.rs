@@ -1,7 +1,7 @@
 //! Groups and who belongs to them.
 
 use super::{
-    body, conflict, extra, merge, name_matches, page, text,
+    Object, body, conflict, extra, merge, name_matches, page, text,
     users::{self, domain_of},
     view,
 };
@@ -27,6 +27,7 @@ pub fn routes() -> Routes<Keystone> {
     ]
 }
 
+const NAME_LETTERS_MAX: usize = 64;
 const COLUMNS: &[&str] = &["id", "name", "domain_id", "description", "links"];
 
 async fn list(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
@@ -48,6 +49,7 @@ async fn create(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     let given = body(&request, &schemas::GROUP_CREATE, "group")?;
     let domain_id = domain_of(&request, &given)?;
     request.can(&json!({"target": {"group": {"domain_id": domain_id}}}))?;
+    check_name(&given)?;
     let group = Group {
         id: id::hex(),
         name: text(&given, "name").unwrap_or_default().trim().to_string(),
@@ -65,6 +67,16 @@ async fn create(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     Ok(Reply::created(json!({"group": show_one(&request, &group)})))
 }
 
+/// The schema lets a longer name pass than keystone has room for.
+fn check_name(given: &Object) -> Result<()> {
+    match text(given, "name").filter(|name| name.chars().count() > NAME_LETTERS_MAX) {
+        None => Ok(()),
+        Some(name) => Err(Error::bad_request(format!(
+            "String length exceeded. The length of string '{name}' exceeds the limit of column name(CHAR({NAME_LETTERS_MAX}))."
+        ))),
+    }
+}
+
 async fn show(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     let group = load(&keystone, &request).await?;
     Ok(Reply::ok(json!({"group": show_one(&request, &group)})))
@@ -77,6 +89,7 @@ async fn update(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
         return Err(Error::bad_request("Cannot change Domain ID"));
     }
     users::check_id(&given, &group.id)?;
+    check_name(&given)?;
     let group = keystone
         .write(move |tx| {
             let mut group: Group = store::find(tx, &group.id)?;
