@@ -10,7 +10,10 @@ use serde_json::json;
 use std::{
     collections::BTreeMap,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -165,6 +168,9 @@ impl Bench {
         self.net.clean().await.unwrap();
         for guest in self.guests.values() {
             guest.remove();
+            if !self.desired.ports.contains_key(&guest.port_id) {
+                works(&format!("ip link del {}", guest.tap())).await;
+            }
         }
         let links = sh("ip -o link | grep -E \"tap|brq|vxlan\" | wc -l").await;
         assert_eq!(links, "0", "{}", sh("ip link").await);
@@ -562,6 +568,154 @@ fn what_somebody_breaks_is_repaired() {
         assert_eq!(rewritten.failed.len(), 0);
         assert_eq!(handles().await, before);
         bench.end().await;
+    });
+}
+
+/// A real guest on a tap that we made. Needs QEMU and `FERROSTACK_GUEST_IMAGE` as well.
+#[test]
+fn a_real_guest_is_reached() {
+    let Some(image) = std::env::var_os("FERROSTACK_GUEST_IMAGE") else {
+        eprintln!("skipped: FERROSTACK_GUEST_IMAGE is not set");
+        return;
+    };
+    story(async |mut bench| {
+        let a = &bench.guests["a"];
+        let (tap, mac) = (a.tap(), a.mac.clone());
+        sh(&format!("ip link del {tap}")).await;
+        bench.rules(
+            FRIENDS,
+            json!([{"direction": "egress", "ethertype": "IPv4", "remote": "any"},
+            {"direction": "ingress", "ethertype": "IPv4", "protocol": 1, "remote": "any"}]),
+        );
+        bench.converge(Depth::Everything).await;
+        let disk = bench.dir.path().join("disk.qcow2");
+        let backing = image.to_string_lossy();
+        sh(&format!("qemu-img create -q -f qcow2 -F qcow2 -b {backing} {}", disk.display())).await;
+        let console = bench.dir.path().join("console");
+        let mut guest = tokio::process::Command::new("qemu-system-x86_64")
+            .args([
+                "-machine",
+                "pc",
+                "-accel",
+                "tcg,tb-size=64",
+                "-cpu",
+                "qemu64",
+                "-m",
+                "160",
+                "-nodefaults",
+            ])
+            .args(["-display", "none", "-no-user-config", "-serial", &format!("file:{}", console.display())])
+            .args(["-drive", &format!("file={},if=virtio,format=qcow2", disk.display())])
+            .args(["-netdev", &format!("tap,id=n0,ifname={tap},script=no,downscript=no")])
+            .args(["-device", &format!("virtio-net-pci,netdev=n0,mac={mac},romfile=")])
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut reached = false;
+        for _ in 0..120 {
+            reached = works("busybox ping -c 1 -W 1 172.31.77.10 >/dev/null").await;
+            if reached && !bench.asked.lock().unwrap().is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        assert!(reached, "{}", std::fs::read_to_string(&console).unwrap_or_default());
+        let leases =
+            std::fs::read_to_string(bench.dir.path().join(format!("net/dhcp/{NET}/leases"))).unwrap();
+        assert!(leases.contains(&format!("{mac} 10.77.0.10")), "{leases}");
+        let asked = bench.asked.lock().unwrap().clone();
+        assert!(asked.iter().all(|request| request.contains("x-instance-id: instance-a")), "{asked:?}");
+        assert!(!asked.is_empty(), "the guest asked for its metadata");
+        // The tap stays the guest's while everything is looked at and other things change.
+        bench.converge(Depth::Everything).await;
+        assert!(works("busybox ping -c 1 -W 2 172.31.77.10 >/dev/null").await);
+        guest.kill().await.unwrap();
+        bench.end().await;
+    });
+}
+
+/// Waits until both hosts have come to the step; one that failed never does.
+async fn meet(steps: &AtomicUsize, step: usize) {
+    steps.fetch_add(1, Ordering::SeqCst);
+    for _ in 0..600 {
+        if steps.load(Ordering::SeqCst) >= 2 * step {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the other host did not come to step {step}");
+}
+
+/// Two hosts with a part of the same network each.
+#[test]
+fn a_network_over_two_hosts() {
+    if std::env::var_os("FERROSTACK_HOST_TESTS").is_none() {
+        eprintln!("skipped: FERROSTACK_HOST_TESTS is not set");
+        return;
+    }
+    let steps = Arc::new(AtomicUsize::new(0));
+    let first_thread = Arc::new(Mutex::new(0));
+    let host = |number: u8| {
+        let (steps, first_thread) = (steps.clone(), first_thread.clone());
+        move || {
+            story(async |mut bench| {
+                if number == 1 {
+                    *first_thread.lock().unwrap() = nix::unistd::gettid().as_raw();
+                }
+                meet(&steps, 1).await;
+                if number == 2 {
+                    let thread = *first_thread.lock().unwrap();
+                    let there = format!("/proc/{}/task/{thread}/ns/net", std::process::id());
+                    sh(&format!(
+                        "ip link add under type veth peer name under0; ip link set under0 netns {there}"
+                    ))
+                    .await;
+                }
+                meet(&steps, 2).await;
+                let under = if number == 1 { "under0" } else { "under" };
+                sh(&format!("ip addr add 192.0.2.{number}/24 dev {under}; ip link set {under} up")).await;
+                // The first host has guest a, DHCP and the router; the second has guest b.
+                let other = 3 - number;
+                let b = bench.guests["b"].port_id.clone();
+                let mac = if number == 1 { &bench.guests["b"].mac } else { &bench.guests["a"].mac };
+                let kind = json!({"vxlan": {"vni": 77, "local": format!("192.0.2.{number}"),
+                    "remotes": [format!("192.0.2.{other}")],
+                    "ports": [{"mac": mac, "host": format!("192.0.2.{other}")}]}});
+                let network = bench.desired.networks.get_mut(NET).unwrap();
+                network.kind = serde_json::from_value(kind).unwrap();
+                if number == 2 {
+                    network.dhcp = None;
+                    bench.desired.networks.remove(EXT);
+                    bench.desired.routers.clear();
+                }
+                bench.desired.ports.retain(|id, _| (*id == b) == (number == 2));
+                bench.converge(Depth::Everything).await;
+                bench.configure("a").await;
+                bench.configure("b").await;
+                meet(&steps, 3).await;
+                if number == 1 {
+                    let arp = "for i in 1 2 3 4 5; do busybox arping -q -f -c 1 -w 1 -I eth0 10.77.0.11 && exit 0; done; exit 1";
+                    assert!(bench.tries("a", arp).await, "the other host's guest");
+                    assert!(bench.pings("a", "10.77.0.11").await, "a friend on another host");
+                } else {
+                    let metadata = "ip route add 169.254.169.254/32 via 10.77.0.2;
+                        for i in 1 2 3; do busybox timeout 2 busybox wget -q -O - http://169.254.169.254/ && exit 0; done";
+                    assert_eq!(bench.inside("b", metadata).await, "latest", "metadata from the other host");
+                    assert!(bench.pings("b", "172.31.77.1").await, "out by the other host's router");
+                }
+                let fdb = sh("bridge fdb show dev vxlan-77").await;
+                assert!(fdb.contains(&format!("00:00:00:00:00:00 dst 192.0.2.{other}")), "{fdb}");
+                bench.converge(Depth::Everything).await;
+                assert_eq!(sh("bridge fdb show dev vxlan-77").await, fdb, "nothing to mend");
+                meet(&steps, 4).await;
+                sh("ip link del under 2>/dev/null; true").await;
+                bench.end().await;
+            });
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(host(1));
+        scope.spawn(host(2));
     });
 }
 
