@@ -105,7 +105,7 @@ impl Keystone {
     async fn by_token(&self, given: &Json) -> Result<Asker> {
         let token = given["id"].as_str().unwrap_or_default();
         let valid = self.valid(token).await?;
-        if matches!(valid.payload.scope, Scope::Application { .. }) {
+        if matches!(valid.payload.scope, Scope::Application { .. } | Scope::Trust { .. }) {
             return Err(Error::forbidden(
                 "You are not authorized to perform the requested action: Rescope a scoped token.",
             ));
@@ -155,9 +155,36 @@ impl Keystone {
         }
         let wanted = auth.get("scope").cloned();
         let user = asker.user.clone();
+        if let Some(trust_id) = wanted.as_ref().and_then(|wanted| wanted["OS-TRUST:trust"]["id"].as_str()) {
+            return self.use_trust(trust_id.to_string(), user.id).await;
+        }
         self.read(move |tx| match &wanted {
             None => default_scope(tx, &user),
             Some(wanted) => named_scope(tx, wanted),
+        })
+        .await
+    }
+}
+
+impl Keystone {
+    /// A trust's scope for its trustee, counting the use where uses are counted.
+    async fn use_trust(&self, id: String, user_id: String) -> Result<Scope> {
+        let now = self.clock.now();
+        self.write(move |tx| {
+            let trust: Trust = store::find(tx, &id)?;
+            if trust.trustee_user_id != user_id {
+                return Err(Error::forbidden("You are not authorized to perform the requested action."));
+            }
+            let over =
+                trust.expires_at.is_some_and(|moment| moment <= now) || trust.remaining_uses == Some(0);
+            if over {
+                return Err(store::not_found("trust", &id));
+            }
+            let project_id = trust.project_id.clone().ok_or_else(|| refuse("a trust without a project"))?;
+            if let Some(uses) = trust.remaining_uses {
+                tx.update(&Trust { remaining_uses: Some(uses - 1), ..trust })?;
+            }
+            Ok(Scope::Trust { project_id, trust_id: id.clone() })
         })
         .await
     }
@@ -272,9 +299,6 @@ fn named_scope(tx: &mut Tx, wanted: &Json) -> Result<Scope> {
             (None, None) => None,
         };
         return Ok(Scope::Project(project.ok_or_else(|| refuse("no such project"))?.id));
-    }
-    if wanted.get("OS-TRUST:trust").is_some() {
-        return Err(Error::not_implemented("Trusts are not implemented."));
     }
     Ok(Scope::Unscoped)
 }

@@ -21,6 +21,11 @@ pub enum Scope {
     Project(String),
     Domain(String),
     System,
+    /// A project, for somebody else.
+    Trust {
+        project_id: String,
+        trust_id: String,
+    },
     /// A project, by an application credential.
     Application {
         project_id: String,
@@ -171,6 +176,9 @@ fn pack(payload: &Payload) -> Value {
         }
         Scope::Project(id) => vec![2.into(), user, methods, pack_id(id), expires, audits],
         Scope::System => vec![8.into(), user, methods, "all".into(), expires, audits],
+        Scope::Trust { project_id, trust_id } => {
+            vec![3.into(), user, methods, pack_id(project_id), expires, audits, trust_bytes(trust_id)]
+        }
         Scope::Application { project_id, credential_id } => {
             vec![9.into(), user, methods, pack_id(project_id), expires, audits, pack_id(credential_id)]
         }
@@ -191,6 +199,7 @@ fn unpack(value: &Value, issued_at: Timestamp) -> Option<Payload> {
             other => text(other)?,
         }),
         2 => Scope::Project(unpack_id(named()?)?),
+        3 => Scope::Trust { project_id: unpack_id(named()?)?, trust_id: hex(fields.get(5)?.as_slice()?)? },
         8 => Scope::System,
         9 => {
             Scope::Application { project_id: unpack_id(named()?)?, credential_id: unpack_id(fields.get(5)?)? }
@@ -219,6 +228,11 @@ fn methods(bits: u64) -> Vec<&'static str> {
         .filter(|(place, _)| bits & (1 << place) != 0)
         .map(|(_, name)| *name)
         .collect()
+}
+
+/// A trust's id is always a UUID and stands without a mark.
+fn trust_bytes(id: &str) -> Value {
+    Uuid::try_parse(id).map_or(Value::Nil, |id| id.as_bytes().as_slice().into())
 }
 
 /// A UUID as its bytes, anything else as it is; the first field says which.
@@ -269,6 +283,7 @@ mod tests {
             Scope::Domain("default".into()),
             Scope::Domain(id::hex()),
             Scope::System,
+            Scope::Trust { project_id: id::hex(), trust_id: id::hex() },
             Scope::Application { project_id: id::hex(), credential_id: id::hex() },
         ];
         for scope in scopes {

@@ -203,6 +203,25 @@ pub struct ApplicationCredential {
     pub access_rules: Json,
 }
 
+/// A user lets another act for it.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "trusts", singular = "trust", index = "trustor_user_id", index = "trustee_user_id")]
+pub struct Trust {
+    #[field(key, sort)]
+    pub id: String,
+    #[field(filter)]
+    pub trustor_user_id: String,
+    #[field(filter)]
+    pub trustee_user_id: String,
+    pub project_id: Option<String>,
+    pub impersonation: bool,
+    pub expires_at: Option<Timestamp>,
+    /// None: as often as wanted.
+    pub remaining_uses: Option<i64>,
+    /// Ids of roles.
+    pub roles: Vec<String>,
+}
+
 /// What an application credential may call; shared by those of one user.
 #[derive(Clone, Debug, Resource)]
 #[resource(table = "access_rules", singular = "access_rule", unique = "user_id, service, path, method")]
@@ -291,6 +310,7 @@ pub const TABLES: &[&db::Table] = &[
     Credential::TABLE,
     ApplicationCredential::TABLE,
     AccessRule::TABLE,
+    Trust::TABLE,
     Revocation::TABLE,
     RegisteredLimit::TABLE,
     Limit::TABLE,

@@ -131,4 +131,12 @@ pub const RULES: &[Rule] = &[
     Rule::new("identity:update_user", "(rule:admin_required) or (role:manager and token.domain.id:%(target.user.domain_id)s)", "Update a user, including administrative password resets.").scoped(ANY),
     Rule::new("identity:delete_user", "(rule:admin_required) or (role:manager and token.domain.id:%(target.user.domain_id)s)", "Delete a user.").scoped(ANY),
     Rule::new("identity:revoke_tokens_for_user", "rule:admin_or_owner", "Revoke all tokens for a user. Users may revoke their own tokens; admins may revoke tokens for any user. This is the recommended self-service revocation path for users who cannot change their password (LDAP, federated, OIDC).").scoped(ANY),
+    Rule::new("identity:create_trust", "user_id:%(target.trust.trustor_user_id)s", "Create trust.").scoped(&["project"]),
+    Rule::new("identity:list_trusts", "rule:admin_required or (role:reader and system_scope:all)", "List trusts.").scoped(CLOUD),
+    Rule::new("identity:list_trusts_for_trustor", "(rule:admin_required) or (role:reader and system_scope:all or user_id:%(target.trust.trustor_user_id)s)", "List trusts for trustor.").scoped(CLOUD),
+    Rule::new("identity:list_trusts_for_trustee", "(rule:admin_required) or (role:reader and system_scope:all or user_id:%(target.trust.trustee_user_id)s)", "List trusts for trustee.").scoped(CLOUD),
+    Rule::new("identity:list_roles_for_trust", "(rule:admin_required) or (role:reader and system_scope:all or user_id:%(target.trust.trustor_user_id)s or user_id:%(target.trust.trustee_user_id)s)", "List roles delegated by a trust.").scoped(CLOUD),
+    Rule::new("identity:get_role_for_trust", "(rule:admin_required) or (role:reader and system_scope:all or user_id:%(target.trust.trustor_user_id)s or user_id:%(target.trust.trustee_user_id)s)", "Check if trust delegates a particular role.").scoped(CLOUD),
+    Rule::new("identity:delete_trust", "rule:admin_required or user_id:%(target.trust.trustor_user_id)s", "Revoke trust.").scoped(CLOUD),
+    Rule::new("identity:get_trust", "(rule:admin_required) or (role:reader and system_scope:all or user_id:%(target.trust.trustor_user_id)s or user_id:%(target.trust.trustee_user_id)s)", "Get trust.").scoped(CLOUD),
 ];

@@ -185,12 +185,17 @@ pub fn forget_actor(tx: &mut Tx, id: &str) -> Result<()> {
 
 pub fn forget_user_secrets(tx: &mut Tx, user_id: &str) -> Result<()> {
     tx.execute(sql!("DELETE FROM credentials WHERE user_id = $1"), params![user_id])?;
+    tx.execute(
+        sql!("DELETE FROM trusts WHERE trustor_user_id = $1 OR trustee_user_id = $1"),
+        params![user_id],
+    )?;
     tx.execute(sql!("DELETE FROM access_rules WHERE user_id = $1"), params![user_id])?;
     tx.execute(sql!("DELETE FROM application_credentials WHERE user_id = $1"), params![user_id]).map(drop)
 }
 
 pub fn forget_scope(tx: &mut Tx, id: &str) -> Result<()> {
     tx.execute(sql!("DELETE FROM assignments WHERE scope_id = $1"), params![id])?;
+    tx.execute(sql!("DELETE FROM trusts WHERE project_id = $1"), params![id])?;
     tx.execute(sql!("DELETE FROM credentials WHERE project_id = $1"), params![id])?;
     tx.execute(sql!("DELETE FROM application_credentials WHERE project_id = $1"), params![id]).map(drop)
 }

@@ -76,10 +76,14 @@ impl Keystone {
         let lifetime = Duration::from_secs(self.options.token_expiration_seconds) + grace;
         let (text, horizon) = (token.to_string(), now.minus(lifetime));
         self.read(move |tx| {
-            if store::revocations_since(tx, horizon)?.iter().any(|event| event.voids(&payload)) {
+            let events = store::revocations_since(tx, horizon)?;
+            let valid = build(tx, &payload, &text, now)?;
+            // By a trust one acts as another user, whose revocations count as well.
+            let acting = Payload { user_id: valid.context.user_id.clone(), ..payload.clone() };
+            if events.iter().any(|event| event.voids(&payload) || event.voids(&acting)) {
                 return Err(invalid("revoked"));
             }
-            build(tx, &payload, &text, now).map(Arc::new)
+            Ok(Arc::new(valid))
         })
         .await
     }
@@ -153,6 +157,10 @@ impl Revocation {
 /// The token as the database has it now.
 fn build(tx: &mut Tx, payload: &Payload, token: &str, now: Timestamp) -> Result<Valid> {
     let refuse = invalid;
+    let trust = match &payload.scope {
+        Scope::Trust { trust_id, .. } => Some(living_trust(tx, trust_id, now)?),
+        _ => None,
+    };
     let user = tx.find::<User>(&payload.user_id)?.ok_or_else(|| refuse("no such user"))?;
     let user_domain = tx.find::<Project>(&user.domain_id)?.ok_or_else(|| refuse("no such domain"))?;
     if !user.enabled || !user_domain.enabled {
@@ -191,7 +199,9 @@ fn build(tx: &mut Tx, payload: &Payload, token: &str, now: Timestamp) -> Result<
             (context.domain_id, context.domain_name) = (domain.id, domain.name);
             store::role_ids_on(tx, &user.id, ScopeKind::Domain, id)?
         }
-        Scope::Project(id) | Scope::Application { project_id: id, .. } => {
+        Scope::Project(id)
+        | Scope::Application { project_id: id, .. }
+        | Scope::Trust { project_id: id, .. } => {
             let project = tx.find::<Project>(id)?.filter(|project| project.enabled);
             let project = project.ok_or_else(|| refuse("project disabled"))?;
             let domain_id = if project.is_domain { &project.id } else { &project.domain_id };
@@ -203,7 +213,8 @@ fn build(tx: &mut Tx, payload: &Payload, token: &str, now: Timestamp) -> Result<
             shown["is_domain"] = project.is_domain.into();
             (context.project_id, context.project_name) = (project.id, project.name);
             (context.project_domain_id, context.project_domain_name) = (domain.id, domain.name);
-            store::role_ids_on_project(tx, &user.id, id)?
+            let holder = trust.as_ref().map_or(&user.id, |trust| &trust.trustor_user_id);
+            store::role_ids_on_project(tx, holder, id)?
         }
     };
     let mut roles = store::with_implied(tx, roles)?;
@@ -222,6 +233,15 @@ fn build(tx: &mut Tx, payload: &Payload, token: &str, now: Timestamp) -> Result<
             shown["application_credential"]["access_rules"] = credential.access_rules.clone();
         }
     }
+    if let Some(trust) = &trust {
+        let given = store::implied_closure(&store::implications(tx)?, trust.roles.clone());
+        // What the trustor no longer holds it cannot lend: then the trust gives nothing.
+        if !given.iter().all(|id| roles.iter().any(|role| role.id == *id)) {
+            return Err(refuse("the trustor lost a role"));
+        }
+        roles.retain(|role| given.contains(&role.id));
+        act_for_trustor(tx, trust, &mut context, &mut shown)?;
+    }
     if payload.scope != Scope::Unscoped {
         if roles.is_empty() {
             return Err(refuse("no roles left"));
@@ -239,6 +259,35 @@ fn build(tx: &mut Tx, payload: &Payload, token: &str, now: Timestamp) -> Result<
         json!({"token": shown}).to_string()
     };
     Ok(Valid { payload: payload.clone(), context, body, body_without_catalog, roles })
+}
+
+fn living_trust(tx: &mut Tx, id: &str, now: Timestamp) -> Result<Trust> {
+    let trust = tx.find::<Trust>(id)?.filter(|trust| trust.expires_at.is_none_or(|moment| moment > now));
+    trust.ok_or_else(|| Error::not_found(format!("Could not find trust: {id}.")).code(INVALID))
+}
+
+/// Says whose trust it is; with impersonation the trustee appears as the trustor.
+fn act_for_trustor(tx: &mut Tx, trust: &Trust, context: &mut Context, shown: &mut Json) -> Result<()> {
+    let trustor = tx.find::<User>(&trust.trustor_user_id)?.filter(|user| user.enabled);
+    let trustor = trustor.ok_or_else(|| invalid("the trustor is disabled"))?;
+    let domain = tx.find::<Project>(&trustor.domain_id)?.filter(|domain| domain.enabled);
+    let domain = domain.ok_or_else(|| invalid("the trustor's domain is disabled"))?;
+    shown["OS-TRUST:trust"] = json!({
+        "id": trust.id, "trustor_user": {"id": trust.trustor_user_id},
+        "trustee_user": {"id": trust.trustee_user_id}, "impersonation": trust.impersonation,
+    });
+    if let Some(shown) = shown.as_object_mut() {
+        shown.remove("is_domain");
+    }
+    if trust.impersonation {
+        shown["user"] = json!({
+            "domain": {"id": domain.id, "name": domain.name},
+            "id": trustor.id, "name": trustor.name, "password_expires_at": null,
+        });
+        (context.user_id, context.user_name) = (trustor.id, trustor.name);
+        (context.user_domain_id, context.user_domain_name) = (domain.id, domain.name);
+    }
+    Ok(())
 }
 
 /// Names for many ids at once, for lists that show names.

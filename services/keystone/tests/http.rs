@@ -440,6 +440,47 @@ async fn an_application_credential_gives_what_it_says_and_no_more() {
 }
 
 #[tokio::test]
+async fn a_trust_lends_roles_until_it_or_its_roots_are_gone() {
+    let cloud = &Cloud::new().await;
+    let (project, trustor, owner) = cloud.person("ann", "member").await;
+    let (_, trustee, _) = cloud.person("bob", "reader").await;
+    let wanted = |by: &str, role: &str| {
+        json!({"trust": {"trustor_user_id": by, "trustee_user_id": trustee, "project_id": project,
+            "impersonation": true, "remaining_uses": 2, "roles": [{"name": role}]}})
+    };
+    let trusts = "/v3/OS-TRUST/trusts";
+    assert_eq!(
+        cloud.call("POST", trusts, &owner, Some(wanted(&trustor, "admin"))).await.status,
+        404,
+        "not held"
+    );
+    assert_eq!(
+        cloud.call("POST", trusts, &owner, Some(wanted(&trustee, "member"))).await.status,
+        403,
+        "not one's own"
+    );
+    let made = cloud.call("POST", trusts, &owner, Some(wanted(&trustor, "member"))).await;
+    assert_eq!(made.status, 201, "{}", made.body);
+    let id = made.body["trust"]["id"].as_str().unwrap().to_string();
+    let lent = || async {
+        let token = cloud.sign_in("bob", "pw", Json::Null).await.token;
+        let auth = json!({"identity": {"methods": ["token"], "token": {"id": token}},
+            "scope": {"OS-TRUST:trust": {"id": id}}});
+        cloud.ask("POST", "/v3/auth/tokens", &[], Some(json!({"auth": auth}))).await
+    };
+    let signed = lent().await;
+    assert_eq!(role_names(&signed), ["member", "reader"]);
+    assert_eq!(signed.body["token"]["user"]["id"], *trustor);
+    assert_eq!(cloud.call("POST", trusts, &signed.token, Some(wanted(&trustor, "reader"))).await.status, 403);
+    assert_eq!(cloud.keystone.validate(&signed.token).await.unwrap().user_id, trustor);
+    assert_eq!(lent().await.status, 201);
+    assert_eq!(lent().await.status, 404, "used up");
+    let ann = cloud.sign_in("ann", "pw", json!({"project": {"id": project}})).await.token;
+    assert_eq!(cloud.call("DELETE", &format!("{trusts}/{id}"), &ann, None).await.status, 204);
+    assert!(cloud.keystone.validate(&signed.token).await.is_err());
+}
+
+#[tokio::test]
 async fn secrets_are_not_stored_in_the_clear() {
     let cloud = Cloud::new().await;
     let (_, user, token) = cloud.person("ann", "member").await;

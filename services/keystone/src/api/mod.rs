@@ -14,6 +14,7 @@ mod projects;
 mod regions;
 mod roles;
 mod services;
+mod trusts;
 mod users;
 mod versions;
 
@@ -40,6 +41,7 @@ pub fn routes() -> Routes<Keystone> {
         regions::routes(),
         credentials::routes(),
         ec2::routes(),
+        trusts::routes(),
         limits::routes(),
     ] {
         routes.extend(table);
