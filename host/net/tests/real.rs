@@ -164,7 +164,7 @@ impl Bench {
         self.desired.security_groups.get_mut(group).unwrap().rules = serde_json::from_value(rules).unwrap();
     }
 
-    async fn end(self) {
+    async fn end(&self) {
         self.net.clean().await.unwrap();
         for guest in self.guests.values() {
             guest.remove();
@@ -177,6 +177,15 @@ impl Bench {
         assert_eq!(sh("nft list tables | grep ferrostack | wc -l").await, "0");
         assert_eq!(std::fs::read_dir(self.dir.path().join("net")).unwrap().count(), 0);
         assert_eq!(servers(self.dir.path()), Vec::<String>::new());
+    }
+}
+
+/// What a failed story leaves: its DHCP server and the files of its namespaces.
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let dir = self.dir.path().display();
+        let script = format!("kill -9 $(cat {dir}/net/dhcp/*/pid); umount -l {dir}/net/netns/*");
+        let _ = std::process::Command::new("sh").args(["-c", &script]).output();
     }
 }
 
