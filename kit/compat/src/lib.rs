@@ -73,9 +73,7 @@ pub async fn differ(
     let (ours, theirs) = tokio::try_join!(Cloud::open(ours), Cloud::open(theirs))?;
     let mut outcomes = Vec::new();
     for batch in files.chunks(jobs.max(1)) {
-        for file in batch {
-            outcomes.push(both(&ours, &theirs, file).await);
-        }
+        outcomes.extend(futures::future::join_all(batch.iter().map(|file| both(&ours, &theirs, file))).await);
     }
     tokio::join!(ours.close(), theirs.close());
     Ok(outcomes)
@@ -115,4 +113,22 @@ async fn both(ours: &Cloud, theirs: &Cloud, file: &Path) -> Outcome {
 
 fn broken(file: &Path, error: &anyhow::Error) -> Outcome {
     Outcome { path: file.to_owned(), steps: 0, failed: 1, explained: 0, said: vec![format!("{error:#}")] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scenario_reads_and_every_step_has_an_expectation() {
+        let files = files_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../compat")).unwrap();
+        assert!(files.len() > 30, "{}", files.len());
+        for file in files {
+            let scenario = Scenario::read(&file).unwrap();
+            assert!(!scenario.steps.is_empty(), "{}", file.display());
+            for step in &scenario.steps {
+                assert!(step.has("expect") && step.has("name"), "{}: {}", file.display(), step.title());
+            }
+        }
+    }
 }

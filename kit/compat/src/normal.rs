@@ -100,11 +100,20 @@ pub struct Rules {
     /// Keys whose value is replaced by a placeholder.
     pub mask: Map<String, Value>,
     /// Sort lists: for answers whose order is not promised.
-    pub unordered: bool,
+    pub unordered: Unordered,
     /// Keep of this list only what mentions something of this run: for lists shared with others.
     pub ours: Option<String>,
     /// Keep only so many items of each list.
     pub cut: Option<usize>,
+}
+
+#[derive(Default)]
+pub enum Unordered {
+    #[default]
+    None,
+    All,
+    /// The lists below these keys.
+    Keys(Vec<String>),
 }
 
 /// Normalises one answer. Ids without a name are numbered in the order of sorted keys, so two
@@ -184,10 +193,8 @@ impl<'a> Normaliser<'a> {
             }
             Value::Array(items) => {
                 let mut items: Vec<Value> = items.into_iter().map(|item| self.shape(item)).collect();
-                if self.rules.unordered {
-                    items.sort_by_cached_key(|item| {
-                        Normaliser::new(self.names, self.rules).number(item.clone()).to_string()
-                    });
+                if matches!(self.rules.unordered, Unordered::All) {
+                    self.sort(&mut items);
                 }
                 items.truncate(self.rules.cut.unwrap_or(usize::MAX));
                 Value::Array(items)
@@ -206,8 +213,18 @@ impl<'a> Normaliser<'a> {
         if let Some((_, placeholder)) = MASKED.iter().find(|(masked, _)| *masked == key) {
             return (key, Value::String((*placeholder).to_owned()));
         }
-        let value = self.shape(value);
+        let mut value = self.shape(value);
+        if let (Unordered::Keys(keys), Value::Array(items)) = (&self.rules.unordered, &mut value)
+            && keys.contains(&key)
+        {
+            self.sort(items);
+        }
         (key, value)
+    }
+
+    /// By what the items say when ids have no numbers from elsewhere.
+    fn sort(&self, items: &mut [Value]) {
+        items.sort_by_cached_key(|item| Normaliser::new(self.names, self.rules).number(item.clone()).to_string());
     }
 
     fn number(&mut self, value: Value) -> Value {
@@ -309,7 +326,7 @@ mod tests {
     fn lists_are_cut_to_ours_and_sorted() {
         let mut names = Names::default();
         names.add("run", "zq123456");
-        let rules = Rules { ours: Some("items".into()), unordered: true, ..Rules::default() };
+        let rules = Rules { ours: Some("items".into()), unordered: Unordered::All, ..Rules::default() };
         let body = json!({"items": [{"name": "b-zq123456"}, {"name": "foreign"}, {"name": "a-zq123456"}]});
         assert_eq!(
             normal(&rules, &names, body),

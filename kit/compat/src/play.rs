@@ -2,7 +2,7 @@
 
 use crate::cloud::{Cloud, Stage};
 use crate::http::{self, Answer};
-use crate::normal::{Names, Normaliser, Rules, differences};
+use crate::normal::{Names, Normaliser, Rules, Unordered, differences};
 use crate::scenario::{Scenario, Step};
 use crate::{Mode, Outcome};
 use anyhow::{Context as _, Result, bail};
@@ -166,7 +166,7 @@ impl<'a> Player<'a> {
         let rules = rules_of(scenario, step);
         let mut normaliser = Normaliser::new(&self.names, &rules);
         let mut expect = Map::from_iter([("status".to_owned(), json!(answer.status))]);
-        if step.0.contains_key("unchecked") {
+        if step.has("unchecked") {
             return Ok(Value::Object(expect));
         }
         let headers = normaliser.headers(&answer.headers);
@@ -382,7 +382,11 @@ fn rules_of(scenario: &Scenario, step: &Step) -> Rules {
     Rules {
         ignore: words(scenario.setting(step, "ignore")),
         mask: scenario.setting(step, "mask").and_then(Value::as_object).cloned().unwrap_or_default(),
-        unordered: step.0.contains_key("unordered"),
+        unordered: match step.0.get("unordered") {
+            None => Unordered::None,
+            Some(Value::Array(_)) => Unordered::Keys(words(step.0.get("unordered"))),
+            Some(_) => Unordered::All,
+        },
         ours: step.text("ours").map(str::to_owned),
         cut: step.0.get("cut").and_then(Value::as_u64).map(|cut| cut as usize),
     }

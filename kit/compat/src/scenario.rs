@@ -93,6 +93,10 @@ impl Step {
         self.0.get(key).and_then(Value::as_str)
     }
 
+    pub fn has(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+
     pub fn title(&self) -> String {
         let request = self.text("request").unwrap_or_default();
         self.text("name").map_or(request.to_owned(), |name| format!("{name} ({request})"))
