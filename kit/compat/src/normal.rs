@@ -224,7 +224,9 @@ impl<'a> Normaliser<'a> {
 
     /// By what the items say when ids have no numbers from elsewhere.
     fn sort(&self, items: &mut [Value]) {
-        items.sort_by_cached_key(|item| Normaliser::new(self.names, self.rules).number(item.clone()).to_string());
+        items.sort_by_cached_key(|item| {
+            Normaliser::new(self.names, self.rules).number(item.clone()).to_string()
+        });
     }
 
     fn number(&mut self, value: Value) -> Value {
