@@ -2,7 +2,7 @@
 
 use crate::Kind;
 use base::{Error, Json, Result, Secret, Timestamp};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::sync::Arc;
 
 /// One stored value.
@@ -237,7 +237,8 @@ impl Stored for Json {
 }
 
 /// Any serde type as a JSON column.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct AsJson<T>(pub T);
 
 impl<T: Serialize + DeserializeOwned> Stored for AsJson<T> {

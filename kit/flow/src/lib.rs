@@ -23,7 +23,7 @@ use std::{
 use store::FlowRow;
 use tokio::{
     runtime::Handle,
-    sync::{Semaphore, watch},
+    sync::{Semaphore, oneshot, watch},
     task::JoinSet,
 };
 
@@ -66,6 +66,7 @@ pub(crate) struct Shared {
     /// Flows that this process runs now; true asks one to stop and undo.
     running: Mutex<HashMap<String, watch::Sender<bool>>>,
     running_count: watch::Sender<usize>,
+    waiters: Mutex<HashMap<String, oneshot::Sender<Result<()>>>>,
     tasks: Mutex<Tasks>,
     runtime: Handle,
     pub(crate) trouble: Mutex<Option<torture::Script>>,
@@ -75,6 +76,32 @@ pub(crate) struct Shared {
 struct Tasks {
     stopped: bool,
     set: JoinSet<()>,
+}
+
+/// How a flow will have ended, for the few callers who wait for it.
+pub struct Outcome {
+    shared: Weak<Shared>,
+    id: String,
+    told: Option<oneshot::Receiver<Result<()>>>,
+}
+
+impl Outcome {
+    /// Why it failed and was undone, if it was. A `Timeout` when this process does not see its end.
+    pub async fn wait(mut self) -> Result<()> {
+        let unseen = || Error::timeout("The operation goes on elsewhere.");
+        match self.told.take() {
+            Some(told) => told.await.unwrap_or_else(|_| Err(unseen())),
+            None => Err(unseen()),
+        }
+    }
+}
+
+impl Drop for Outcome {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.waiters.lock().remove(&self.id);
+        }
+    }
 }
 
 /// Whether an error is that of a flow which was asked to stop.
@@ -101,6 +128,7 @@ impl Flows {
             places: Semaphore::new(options.concurrency_max.max(1)),
             running: Mutex::default(),
             running_count: watch::Sender::new(0),
+            waiters: Mutex::default(),
             tasks: Mutex::default(),
             runtime: Handle::current(),
             trouble: Mutex::default(),
@@ -121,7 +149,7 @@ impl Flows {
 
     /// Starts a flow within the caller's transaction; it begins when that is committed. Flows of one subject (a
     /// server's id) run one after the other.
-    pub fn start<F: Flow>(&self, tx: &mut Tx, cx: &Context, flow: &F, subject: &str) -> Result<()> {
+    pub fn start<F: Flow>(&self, tx: &mut Tx, cx: &Context, flow: &F, subject: &str) -> Result<Outcome> {
         let kind = self.0.kinds.read().get(F::KIND).cloned();
         let kind = kind.ok_or_else(|| Error::internal(format!("flow kind {} is not registered", F::KIND)))?;
         // Neither a secret nor a deadline outlives the request.
@@ -144,13 +172,21 @@ impl Flows {
         };
         tx.insert(&row)?;
         if row.owner.is_some() {
-            self.run_after_commit(tx, row);
+            self.run_after_commit(tx, row.clone());
         }
-        Ok(())
+        let (tell, told) = oneshot::channel();
+        self.0.waiters.lock().insert(row.id.clone(), tell);
+        Ok(Outcome { shared: Arc::downgrade(&self.0), id: row.id, told: Some(told) })
     }
 
     /// The same, and asks those before it to stop and undo what they did.
-    pub fn start_instead<F: Flow>(&self, tx: &mut Tx, cx: &Context, flow: &F, subject: &str) -> Result<()> {
+    pub fn start_instead<F: Flow>(
+        &self,
+        tx: &mut Tx,
+        cx: &Context,
+        flow: &F,
+        subject: &str,
+    ) -> Result<Outcome> {
         for id in store::cancel(tx, subject)? {
             let shared = self.0.clone();
             tx.after_commit(move || {

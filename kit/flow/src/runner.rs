@@ -56,7 +56,13 @@ pub(crate) async fn run(flows: Flows, mut row: FlowRow, mut running: Running) {
         return;
     };
     match to_the_end(&flows, kind.as_ref(), &mut row, &mut running.stop).await {
-        Ok(()) | Err(Left::Lost) => {}
+        Ok(()) => {
+            let waiter = flows.0.waiters.lock().remove(&row.id);
+            let outcome = row.error.map_or(Ok(()), |error| Err(error.0));
+            // Mostly nobody waits.
+            let _ = waiter.map(|waiter| waiter.send(outcome));
+        }
+        Err(Left::Lost) => {}
         Err(Left::Broken(error)) => {
             tracing::error!(flow = row.id, kind = row.kind, subject = row.subject, ?error, "left as it is");
         }

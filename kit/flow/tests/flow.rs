@@ -168,14 +168,16 @@ impl Town {
         let (flows, house) = (self.flows.clone(), id.to_string());
         let work = move |tx: &mut Tx| {
             tx.insert(&House { id: house.clone(), status: "BUILD".into(), fault: None })?;
-            flows.start(tx, &cx(), &Build { id: house.clone(), ground_id: format!("g-{house}") }, &house)
+            let flow = Build { id: house.clone(), ground_id: format!("g-{house}") };
+            flows.start(tx, &cx(), &flow, &house).map(drop)
         };
         self.test.db.write(work).await.unwrap();
     }
 
     async fn demolish_house(&self, id: &str) {
         let (flows, id) = (self.flows.clone(), id.to_string());
-        let work = move |tx: &mut Tx| flows.start_instead(tx, &cx(), &Demolish { id: id.clone() }, &id);
+        let work =
+            move |tx: &mut Tx| flows.start_instead(tx, &cx(), &Demolish { id: id.clone() }, &id).map(drop);
         self.test.db.write(work).await.unwrap();
     }
 
@@ -279,7 +281,7 @@ async fn flows_of_one_subject_wait_for_each_other_even_through_a_restart() {
         town.build_house("a").await;
         reached.notified().await;
         let (flows, again) = (town.flows.clone(), Build { id: "a".into(), ground_id: "second".into() });
-        town.test.db.write(move |tx| flows.start(tx, &cx(), &again, "a")).await.unwrap();
+        town.test.db.write(move |tx| flows.start(tx, &cx(), &again, "a").map(drop)).await.unwrap();
         assert_eq!(town.flows_left().await, 2);
         assert_eq!(town.outside.ground.lock().len(), 1, "the second has not begun");
         town.flows.stop();
@@ -292,6 +294,26 @@ async fn flows_of_one_subject_wait_for_each_other_even_through_a_restart() {
         town.flows.settled().await;
         assert_eq!(town.outside.ground.lock().len(), 2);
         assert_eq!(town.flows_left().await, 0);
+        town.flows.stop();
+    }
+}
+
+#[tokio::test]
+async fn who_waits_hears_how_it_ended() {
+    for town in Town::all().await {
+        let start = |id: &'static str| {
+            let flows = town.flows.clone();
+            let work = move |tx: &mut Tx| {
+                let flow = Build { id: id.into(), ground_id: id.into() };
+                flows.start(tx, &cx(), &flow, "same")
+            };
+            town.test.db.write(work)
+        };
+        start("a").await.unwrap().wait().await.unwrap();
+        town.outside.silent.store(5, Ordering::SeqCst);
+        let (failing, second) = (start("b").await.unwrap(), start("c").await.unwrap());
+        assert_eq!(failing.wait().await.unwrap_err().message, "no answer");
+        second.wait().await.unwrap();
         town.flows.stop();
     }
 }

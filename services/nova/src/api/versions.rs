@@ -1,0 +1,50 @@
+//! Which versions there are.
+
+use crate::{MAX, MIN, Nova};
+use base::{Json, Result};
+use serde_json::json;
+use std::sync::Arc;
+use web::{Mark, Reply, Request, Routes, get};
+
+pub fn routes() -> Routes<Nova> {
+    vec![get("/", "", all).marks(&[Mark::Open]), get("/v2.1", "", one).marks(&[Mark::Open])]
+}
+
+async fn all(_: Arc<Nova>, request: Request) -> Result<Reply> {
+    let line = |old: bool| {
+        let mut version = version(old);
+        version["links"] = json!([link(&request, old)]);
+        version
+    };
+    Ok(Reply::ok(json!({"versions": [line(true), line(false)]})))
+}
+
+async fn one(_: Arc<Nova>, request: Request) -> Result<Reply> {
+    let old = !request.path.starts_with("/v2.1");
+    let mut version = version(old);
+    let number = if old { "2" } else { "2.1" };
+    let docs = json!({"rel": "describedby", "type": "text/html", "href": "http://docs.openstack.org/"});
+    version["links"] = json!([link(&request, old), docs]);
+    version["media-types"] = json!([{
+        "base": "application/json", "type": format!("application/vnd.openstack.compute+json;version={number}"),
+    }]);
+    Ok(Reply::ok(json!({"version": version})))
+}
+
+fn version(old: bool) -> Json {
+    match old {
+        true => json!({
+            "id": "v2.0", "status": "DEPRECATED", "version": "", "min_version": "",
+            "updated": "2011-01-21T11:33:21Z",
+        }),
+        false => json!({
+            "id": "v2.1", "status": "CURRENT", "version": MAX.to_string(), "min_version": MIN.to_string(),
+            "updated": "2013-07-23T11:33:21Z",
+        }),
+    }
+}
+
+fn link(request: &Request, old: bool) -> Json {
+    let number = if old { "v2" } else { "v2.1" };
+    json!({"rel": "self", "href": format!("{}/{number}/", request.base_url)})
+}

@@ -1,0 +1,430 @@
+//! Makes a server: a host, its volumes, its ports, its guest.
+
+use super::or_gone;
+use crate::{
+    Nova, actions, guest,
+    model::{BlockDevice, Instance, Nic, TaskState, VmState},
+    scheduler::{self, Group, Request},
+    store,
+};
+use base::{Context, Error, ErrorKind, Json, Result};
+use contracts::{
+    networks::{Binding, NewPort},
+    placement::{Allocation, Resources, Wanted},
+    volumes::{Connector, NewAttachment, NewVolume},
+};
+use db::{AsJson, Tx};
+use flow::{Effect, Flow, Step, step};
+use serde::{Deserialize, Serialize};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Boot {
+    pub uuid: String,
+    pub ports: Vec<PlannedPort>,
+    pub forced_host: Option<String>,
+    pub forced_node: Option<String>,
+    /// Known once it is scheduled.
+    pub host: String,
+    pub host_ip: String,
+}
+
+/// A card that the server is to have.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PlannedPort {
+    pub id: String,
+    /// None for a port that its owner made.
+    pub network_id: Option<String>,
+    pub fixed_ip: Option<String>,
+    pub security_group_ids: Vec<String>,
+    pub tag: Option<String>,
+}
+
+impl Flow for Boot {
+    const KIND: &'static str = "boot";
+    type Service = Nova;
+
+    fn steps() -> &'static [Step<Self>] {
+        const {
+            &[
+                step!(schedule, undo unschedule),
+                step!(make_volumes, undo unmake_volumes).interruptible(),
+                step!(plug_ports, undo unplug_ports),
+                step!(connect_volumes),
+                step!(build, undo destroy).interruptible(),
+                step!(complete),
+            ]
+        }
+    }
+
+    fn failed(&self, nova: &Nova, tx: &mut Tx, cx: &Context, error: &Error) -> Result<()> {
+        let now = nova.clock.now();
+        if !flow::is_cancelled(error) {
+            store::change(tx, &self.uuid, now, |instance| {
+                instance.vm_state = VmState::Error;
+                instance.task_state = None;
+            })?;
+            actions::fault(tx, &self.uuid, error, now)?;
+        }
+        let event = match error.code.as_deref() {
+            Some("NoValidHost") => "conductor_schedule_and_build_instances",
+            _ => "compute__do_build_and_run_instance",
+        };
+        actions::end(tx, cx, &self.event(event), Some(error), now)
+    }
+}
+
+impl Boot {
+    fn event<'a>(&'a self, event: &'a str) -> actions::Event<'a> {
+        let host = (!self.host.is_empty()).then(|| self.host.clone());
+        actions::Event { instance_uuid: &self.uuid, action: "create", event, host }
+    }
+}
+
+/// Chooses a host and takes its resources in placement's books.
+async fn schedule(nova: &Arc<Nova>, cx: &Context, flow: &mut Boot) -> Result<Effect> {
+    let own = nova.own(cx);
+    let instance = nova.instance(&flow.uuid).await?;
+    let resources = resources(&instance);
+    let wanted = Wanted {
+        resources: resources.clone(),
+        required_traits: traits(&instance, "required"),
+        forbidden_traits: traits(&instance, "forbidden"),
+        limit: 0,
+    };
+    let candidates = nova.placement().candidates(&own, &wanted).await?;
+    let candidates = candidates.into_iter().map(|candidate| candidate.provider_id).collect();
+    let (options, now) = (nova.options.clone(), nova.clock.now());
+    let (forced_host, forced_node) = (flow.forced_host.clone(), flow.forced_node.clone());
+    let work = move |tx: &mut Tx| {
+        let request = Request {
+            disk_gb: instance.disk_gb,
+            hosts_of: hosts_of_hinted(tx, &instance.scheduler_hints)?,
+            group: group(tx, &instance)?,
+            forced_host: forced_host.clone(),
+            forced_node: forced_node.clone(),
+            excluded: Vec::new(),
+            candidates: Vec::clone(&candidates),
+            instance: instance.clone(),
+        };
+        Ok((scheduler::hosts(tx, &options, now)?, request))
+    };
+    let (hosts, request) = nova.read(work).await?;
+    let best = scheduler::choose(&nova.options, &request, hosts)?;
+    for host in best {
+        let allocation = Allocation {
+            consumer_id: flow.uuid.clone(),
+            project_id: request.instance.project_id.clone(),
+            user_id: request.instance.user_id.clone(),
+            resources: [(host.node.uuid.clone(), resources.clone())].into(),
+        };
+        match nova.placement().allocate(&own, &allocation).await {
+            Ok(()) => {}
+            // Somebody else was faster.
+            Err(error) if error.is(ErrorKind::Conflict) => continue,
+            Err(error) => return Err(error),
+        }
+        flow.host = host.node.host.clone();
+        flow.host_ip = host.node.facts.host_ip.clone();
+        let (nova, uuid, group) = (nova.clone(), flow.uuid.clone(), request.group.is_some());
+        return Ok(Effect::write(move |tx| {
+            if group {
+                check_group_again(tx, &uuid, &host.node.host)?;
+            }
+            store::change(tx, &uuid, nova.clock.now(), |instance| {
+                instance.host = Some(host.node.host.clone());
+                instance.node = Some(host.node.facts.hypervisor_hostname.clone());
+                instance.availability_zone = Some(host.zone.clone());
+                keep_task(instance, TaskState::BlockDeviceMapping);
+            })
+            .map(drop)
+        }));
+    }
+    Err(Error::unavailable("Every host that had room was taken by others."))
+}
+
+async fn unschedule(nova: &Arc<Nova>, cx: &Context, flow: &mut Boot) -> Result<Effect> {
+    nova.placement().release(&nova.own(cx), &flow.uuid).await?;
+    let (nova, uuid) = (nova.clone(), flow.uuid.clone());
+    Ok(Effect::write(move |tx| {
+        store::change(tx, &uuid, nova.clock.now(), |instance| {
+            instance.host = None;
+            instance.node = None;
+            instance.availability_zone = None;
+        })
+        .map(drop)
+    }))
+}
+
+/// Volumes that are to be made are made; all of them are spoken for.
+async fn make_volumes(nova: &Arc<Nova>, cx: &Context, flow: &mut Boot) -> Result<Effect> {
+    let (instance, mut devices) = nova.instance_with_devices(&flow.uuid).await?;
+    let volumes = nova.volumes();
+    for device in devices.iter_mut().filter(|device| device.destination_type == "volume") {
+        let Some(volume_id) = device.volume_id.clone() else { continue };
+        if device.source_type != "volume" {
+            let image = device.source_type == "image";
+            let snapshot = device.source_type == "snapshot";
+            let wanted = NewVolume {
+                id: volume_id.clone(),
+                size_gb: device.volume_size_gb.unwrap_or(1).max(1).unsigned_abs(),
+                image_id: device.source_id.clone().filter(|_| image),
+                snapshot_id: device.source_id.clone().filter(|_| snapshot),
+                volume_type: device.volume_type.clone(),
+                ..NewVolume::default()
+            };
+            volumes.create(cx, &wanted).await?;
+            wait_until_available(nova, cx, &volume_id).await?;
+        }
+        let attachment_id = device.attachment_id.clone().unwrap_or_default();
+        let attachment = NewAttachment {
+            id: attachment_id,
+            volume_id,
+            instance_id: instance.uuid.clone(),
+            read_only: false,
+        };
+        volumes.reserve(cx, &attachment).await?;
+    }
+    let (nova, uuid) = (nova.clone(), flow.uuid.clone());
+    Ok(Effect::write(move |tx| {
+        store::change(tx, &uuid, nova.clock.now(), |i| keep_task(i, TaskState::Networking)).map(drop)
+    }))
+}
+
+async fn wait_until_available(nova: &Nova, cx: &Context, volume_id: &str) -> Result<()> {
+    let patience = nova.options.block_device_timeout_seconds;
+    for _ in 0..patience.max(1) {
+        let volume = nova.volumes().show(cx, volume_id).await?;
+        match volume.status.as_str() {
+            "creating" | "downloading" => {}
+            "error" => {
+                return Err(Error::conflict(format!(
+                    "Build of instance aborted: Volume {volume_id} did not finish being created even after we waited: it is in status error."
+                )));
+            }
+            _ => return Ok(()),
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    Err(Error::conflict(format!(
+        "Build of instance aborted: Volume {volume_id} did not finish being created even after we waited {patience} seconds."
+    )))
+}
+
+async fn unmake_volumes(nova: &Arc<Nova>, cx: &Context, flow: &mut Boot) -> Result<Effect> {
+    let (_, devices) = nova.instance_with_devices(&flow.uuid).await?;
+    release_volumes(nova, cx, &devices).await?;
+    let ids: Vec<String> = devices.into_iter().map(|device| device.id).collect();
+    Ok(Effect::write(move |tx| store::forget_connections(tx, &ids)))
+}
+
+/// Attachments end; volumes that were made for the server, or shall go with it, are deleted.
+pub async fn release_volumes(nova: &Nova, cx: &Context, devices: &[BlockDevice]) -> Result<()> {
+    for device in devices.iter().filter(|device| device.destination_type == "volume") {
+        let (Some(volume_id), Some(attachment_id)) = (&device.volume_id, &device.attachment_id) else {
+            continue;
+        };
+        or_gone(nova.volumes().detach(cx, attachment_id).await)?;
+        if device.delete_on_termination || device.source_type != "volume" && device.connection.is_none() {
+            or_gone(nova.volumes().delete(cx, volume_id).await)?;
+        }
+    }
+    Ok(())
+}
+
+/// Ports are made where the server shall have new ones, and all are bound to its host.
+async fn plug_ports(nova: &Arc<Nova>, cx: &Context, flow: &mut Boot) -> Result<Effect> {
+    let instance = nova.instance(&flow.uuid).await?;
+    let bound = futures::future::try_join_all(
+        flow.ports.iter().map(|planned| plug(nova, cx, &instance, planned, &flow.host)),
+    );
+    let nics = bound.await?;
+    let (nova, uuid) = (nova.clone(), flow.uuid.clone());
+    Ok(Effect::write(move |tx| {
+        store::change(tx, &uuid, nova.clock.now(), |instance| {
+            instance.nics = AsJson(nics.clone());
+            keep_task(instance, TaskState::Spawning);
+        })
+        .map(drop)
+    }))
+}
+
+/// Makes the port unless its owner did, and binds it.
+pub async fn plug(
+    nova: &Nova,
+    cx: &Context,
+    instance: &Instance,
+    planned: &PlannedPort,
+    host: &str,
+) -> Result<Nic> {
+    let networks = nova.networks();
+    if let Some(network_id) = &planned.network_id {
+        let port = NewPort {
+            id: planned.id.clone(),
+            network_id: network_id.clone(),
+            fixed_ip: planned.fixed_ip.clone(),
+            security_group_ids: planned.security_group_ids.clone(),
+            device_id: instance.uuid.clone(),
+            dns_name: Some(instance.hostname.clone()),
+        };
+        networks.create_port(cx, &port).await?;
+    }
+    let zone = instance.availability_zone.as_deref().unwrap_or(&nova.options.default_availability_zone);
+    let binding = Binding {
+        port_id: planned.id.clone(),
+        device_id: instance.uuid.clone(),
+        device_owner: format!("compute:{zone}"),
+        host: host.into(),
+        dns_name: None,
+    };
+    let port = networks.bind_port(&nova.own(cx), &binding).await?;
+    Ok(Nic { port, ours: planned.network_id.is_some(), tag: planned.tag.clone() })
+}
+
+async fn unplug_ports(nova: &Arc<Nova>, cx: &Context, flow: &mut Boot) -> Result<Effect> {
+    for planned in &flow.ports {
+        unplug(nova, cx, &planned.id, planned.network_id.is_some()).await?;
+    }
+    let (nova, uuid) = (nova.clone(), flow.uuid.clone());
+    Ok(Effect::write(move |tx| {
+        store::change(tx, &uuid, nova.clock.now(), |instance| instance.nics = AsJson(Vec::new())).map(drop)
+    }))
+}
+
+/// A port that was made for the server goes; its owner's own is given back.
+pub async fn unplug(nova: &Nova, cx: &Context, port_id: &str, ours: bool) -> Result<()> {
+    let own = nova.own(cx);
+    let networks = nova.networks();
+    or_gone(if ours {
+        networks.delete_port(&own, port_id).await
+    } else {
+        networks.unbind_port(&own, port_id).await
+    })
+}
+
+/// Volumes are made reachable from the host. Undone with the attachments themselves.
+async fn connect_volumes(nova: &Arc<Nova>, cx: &Context, flow: &mut Boot) -> Result<Effect> {
+    let (_, mut devices) = nova.instance_with_devices(&flow.uuid).await?;
+    devices.retain(|device| device.destination_type == "volume");
+    for device in &mut devices {
+        let attachment_id = device.attachment_id.clone().unwrap_or_default();
+        let connector = Connector {
+            host: flow.host.clone(),
+            ip: flow.host_ip.clone(),
+            mountpoint: device.device_name.clone(),
+        };
+        let connection = nova.volumes().connect(cx, &attachment_id, &connector).await?;
+        device.connection = Some(AsJson(connection));
+    }
+    Ok(Effect::write(move |tx| devices.iter().try_for_each(|device| tx.update(device).map(drop))))
+}
+
+async fn build(nova: &Arc<Nova>, cx: &Context, flow: &mut Boot) -> Result<Effect> {
+    let (instance, devices) = nova.instance_with_devices(&flow.uuid).await?;
+    let wanted = guest::instance(nova, &instance, &devices)?;
+    let observed = nova.compute(&flow.host).build(&nova.own(cx), &wanted).await?;
+    let (nova, uuid) = (nova.clone(), flow.uuid.clone());
+    Ok(Effect::write(move |tx| {
+        store::change(tx, &uuid, nova.clock.now(), |instance| {
+            instance.power_state = observed.power_state as i64;
+        })
+        .map(drop)
+    }))
+}
+
+async fn destroy(nova: &Arc<Nova>, cx: &Context, flow: &mut Boot) -> Result<Effect> {
+    or_gone(nova.compute(&flow.host).destroy(&nova.own(cx), &flow.uuid).await)?;
+    Ok(Effect::none())
+}
+
+/// The guest has its volumes; the server is there.
+async fn complete(nova: &Arc<Nova>, cx: &Context, flow: &mut Boot) -> Result<Effect> {
+    let (_, devices) = nova.instance_with_devices(&flow.uuid).await?;
+    for device in devices.iter().filter(|device| device.destination_type == "volume") {
+        let attachment_id = device.attachment_id.as_deref().unwrap_or_default();
+        nova.volumes().complete(cx, attachment_id).await?;
+    }
+    let (nova, cx, flow) = (nova.clone(), cx.clone(), flow.clone());
+    Ok(Effect::write(move |tx| {
+        let now = nova.clock.now();
+        store::change(tx, &flow.uuid, now, |instance| {
+            instance.vm_state = VmState::Active;
+            instance.task_state = None;
+            instance.launched_at = Some(now);
+        })?;
+        actions::end(tx, &cx, &flow.event("compute__do_build_and_run_instance"), None, now)
+    }))
+}
+
+/// Progress does not hide that somebody is deleting the server.
+fn keep_task(instance: &mut Instance, task: TaskState) {
+    if instance.task_state != Some(TaskState::Deleting) {
+        instance.task_state = Some(task);
+    }
+}
+
+fn resources(instance: &Instance) -> Resources {
+    let all = [("VCPU", instance.vcpus), ("MEMORY_MB", instance.memory_mb), ("DISK_GB", instance.disk_gb)];
+    let mut resources: Resources = all
+        .into_iter()
+        .filter(|(_, amount)| *amount > 0)
+        .map(|(class, amount)| (class.to_string(), amount.unsigned_abs()))
+        .collect();
+    // An extra spec `resources:CLASS` says otherwise, or more.
+    for (key, amount) in instance.flavor.extra_specs.iter() {
+        let Some(class) = key.strip_prefix("resources:") else { continue };
+        match amount.parse::<u64>() {
+            Ok(0) => drop(resources.remove(class)),
+            Ok(amount) => drop(resources.insert(class.into(), amount)),
+            Err(_) => {}
+        }
+    }
+    resources
+}
+
+fn traits(instance: &Instance, wanted: &str) -> Vec<String> {
+    let of_flavor = instance.flavor.extra_specs.iter();
+    let of_image = instance.image.properties.iter().filter(|_| wanted == "required");
+    let named = of_flavor.chain(of_image).filter(|(_, value)| *value == wanted);
+    named.filter_map(|(key, _)| key.strip_prefix("trait:").map(String::from)).collect()
+}
+
+fn hosts_of_hinted(tx: &mut Tx, hints: &Json) -> Result<HashMap<String, Option<String>>> {
+    let mut found = HashMap::new();
+    for hint in ["different_host", "same_host"] {
+        let ids = match &hints[hint] {
+            Json::String(one) => vec![one.clone()],
+            Json::Array(many) => many.iter().filter_map(|id| id.as_str().map(String::from)).collect(),
+            _ => Vec::new(),
+        };
+        for id in ids {
+            let host = tx.find::<Instance>(&id)?.filter(|other| !other.deleted).and_then(|other| other.host);
+            found.insert(id, host);
+        }
+    }
+    Ok(found)
+}
+
+fn group(tx: &mut Tx, instance: &Instance) -> Result<Option<Group>> {
+    let Some(id) = &instance.server_group_id else { return Ok(None) };
+    let Some(group) = tx.find::<crate::model::ServerGroup>(id)? else { return Ok(None) };
+    let others = store::group_members(tx, id)?.into_iter().filter(|(uuid, _)| *uuid != instance.uuid);
+    Ok(Some(Group {
+        policy: group.policy.clone(),
+        max_per_host: group.rules.get("max_server_per_host").copied().unwrap_or(1),
+        hosts: others.filter_map(|(_, host)| host).collect(),
+    }))
+}
+
+/// Two servers of a group may have been scheduled at once: who is recorded second thinks again.
+fn check_group_again(tx: &mut Tx, uuid: &str, host: &str) -> Result<()> {
+    let instance = store::instance(tx, uuid)?;
+    let Some(group) = group(tx, &instance)? else { return Ok(()) };
+    let there = group.hosts.iter().filter(|at| *at == host).count() as i64;
+    let fine = match group.policy.as_str() {
+        "anti-affinity" => there < group.max_per_host.max(1),
+        "affinity" => group.hosts.is_empty() || there > 0,
+        _ => true,
+    };
+    if fine { Ok(()) } else { Err(Error::unavailable("The server group has changed meanwhile.")) }
+}

@@ -1,0 +1,153 @@
+//! Nova: servers and all that is about them: flavors, keypairs, hosts, quotas; where a server goes, and the long
+//! operations that make, change and remove it. Guests themselves are the compute agents' matter, ports neutron's,
+//! volumes cinder's, images glance's.
+
+mod actions;
+mod api;
+mod flows;
+mod guest;
+mod model;
+mod options;
+mod quota;
+mod reports;
+mod rules;
+mod scheduler;
+mod status;
+mod store;
+
+pub use model::TABLES;
+pub use options::Options;
+pub use rules::RULES;
+
+use base::{Clock, Context, Result, Version};
+use bus::{Bus, Serving, Topic};
+use contracts::{
+    compute::{Compute, RemoteCompute, compute_reports_handlers},
+    images::Images,
+    networks::Networks,
+    placement::Placement,
+    volumes::Volumes,
+};
+use db::{Db, Tx};
+use flow::Flows;
+use policy::Policy;
+use std::{sync::Arc, time::Duration};
+
+/// The service. Handlers and flows get it in an `Arc`.
+pub struct Nova {
+    db: Db,
+    clock: Clock,
+    options: Options,
+    flows: Flows,
+    bus: Bus,
+    peers: Peers,
+}
+
+/// The services that nova asks.
+#[derive(Clone)]
+pub struct Peers {
+    pub images: Arc<dyn Images>,
+    pub networks: Arc<dyn Networks>,
+    pub volumes: Arc<dyn Volumes>,
+    pub placement: Arc<dyn Placement>,
+}
+
+/// The topics of compute agents, and of nova itself for what they report.
+pub const COMPUTE_TOPIC: &str = "compute";
+pub const CONDUCTOR_TOPIC: &str = "conductor";
+
+const MIN: Version = Version(2, 1);
+const MAX: Version = Version(2, 104);
+
+/// Upstream's limit on bodies.
+const BODY_BYTES_MAX: usize = 114_688;
+
+impl Nova {
+    /// On a database opened with [`TABLES`]. Nothing runs before [`Nova::start`].
+    pub fn new(db: Db, clock: Clock, options: Options, bus: Bus, peers: Peers) -> Arc<Self> {
+        let limits = flow::Options { pause: options.retry_pause(), ..flow::Options::default() };
+        let flows = Flows::new(db.clone(), clock.clone(), limits);
+        Arc::new(Self { db, clock, options, flows, bus, peers })
+    }
+
+    /// Goes on with unfinished operations and listens to the compute agents until the answer is dropped.
+    pub async fn start(self: &Arc<Self>) -> Result<Serving> {
+        flows::register(self);
+        let reports = compute_reports_handlers(self.clone());
+        let serving = self.bus.serve(Topic::any(CONDUCTOR_TOPIC), reports).await?;
+        self.flows.resume().await?;
+        Ok(serving)
+    }
+
+    /// Stops the operations where they stand; a later start goes on.
+    pub fn stop(&self) {
+        self.flows.stop();
+    }
+
+    /// The HTTP service, its rules with those of a `policy.yaml` over them.
+    pub fn service(
+        self: &Arc<Self>,
+        overrides: Option<&str>,
+        identity: Arc<dyn web::Authenticate>,
+        identity_url: &str,
+    ) -> Result<web::Service<Self>> {
+        Ok(web::Service {
+            name: "nova",
+            state: self.clone(),
+            routes: api::routes(),
+            policy: Arc::new(Policy::new(&[RULES], overrides)?),
+            faults: web::Faults::Nova,
+            microversions: Some(web::Microversions {
+                service: "compute",
+                legacy_header: Some("x-openstack-nova-api-version"),
+                min: MIN,
+                max: MAX,
+            }),
+            prefixes: &[web::Prefix { from: "/v2", to: "/v2.1" }],
+            identity,
+            identity_url: identity_url.into(),
+            body_bytes_max: BODY_BYTES_MAX,
+        })
+    }
+
+    /// The agent of a host.
+    fn compute(&self, host: &str) -> Box<dyn Compute> {
+        let patient = self.bus.with_patience(Duration::from_secs(self.options.compute_timeout_seconds));
+        Box::new(RemoteCompute::new(patient, Topic::on(COMPUTE_TOPIC, host)))
+    }
+
+    fn images(&self) -> &dyn Images {
+        &*self.peers.images
+    }
+
+    fn networks(&self) -> &dyn Networks {
+        &*self.peers.networks
+    }
+
+    fn volumes(&self) -> &dyn Volumes {
+        &*self.peers.volumes
+    }
+
+    fn placement(&self) -> &dyn Placement {
+        &*self.peers.placement
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&mut Tx) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.db.read(work).await
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&mut Tx) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.db.write(work).await
+    }
+
+    /// For what users cause but may not do themselves.
+    fn own(&self, cx: &Context) -> Context {
+        cx.elevated()
+    }
+}

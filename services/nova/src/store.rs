@@ -1,0 +1,159 @@
+//! Questions to the database that are not a plain get or list, each named after what it answers.
+
+use crate::model::*;
+use base::{Error, Result, Timestamp};
+use db::{Filter, List, Tx, params, sql};
+use std::collections::HashMap;
+
+pub fn instance_not_found(uuid: &str) -> Error {
+    Error::not_found(format!("Instance {uuid} could not be found."))
+}
+
+/// A server that is not deleted.
+pub fn instance(tx: &mut Tx, uuid: &str) -> Result<Instance> {
+    tx.find::<Instance>(uuid)?.filter(|found| !found.deleted).ok_or_else(|| instance_not_found(uuid))
+}
+
+pub fn next_instance_number(tx: &mut Tx) -> Result<i64> {
+    next(tx, sql!("SELECT COALESCE(MAX(number), 0) + 1 FROM instances"))
+}
+
+pub fn next_service_number(tx: &mut Tx) -> Result<i64> {
+    next(tx, sql!("SELECT COALESCE(MAX(number), 0) + 1 FROM services"))
+}
+
+pub fn next_node_number(tx: &mut Tx) -> Result<i64> {
+    next(tx, sql!("SELECT COALESCE(MAX(number), 0) + 1 FROM compute_nodes"))
+}
+
+fn next(tx: &mut Tx, sql: &str) -> Result<i64> {
+    tx.one(sql, &[])?.ok_or_else(|| Error::internal("no number"))?.at(0)
+}
+
+/// What a project's servers use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub instances: i64,
+    pub cores: i64,
+    pub ram: i64,
+}
+
+pub fn usage(tx: &mut Tx, project_id: &str) -> Result<Usage> {
+    let row = tx.one(
+        sql!(
+            "SELECT COUNT(*), CAST(COALESCE(SUM(vcpus), 0) AS BIGINT), CAST(COALESCE(SUM(memory_mb), 0) AS BIGINT)
+             FROM instances WHERE project_id = $1 AND deleted = FALSE"
+        ),
+        params![project_id],
+    )?;
+    let row = row.ok_or_else(|| Error::internal("usage: no row"))?;
+    Ok(Usage { instances: row.at(0)?, cores: row.at(1)?, ram: row.at(2)? })
+}
+
+/// The limits that a project has instead of the configured ones.
+pub fn quotas(tx: &mut Tx, project_id: &str) -> Result<HashMap<String, i64>> {
+    let rows = tx.list::<Quota>(&List::all().eq("project_id", project_id).eq("user_id", ""))?;
+    Ok(rows.into_iter().map(|row| (row.resource, row.hard_limit)).collect())
+}
+
+pub fn block_devices(tx: &mut Tx, instance_uuid: &str) -> Result<Vec<BlockDevice>> {
+    let wanted = List::all().eq("instance_uuid", instance_uuid).sort("device_name", db::Direction::Asc);
+    tx.list(&wanted)
+}
+
+pub fn block_devices_of(tx: &mut Tx, instance_uuids: &[String]) -> Result<Vec<BlockDevice>> {
+    if instance_uuids.is_empty() {
+        return Ok(Vec::new());
+    }
+    tx.list(&List::all().filter(Filter::any("instance_uuid", instance_uuids)))
+}
+
+/// Hosts and what their agents told of them, with the process behind each.
+pub fn hosts(tx: &mut Tx) -> Result<Vec<(ComputeNode, Service)>> {
+    let mut services: HashMap<String, Service> = tx
+        .list::<Service>(&List::all().eq("binary", "nova-compute"))?
+        .into_iter()
+        .map(|service| (service.host.clone(), service))
+        .collect();
+    let nodes = tx.list::<ComputeNode>(&List::all())?;
+    Ok(nodes.into_iter().filter_map(|node| services.remove(&node.host).map(|s| (node, s))).collect())
+}
+
+/// The zone of a host: that of the aggregates it is in.
+pub fn zone_of(aggregates: &[Aggregate], host: &str) -> Option<String> {
+    let mut of_host = aggregates.iter().filter(|aggregate| aggregate.hosts.iter().any(|h| h == host));
+    of_host.find_map(|aggregate| aggregate.metadata.get("availability_zone").cloned())
+}
+
+/// Servers of a group that are not deleted: id and host.
+pub fn group_members(tx: &mut Tx, group_id: &str) -> Result<Vec<(String, Option<String>)>> {
+    let rows = tx.query(
+        sql!(
+            "SELECT uuid, host FROM instances WHERE server_group_id = $1 AND deleted = FALSE
+             ORDER BY created_at, uuid"
+        ),
+        params![group_id],
+    )?;
+    rows.iter().map(|row| Ok((row.at(0)?, row.at(1)?))).collect()
+}
+
+/// How many servers on a host have something done to them.
+pub fn busy_on(tx: &mut Tx) -> Result<HashMap<String, i64>> {
+    let rows = tx.query(
+        sql!(
+            "SELECT host, COUNT(*) FROM instances
+             WHERE deleted = FALSE AND host IS NOT NULL AND task_state IS NOT NULL GROUP BY host"
+        ),
+        &[],
+    )?;
+    rows.iter().map(|row| Ok((row.at(0)?, row.at(1)?))).collect()
+}
+
+/// The servers that shall be on a host, and whether they shall run.
+pub fn instances_on(tx: &mut Tx, host: &str) -> Result<Vec<(String, VmState)>> {
+    let rows = tx.query(
+        sql!("SELECT uuid, vm_state FROM instances WHERE host = $1 AND deleted = FALSE ORDER BY uuid"),
+        params![host],
+    )?;
+    rows.iter().map(|row| Ok((row.at(0)?, row.at(1)?))).collect()
+}
+
+/// A volume that some server holds or is about to.
+pub fn holders_of_volume(tx: &mut Tx, volume_id: &str) -> Result<Vec<BlockDevice>> {
+    tx.list(&List::all().eq("volume_id", volume_id))
+}
+
+/// Changes a server that is not deleted; false when there is none.
+pub fn change(
+    tx: &mut Tx,
+    uuid: &str,
+    now: Timestamp,
+    mut change: impl FnMut(&mut Instance),
+) -> Result<bool> {
+    let Some(mut instance) = tx.find::<Instance>(uuid)?.filter(|found| !found.deleted) else {
+        return Ok(false);
+    };
+    change(&mut instance);
+    instance.updated_at = now;
+    tx.update(&instance)
+}
+
+pub fn service_on(tx: &mut Tx, host: &str) -> Result<Option<Service>> {
+    let wanted = List::all().eq("host", host).eq("binary", "nova-compute");
+    Ok(tx.list::<Service>(&wanted)?.into_iter().next())
+}
+
+pub fn node_on(tx: &mut Tx, host: &str) -> Result<Option<ComputeNode>> {
+    Ok(tx.list::<ComputeNode>(&List::all().eq("host", host))?.into_iter().next())
+}
+
+pub fn delete_block_devices(tx: &mut Tx, instance_uuid: &str) -> Result<()> {
+    tx.execute(sql!("DELETE FROM block_devices WHERE instance_uuid = $1"), params![instance_uuid]).map(drop)
+}
+
+/// How hosts reached these volumes holds no longer.
+pub fn forget_connections(tx: &mut Tx, ids: &[String]) -> Result<()> {
+    ids.iter().try_for_each(|id| {
+        tx.execute(sql!("UPDATE block_devices SET connection = NULL WHERE id = $1"), params![id]).map(drop)
+    })
+}
