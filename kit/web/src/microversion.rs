@@ -1,6 +1,6 @@
 //! Microversions by header, and what each service answers when one is wrong.
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderValue};
 use base::{Error, Result, Version};
 
 /// A service's range and header names.
@@ -28,6 +28,24 @@ impl Microversions {
             return Err(self.unacceptable(version));
         }
         Ok(version)
+    }
+
+    /// Says in the answer which version it is in.
+    pub(crate) fn tell(&self, version: Version, headers: &mut HeaderMap) {
+        let mut set = |name: &'static str, value: String| {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                headers.insert(name, value);
+            }
+        };
+        set(HEADER, format!("{} {version}", self.service));
+        match self.legacy_header {
+            Some(name) => {
+                set(name, version.to_string());
+                set("vary", "X-OpenStack-Nova-API-Version".into());
+            }
+            None if self.service == "placement" => set("vary", "openstack-api-version".into()),
+            None => set("vary", "OpenStack-API-Version".into()),
+        }
     }
 
     fn asked(&self, headers: &HeaderMap) -> Option<String> {

@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::Response,
 };
-use base::{Context, Error, ErrorKind, Json, Result, id};
+use base::{Context, Error, ErrorKind, Json, Result, Version, id};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use policy::Policy;
 use std::sync::{Arc, atomic::AtomicBool};
@@ -86,11 +86,18 @@ impl<S: Send + Sync + 'static> Served<S> {
     async fn answer(&self, request: HttpRequest) -> Response {
         let request_id = id::request();
         let is_head = request.method() == Method::HEAD;
-        let mut response = self.route(request, &request_id).await;
+        let mut negotiated = None;
+        let mut response = self.route(request, &request_id, &mut negotiated).await;
         let status = response.status();
         let headers = response.headers_mut();
         if let Ok(value) = HeaderValue::from_str(&request_id) {
+            if matches!(self.service.faults, Faults::Nova | Faults::Cinder) {
+                headers.insert("x-compute-request-id", value.clone());
+            }
             headers.insert("x-openstack-request-id", value);
+        }
+        if let (Some(microversions), Some(version)) = (&self.service.microversions, negotiated) {
+            microversions.tell(version, headers);
         }
         if status == StatusCode::UNAUTHORIZED
             && let Ok(value) =
@@ -107,21 +114,29 @@ impl<S: Send + Sync + 'static> Served<S> {
         response
     }
 
-    async fn route(&self, request: HttpRequest, request_id: &str) -> Response {
+    async fn route(
+        &self,
+        request: HttpRequest,
+        request_id: &str,
+        negotiated: &mut Option<Version>,
+    ) -> Response {
         let service = &self.service;
         let mut about =
             About { request_id, version: None, range: service.microversions.map(|m| (m.min, m.max)) };
         let path = request.uri().path().to_string();
         let canonical = self.canonical(&path);
-        let Ok(found) = self.paths.at(&canonical) else { return service.faults.no_route(&about) };
+        let bare = without_project(&canonical);
+        let found =
+            self.paths.at(&canonical).or_else(|missing| self.paths.at(bare.as_deref().ok_or(missing)?));
+        let Ok(found) = found else { return service.faults.no_route(&about) };
         let numbers = found.value;
         let method = request.method().clone();
-        // What answers GET answers HEAD, unless the table says otherwise.
+        // What answers GET answers HEAD, unless the table says otherwise, or the service is nova.
         let of = |method: &Method| {
             numbers.iter().copied().filter(|n| service.routes[*n].method == *method).collect::<Vec<_>>()
         };
         let mut candidates = of(&method);
-        if candidates.is_empty() && method == Method::HEAD {
+        if candidates.is_empty() && method == Method::HEAD && service.faults != Faults::Nova {
             candidates = of(&Method::GET);
         }
         if candidates.is_empty() {
@@ -139,7 +154,10 @@ impl<S: Send + Sync + 'static> Served<S> {
         context.request_id = request_id.to_string();
         if let Some(microversions) = &service.microversions {
             match microversions.negotiate(request.headers()) {
-                Ok(version) => context.microversion = Some(version),
+                Ok(version) => {
+                    context.microversion = Some(version);
+                    *negotiated = Some(version);
+                }
                 Err(error) => return service.faults.response(&error, &about),
             }
         }
@@ -245,6 +263,14 @@ impl<S: Send + Sync + 'static> Served<S> {
     }
 }
 
+/// `/v2.1/servers` of `/v2.1/{project_id}/servers`, as older clients and catalogs have it.
+fn without_project(path: &str) -> Option<String> {
+    let (version, rest) = path.strip_prefix('/')?.split_once('/')?;
+    let (project, rest) = rest.split_once('/').unwrap_or((rest, ""));
+    let slash = if rest.is_empty() { "" } else { "/" };
+    id::is_uuid(project).then(|| format!("/{version}{slash}{rest}"))
+}
+
 fn decoded(text: &str) -> String {
     percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
@@ -319,6 +345,11 @@ mod tests {
         let request = request.body(HttpBody::from(body.to_string())).unwrap();
         let response = router(Faults::Nova).oneshot(request).await.unwrap();
         assert!(response.headers().contains_key("x-openstack-request-id"));
+        assert!(response.headers().contains_key("x-compute-request-id"));
+        if response.status() == StatusCode::OK {
+            let told = response.headers()["openstack-api-version"].to_str().unwrap();
+            assert!(told.starts_with("compute 2."), "{told}");
+        }
         response.status().as_u16()
     }
 
@@ -328,7 +359,10 @@ mod tests {
         let long = format!("\"{}\"", "x".repeat(100));
         let cases: &[(&str, &str, &[(&str, &str)], &str, u16)] = &[
             ("GET", "/v2.1/things/a", &[token], "", 200),
-            ("HEAD", "/v2.1/things/a", &[token], "", 200),
+            // Nova's own table has no HEAD.
+            ("HEAD", "/v2.1/things/a", &[token], "", 404),
+            ("GET", "/v2/0e8a7f6c00004000800000000000000a/things/a", &[token], "", 200),
+            ("GET", "/v2.1/nobody/things/a", &[token], "", 404),
             ("GET", "/v2.1/things/a/", &[token], "", 200),
             ("GET", "/v2/things/a", &[token], "", 200),
             ("GET", "/v2x/things/a", &[token], "", 404),
