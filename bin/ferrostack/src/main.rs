@@ -1,3 +1,103 @@
-//! The program.
+//! The program: what a person types, and nothing of what a cloud does.
 
-fn main() {}
+use base::{Result, config::Config};
+use clap::{Args, Parser, Subcommand};
+use ferrostack::{Settings, background, clean, doctor, options, routes, status};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+/// All of OpenStack in one program.
+#[derive(Parser)]
+#[command(name = "ferrostack", version, arg_required_else_help = true)]
+struct Line {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a cloud: every service in this process, guests and networks on this machine (needs root).
+    Run(Run),
+    /// Stop the cloud that runs on a state directory; its guests go on.
+    Stop(Common),
+    /// Say whether the cloud answers, service by service.
+    Status(Common),
+    /// Say what is missing on this machine, and how to mend it.
+    Doctor,
+    /// Print every operation of every service.
+    Routes,
+    /// Print every option with its meaning and default, as a configuration file.
+    Config,
+    /// Remove a stopped cloud and every trace of it on this machine.
+    Clean(Common),
+}
+
+#[derive(Args)]
+struct Run {
+    #[command(flatten)]
+    common: Common,
+    /// Everything true but the host: hypervisor, network and disks are pretended. Needs no root.
+    #[arg(long)]
+    simulate: bool,
+    /// The address to bind.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    listen: IpAddr,
+    /// Return when the cloud is ready, and leave it running.
+    #[arg(long)]
+    background: bool,
+}
+
+#[derive(Args)]
+struct Common {
+    /// Where everything of the cloud is kept.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/ferrostack")]
+    state: PathBuf,
+    /// The configuration file. Without it: ferrostack.toml in the state directory, when there is one.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let done = match Line::parse().command {
+        Command::Run(run) if run.background => background::start(&run.common.state),
+        Command::Run(run) => foreground(run),
+        Command::Stop(common) => background::stop(&common.state),
+        Command::Status(common) => status::print(&common.state),
+        Command::Doctor => doctor::print(),
+        Command::Routes => print(&routes::table()),
+        Command::Config => print(&options::describe()),
+        Command::Clean(common) => load(&common).and_then(|config| clean::everything(&common.state, &config)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ferrostack: {}", error.message);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn foreground(run: Run) -> Result<()> {
+    let config = load(&run.common)?;
+    let settings = Settings::new(&run.common.state, run.listen, run.simulate, config)?;
+    base::logging::init(&settings.options.log);
+    ferrostack::run(settings)
+}
+
+fn load(common: &Common) -> Result<Config> {
+    let beside = common.state.join("ferrostack.toml");
+    let path = common.config.as_deref().or(beside.exists().then_some(beside.as_path()));
+    let config = Config::load(path.map(Path::new), std::env::vars())?;
+    options::check(&config)?;
+    Ok(config)
+}
+
+fn print(text: &str) -> Result<()> {
+    use std::io::Write;
+    // A reader that has seen enough (`ferrostack routes | head`) is no failure.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(())
+}

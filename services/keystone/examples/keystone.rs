@@ -23,7 +23,9 @@ async fn main() -> base::Result<()> {
         admin: format!("{url}/v3"),
     };
     let (admin_password, region) = (Secret::new(password), "RegionOne".into());
-    keystone.bootstrap(Bootstrap { admin_password, region, endpoints: vec![own] }).await?;
+    keystone
+        .bootstrap(Bootstrap { admin_password, region, endpoints: vec![own], members: Vec::new() })
+        .await?;
     let router = keystone.service(None, &url)?.into_router()?;
     let listener = tokio::net::TcpListener::bind(&address).await?;
     web::serve(listener, router, std::future::pending()).await

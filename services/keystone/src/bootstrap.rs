@@ -13,6 +13,15 @@ pub struct Bootstrap {
     pub admin_password: Secret,
     pub region: String,
     pub endpoints: Vec<EndpointUrls>,
+    /// Made together with the admin, and never again.
+    pub members: Vec<FirstMember>,
+}
+
+/// A user who is a member of a project of its own name.
+#[derive(Clone, Debug)]
+pub struct FirstMember {
+    pub name: String,
+    pub password: Secret,
 }
 
 /// A service and where it answers; a URL may hold `$(project_id)s`.
@@ -34,14 +43,19 @@ impl Keystone {
     /// Whether an admin was made, and the given password is its.
     pub async fn bootstrap(&self, wanted: Bootstrap) -> Result<bool> {
         let has_admin = |tx: &mut Tx| Ok(store::user_by_name(tx, "admin", DEFAULT_DOMAIN)?.is_some());
-        let hash = match self.read(has_admin).await? {
-            true => None,
-            false => {
-                let rounds = self.options.password_hash_rounds;
-                Some(password::hash(wanted.admin_password.clone(), rounds).await?)
+        let hash = |password: Secret| password::hash(password, self.options.password_hash_rounds);
+        let made = !self.read(has_admin).await?;
+        let (hash, member_hashes) = match made {
+            false => (None, Vec::new()),
+            true => {
+                let members = wanted.members.iter().map(|member| hash(member.password.clone()));
+                let (admin, members) = tokio::try_join!(
+                    hash(wanted.admin_password.clone()),
+                    futures::future::try_join_all(members)
+                )?;
+                (Some(admin), members)
             }
         };
-        let made = hash.is_some();
         self.write(move |tx| {
             domain(tx)?;
             let roles = roles(tx)?;
@@ -57,6 +71,11 @@ impl Keystone {
                 grant(tx, &service_user, ScopeKind::Project, &service_project, &service_role)?;
                 grant(tx, &service_user, ScopeKind::Project, &service_project, &roles[0])?;
                 endpoints(tx, urls, &wanted.region)?;
+            }
+            for (member, hash) in wanted.members.iter().zip(&member_hashes) {
+                let project = project(tx, &member.name, "")?;
+                let user = user(tx, &member.name, Some(hash.clone()))?;
+                grant(tx, &user, ScopeKind::Project, &project, &roles[2])?;
             }
             Ok(())
         })

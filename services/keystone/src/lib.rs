@@ -14,7 +14,8 @@ mod schemas;
 mod store;
 mod tokens;
 
-pub use bootstrap::{Bootstrap, EndpointUrls};
+pub use api::routes;
+pub use bootstrap::{Bootstrap, EndpointUrls, FirstMember};
 pub use model::TABLES;
 pub use options::Options;
 pub use rules::RULES;

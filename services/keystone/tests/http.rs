@@ -49,6 +49,7 @@ impl Cloud {
             admin_password: Secret::new("secret"),
             region: "RegionOne".into(),
             endpoints: vec![nova],
+            members: Vec::new(),
         };
         assert!(keystone.bootstrap(wanted.clone()).await.unwrap(), "an admin is made");
         assert!(!keystone.bootstrap(wanted).await.unwrap(), "only once");

@@ -21,7 +21,10 @@ async fn scenarios() {
         admin: format!("{url}/v3"),
     };
     let (admin_password, region) = (Secret::new("secret"), "RegionOne".into());
-    keystone.bootstrap(Bootstrap { admin_password, region, endpoints: vec![identity] }).await.unwrap();
+    keystone
+        .bootstrap(Bootstrap { admin_password, region, endpoints: vec![identity], members: Vec::new() })
+        .await
+        .unwrap();
     let router = keystone.service(None, &url).unwrap().into_router().unwrap();
     let server = tokio::spawn(web::serve(listener, router, std::future::pending()));
 

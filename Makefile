@@ -1,0 +1,57 @@
+# What a person does with this repository. Each target installs what it needs and says what it does.
+
+STATE ?= /var/lib/ferrostack
+LISTEN ?= 127.0.0.1
+SUITE ?= smoke
+FERROSTACK := target/release/ferrostack
+
+help: ## Say what there is
+	@grep -E '^[a-z0-9-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 16
+
+run: build guest ## Build, start the cloud in the background, return when it is ready
+	@scripts/install run
+	$(FERROSTACK) run --background --state $(STATE) --listen $(LISTEN)
+
+simulate: build guest ## The same on a pretended host: needs no root
+	$(FERROSTACK) run --background --simulate --state $(STATE) --listen $(LISTEN)
+
+stop: ## Stop the cloud; its guests go on
+	@$(FERROSTACK) stop --state $(STATE)
+
+clean-cloud: stop ## Remove the cloud and every trace of it on this machine
+	@$(FERROSTACK) clean --state $(STATE)
+
+build: ## Build the program
+	@scripts/install build
+	cargo build --release --bin ferrostack
+
+guest: ## Build the guest image
+	@scripts/install guest
+	guest/build
+
+test: ## Everything that CI runs: format, lints, all tests on both databases, one real guest end to end
+	scripts/test
+
+lint: ## Format and lints alone
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+e2e: build guest ## The whole user's story with real guests and the official client
+	@scripts/install run client
+	scripts/e2e
+
+chaos: build guest ## The cloud killed at random in the middle of creates and deletes
+	@scripts/install run client
+	scripts/chaos
+
+differ: build ## Every scenario against a reference OpenStack and against this cloud, differences side by side
+	scripts/differ
+
+conformance: ## An official suite against the running cloud: make conformance SUITE=smoke
+	@scripts/conformance $(SUITE)
+
+bench: build ## Speed and size, on a pretended host
+	@scripts/install client
+	scripts/bench
+
+.PHONY: help run simulate stop clean-cloud build guest test lint e2e chaos differ conformance bench

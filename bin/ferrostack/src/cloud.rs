@@ -1,0 +1,117 @@
+//! The cloud in this process: services on their databases and ports, each given the others it asks.
+
+use crate::{Secrets, Settings, clouds_yaml, endpoints, state::Running};
+use base::{Clock, Result};
+use keystone::{Bootstrap, FirstMember, Keystone};
+use std::sync::Arc;
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
+
+/// A cloud that runs. [`Cloud::stop`] ends it; guests go on.
+pub struct Cloud {
+    settings: Settings,
+    pub secrets: Secrets,
+    pub clock: Clock,
+    pub keystone: Arc<Keystone>,
+    running: Running,
+    serving: Serving,
+}
+
+impl Cloud {
+    /// Returns when every service answers. What takes longer goes on behind: see [`Cloud::ready`].
+    pub async fn start(settings: Settings) -> Result<Self> {
+        Self::start_with(settings, Clock::real()).await
+    }
+
+    /// The same with a clock of one's own.
+    pub async fn start_with(settings: Settings, clock: Clock) -> Result<Self> {
+        let running = Running::take(&settings.state, settings.listen)?;
+        let secrets = Secrets::open(&settings.state)?;
+        // All ports first: one that is taken is the commonest reason why a cloud cannot start.
+        let mut listeners = Vec::new();
+        for endpoint in &endpoints::ENDPOINTS {
+            listeners.push((endpoint.name, endpoints::bind(&settings, endpoint.ports).await?));
+        }
+        let mut serving = Serving::new();
+        let mut serve = |name: &str, router: axum::Router| {
+            let taken = listeners.iter().position(|(of, _)| *of == name);
+            for listener in taken.map(|place| listeners.swap_remove(place).1).into_iter().flatten() {
+                serving.add(listener, router.clone());
+            }
+        };
+        let identity_url = endpoints::identity_url(&settings);
+
+        let keystone = start_keystone(&settings, &secrets, &clock).await?;
+        let service = keystone.service(settings.policy("keystone")?.as_deref(), &identity_url)?;
+        serve("keystone", service.into_router()?);
+        clouds_yaml::write(&settings, &secrets)?;
+
+        Ok(Self { settings, secrets, clock, keystone, running, serving })
+    }
+
+    /// Returns when the cloud has all that it begins with, and its hosts have reported.
+    pub async fn ready(&self) -> Result<()> {
+        self.running.begun()?;
+        self.running.ready()
+    }
+
+    /// Finishes the requests that run, stops operations where they stand, ends.
+    pub async fn stop(self) {
+        self.serving.stop().await;
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+}
+
+async fn start_keystone(settings: &Settings, secrets: &Secrets, clock: &Clock) -> Result<Arc<Keystone>> {
+    let db = db::Db::open(&settings.database("keystone"), keystone::TABLES, &[]).await?;
+    let keystone = Keystone::new(db, clock.clone(), settings.config.section()?, &settings.state)?;
+    let demo = FirstMember { name: "demo".into(), password: secrets.demo_password.clone() };
+    keystone
+        .bootstrap(Bootstrap {
+            admin_password: secrets.admin_password.clone(),
+            region: settings.options.region.clone(),
+            endpoints: endpoints::catalog(settings),
+            members: if settings.options.demo { vec![demo] } else { Vec::new() },
+        })
+        .await?;
+    Ok(keystone)
+}
+
+/// The servers behind the ports.
+struct Serving {
+    end: watch::Sender<bool>,
+    servers: JoinSet<Result<()>>,
+    background: Vec<JoinHandle<()>>,
+}
+
+impl Serving {
+    fn new() -> Self {
+        Self { end: watch::Sender::new(false), servers: JoinSet::new(), background: Vec::new() }
+    }
+
+    fn add(&mut self, listener: TcpListener, router: axum::Router) {
+        let mut end = self.end.subscribe();
+        let ended = async move {
+            let _ = end.wait_for(|end| *end).await;
+        };
+        self.servers.spawn(web::serve(listener, router, ended));
+    }
+
+    async fn stop(mut self) {
+        for task in &self.background {
+            task.abort();
+        }
+        let _ = self.end.send(true);
+        let finished = async { while self.servers.join_next().await.is_some() {} };
+        // A client that keeps its connection busy does not keep the cloud from ending.
+        let _ = tokio::time::timeout(REQUESTS_END_WITHIN, finished).await;
+    }
+}
+
+const REQUESTS_END_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);

@@ -1,0 +1,60 @@
+//! Where every service answers: OpenStack's own ports, and the catalog made of them.
+
+use crate::Settings;
+use base::{Error, Result};
+use keystone::EndpointUrls;
+use std::net::SocketAddr;
+use tokio::net::TcpListener;
+
+/// A service in the catalog.
+pub struct Endpoint {
+    pub name: &'static str,
+    pub service_type: &'static str,
+    /// The first is in the catalog; keystone's second is the admin's.
+    pub ports: &'static [u16],
+    /// The end of the URL in the catalog.
+    pub path: &'static str,
+}
+
+pub const ENDPOINTS: [Endpoint; 1] =
+    [Endpoint { name: "keystone", service_type: "identity", ports: &[5000, 35357], path: "/v3" }];
+
+/// Nova's metadata service, for the proxies in tenants' networks.
+pub const METADATA_PORT: u16 = 8775;
+
+impl Endpoint {
+    fn url(&self, settings: &Settings, port: u16) -> String {
+        format!("http://{}:{}{}", settings.public_host(), port + settings.port_offset, self.path)
+    }
+
+    fn in_catalog(&self, settings: &Settings) -> EndpointUrls {
+        let public = self.url(settings, self.ports[0]);
+        EndpointUrls {
+            service_type: self.service_type.into(),
+            service_name: self.name.into(),
+            internal: public.clone(),
+            admin: self.ports.last().map_or(public.clone(), |port| self.url(settings, *port)),
+            public,
+        }
+    }
+}
+
+pub fn catalog(settings: &Settings) -> Vec<EndpointUrls> {
+    ENDPOINTS.iter().map(|endpoint| endpoint.in_catalog(settings)).collect()
+}
+
+/// Where clients find keystone, without a version.
+pub fn identity_url(settings: &Settings) -> String {
+    format!("http://{}:{}", settings.public_host(), 5000 + settings.port_offset)
+}
+
+/// Binds the ports of a service.
+pub async fn bind(settings: &Settings, ports: &[u16]) -> Result<Vec<TcpListener>> {
+    let mut listeners = Vec::new();
+    for port in ports {
+        let address = SocketAddr::new(settings.listen, port + settings.port_offset);
+        let taken = |e| Error::conflict(format!("cannot listen on {address}: {e}"));
+        listeners.push(TcpListener::bind(address).await.map_err(taken)?);
+    }
+    Ok(listeners)
+}

@@ -1,0 +1,55 @@
+//! How one cloud is to run: what was said on the command line and in the configuration.
+
+use crate::options::Options;
+use base::{Result, config::Config};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+/// All that a cloud is started with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Everything of the cloud is below it; absolute.
+    pub state: PathBuf,
+    pub listen: IpAddr,
+    pub simulate: bool,
+    pub config: Config,
+    pub options: Options,
+    /// Added to every port; tests run many clouds side by side.
+    pub port_offset: u16,
+}
+
+impl Settings {
+    pub fn new(state: &Path, listen: IpAddr, simulate: bool, config: Config) -> Result<Self> {
+        let options = config.section()?;
+        Ok(Self { state: std::path::absolute(state)?, listen, simulate, config, options, port_offset: 0 })
+    }
+
+    /// The host in the URLs that clients get.
+    pub fn public_host(&self) -> String {
+        match (self.options.public_host.as_str(), self.listen) {
+            ("", IpAddr::V6(address)) if !address.is_unspecified() => format!("[{address}]"),
+            ("", address) if !address.is_unspecified() => address.to_string(),
+            ("", _) => "127.0.0.1".into(),
+            (host, _) => host.into(),
+        }
+    }
+
+    /// A service's database.
+    pub fn database(&self, service: &str) -> db::Options {
+        db::Options::new(match self.options.database.as_str() {
+            "sqlite" => format!("sqlite:{}", self.state.join("db").join(format!("{service}.db")).display()),
+            server => format!("{}/{service}", server.trim_end_matches('/')),
+        })
+    }
+
+    /// The operator's rules over the service's own: `policy/nova.yaml` in the state directory.
+    pub fn policy(&self, service: &str) -> Result<Option<String>> {
+        match std::fs::read_to_string(self.state.join("policy").join(format!("{service}.yaml"))) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
