@@ -10,7 +10,10 @@ use axum::{
 use base::{Context, Error, ErrorKind, Json, Result, Version, id};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use policy::Policy;
-use std::sync::{Arc, atomic::AtomicBool};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 use tokio::net::TcpListener;
 
 /// Who a token stands for. Keystone implements it; `Unauthorized` or `NotFound` for a token that does not hold.
@@ -184,9 +187,13 @@ impl<S: Send + Sync + 'static> Served<S> {
             params,
             rule: route.rule,
             policy: service.policy.clone(),
-            asked,
+            asked: asked.clone(),
         };
-        match (route.handler)(service.state.clone(), request).await {
+        let mut done = (route.handler)(service.state.clone(), request).await;
+        if done.is_ok() && !route.rule.is_empty() && !asked.load(Ordering::Relaxed) {
+            done = Err(Error::internal(format!("nobody asked whether {} is allowed", route.rule)));
+        }
+        match done {
             Ok(reply) => Reply::into_response(reply, service.faults.json_type()),
             Err(error) if error.is(ErrorKind::Unauthorized) && !route.is(Mark::Open) => {
                 service.faults.unauthorized(&service.identity_url, &about)
@@ -306,6 +313,11 @@ mod tests {
         Ok(Reply::ok(json!({"id": request.param("id"), "version": request.version().to_string()})))
     }
 
+    async fn start(_: Arc<()>, request: Request) -> Result<Reply> {
+        request.can(&())?;
+        Ok(Reply::accepted(request.json().clone()))
+    }
+
     async fn echo(_: Arc<()>, request: Request) -> Result<Reply> {
         Ok(Reply::accepted(request.json().clone()))
     }
@@ -318,7 +330,8 @@ mod tests {
             delete("/v2.1/things/{id}", "some", show),
             get("/v2.1/later", "all", show).since(2, 5),
             post("/v2.1/open", "", echo).marks(&[Mark::Open]),
-            action("/v2.1/things/{id}/action", "start", "all", echo),
+            post("/v2.1/forgetful", "all", echo),
+            action("/v2.1/things/{id}/action", "start", "all", start),
         ];
         let microversions =
             Microversions { service: "compute", legacy_header: None, min: Version(2, 1), max: Version(2, 9) };
@@ -376,6 +389,8 @@ mod tests {
             ("POST", "/v2.1/open", &[], "{}", 202),
             ("POST", "/v2.1/open", &[], "{", 400),
             ("POST", "/v2.1/open", &[], &long, 413),
+            // A handler that never asks its rule answers nobody.
+            ("POST", "/v2.1/forgetful", &[token], "{}", 500),
             ("POST", "/v2.1/things/a/action", &[token], r#"{"start": null}"#, 202),
             ("POST", "/v2.1/things/a/action", &[token], r#"{"stop": null}"#, 404),
         ];
