@@ -1,3 +1,4 @@
 //! Agents of hosts and the services they belong to.
 
 pub mod network;
+pub mod volume;

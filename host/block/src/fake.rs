@@ -1,0 +1,166 @@
+//! A back end that is only memory, for tests and simulated clouds.
+
+use crate::{Blocks, Export, Source, Stats, check_id, exported, snapshot_missing, volume_missing};
+use async_trait::async_trait;
+use base::{Error, Result};
+use parking_lot::Mutex;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
+
+/// Cheap to clone; clones are the same back end.
+#[derive(Clone)]
+pub struct Fake(Arc<Mutex<State>>);
+
+struct State {
+    capacity_bytes: u64,
+    /// Bytes by id.
+    volumes: BTreeMap<String, u64>,
+    snapshots: BTreeMap<String, u64>,
+    exports: BTreeSet<String>,
+    refusals: Vec<Error>,
+}
+
+const CAPACITY_BYTES: u64 = 1 << 50;
+
+impl Default for Fake {
+    fn default() -> Self {
+        Self::with_capacity(CAPACITY_BYTES)
+    }
+}
+
+impl Fake {
+    pub fn with_capacity(bytes: u64) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            capacity_bytes: bytes,
+            volumes: BTreeMap::new(),
+            snapshots: BTreeMap::new(),
+            exports: BTreeSet::new(),
+            refusals: Vec::new(),
+        })))
+    }
+
+    /// The next change fails so.
+    pub fn refuse(&self, error: Error) {
+        self.0.lock().refusals.push(error);
+    }
+
+    pub fn volumes(&self) -> BTreeMap<String, u64> {
+        self.0.lock().volumes.clone()
+    }
+
+    pub fn snapshots(&self) -> BTreeMap<String, u64> {
+        self.0.lock().snapshots.clone()
+    }
+
+    pub fn exports(&self) -> BTreeSet<String> {
+        self.0.lock().exports.clone()
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
+        let mut state = self.0.lock();
+        match state.refusals.pop() {
+            Some(error) => Err(error),
+            None => change(&mut state),
+        }
+    }
+}
+
+#[async_trait]
+impl Blocks for Fake {
+    fn image_file(&self, _volume_id: &str) -> Option<PathBuf> {
+        None
+    }
+
+    async fn create(&self, volume_id: &str, bytes: u64, source: &Source) -> Result<()> {
+        check_id(volume_id)?;
+        self.change(|state| {
+            let found = match source {
+                Source::Empty | Source::Image { .. } => Some(&0),
+                Source::Snapshot(id) => state.snapshots.get(id),
+                Source::Volume(id) => state.volumes.get(id),
+            };
+            let least = match (found, source) {
+                (Some(least), _) => *least,
+                (None, Source::Snapshot(id)) => return Err(snapshot_missing(id)),
+                (None, _) => return Err(volume_missing(volume_id)),
+            };
+            state.volumes.entry(volume_id.into()).or_insert(bytes.max(least));
+            Ok(())
+        })
+    }
+
+    async fn extend(&self, volume_id: &str, bytes: u64) -> Result<()> {
+        self.change(|state| {
+            if state.exports.contains(volume_id) {
+                return Err(exported(volume_id));
+            }
+            let disk = state.volumes.get_mut(volume_id).ok_or_else(|| volume_missing(volume_id))?;
+            *disk = bytes.max(*disk);
+            Ok(())
+        })
+    }
+
+    async fn delete(&self, volume_id: &str) -> Result<()> {
+        self.change(|state| {
+            state.exports.remove(volume_id);
+            state.volumes.remove(volume_id);
+            Ok(())
+        })
+    }
+
+    async fn snapshot(&self, snapshot_id: &str, volume_id: &str) -> Result<()> {
+        check_id(snapshot_id)?;
+        self.change(|state| {
+            let bytes = *state.volumes.get(volume_id).ok_or_else(|| volume_missing(volume_id))?;
+            state.snapshots.entry(snapshot_id.into()).or_insert(bytes);
+            Ok(())
+        })
+    }
+
+    async fn delete_snapshot(&self, snapshot_id: &str) -> Result<()> {
+        self.change(|state| {
+            state.snapshots.remove(snapshot_id);
+            Ok(())
+        })
+    }
+
+    async fn revert(&self, volume_id: &str, snapshot_id: &str) -> Result<()> {
+        self.change(|state| {
+            if state.exports.contains(volume_id) {
+                return Err(exported(volume_id));
+            }
+            state.snapshots.get(snapshot_id).map(drop).ok_or_else(|| snapshot_missing(snapshot_id))
+        })
+    }
+
+    async fn export(&self, volume_id: &str, read_only: bool) -> Result<Export> {
+        self.change(|state| {
+            if !state.volumes.contains_key(volume_id) {
+                return Err(volume_missing(volume_id));
+            }
+            state.exports.insert(volume_id.into());
+            let name = if read_only { format!("{volume_id}-ro") } else { volume_id.to_string() };
+            Ok(Export { socket: format!("/fake/{volume_id}.nbd").into(), name })
+        })
+    }
+
+    async fn unexport(&self, volume_id: &str) -> Result<()> {
+        self.change(|state| {
+            state.exports.remove(volume_id);
+            Ok(())
+        })
+    }
+
+    async fn stats(&self) -> Result<Stats> {
+        let state = self.0.lock();
+        Ok(Stats {
+            total_bytes: state.capacity_bytes,
+            // Its disks are empty, as sparse files are at first.
+            free_bytes: state.capacity_bytes,
+            provisioned_bytes: state.volumes.values().chain(state.snapshots.values()).sum(),
+        })
+    }
+}

@@ -1,0 +1,255 @@
+//! Disks as sparse raw files below one folder. A snapshot is a copy of its own, which a file system that shares
+//! blocks makes at once and others in the time that copying the written blocks takes; so nothing depends on
+//! anything, and everything may be removed in any order.
+
+use crate::{
+    Blocks, Export, Source, Stats, check_id, daemon::Daemon, exists, exported, locks::Locks, snapshot_missing,
+    volume_missing,
+};
+use async_trait::async_trait;
+use base::{Error, Result};
+use host_run::run;
+use std::{
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+const COPY_PATIENCE: Duration = Duration::from_secs(3600);
+/// The address space of a tool that reads foreign bytes.
+const CONVERT_BYTES_MAX: u64 = 2 << 30;
+
+pub struct Files {
+    volumes: PathBuf,
+    snapshots: PathBuf,
+    images: PathBuf,
+    exports: PathBuf,
+    locks: Locks,
+}
+
+impl Files {
+    /// Everything goes below the folder, which is made.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let dir = std::path::absolute(dir)?;
+        let folder = |name: &str, mode: u32| -> Result<PathBuf> {
+            let path = dir.join(name);
+            std::fs::DirBuilder::new().recursive(true).mode(0o711).create(&dir)?;
+            std::fs::DirBuilder::new().recursive(true).mode(mode).create(&path)?;
+            Ok(path)
+        };
+        Ok(Self {
+            volumes: folder("volumes", 0o700)?,
+            snapshots: folder("snapshots", 0o700)?,
+            images: folder("images", 0o700)?,
+            // Guests' QEMU passes through.
+            exports: folder("exports", 0o711)?,
+            locks: Locks::default(),
+        })
+    }
+
+    fn volume(&self, id: &str) -> Result<PathBuf> {
+        check_id(id)?;
+        Ok(self.volumes.join(id))
+    }
+
+    fn snapshot_file(&self, id: &str) -> Result<PathBuf> {
+        check_id(id)?;
+        Ok(self.snapshots.join(id))
+    }
+
+    fn daemon(&self, id: &str) -> Daemon {
+        Daemon::of(&self.exports, id)
+    }
+
+    /// A copy of a volume, by its daemon when it is exported.
+    async fn copy_volume(&self, id: &str, to: &Path) -> Result<()> {
+        let from = self.volume(id)?;
+        let Ok(metadata) = tokio::fs::metadata(&from).await else { return Err(volume_missing(id)) };
+        let daemon = self.daemon(id);
+        if !daemon.is_running().await? {
+            return copy(&from, to).await;
+        }
+        tokio::fs::File::create(to).await?.set_len(metadata.len()).await?;
+        daemon.copy_to(to).await
+    }
+}
+
+#[async_trait]
+impl Blocks for Files {
+    fn image_file(&self, volume_id: &str) -> Option<PathBuf> {
+        check_id(volume_id).is_ok().then(|| self.images.join(volume_id))
+    }
+
+    async fn create(&self, volume_id: &str, bytes: u64, source: &Source) -> Result<()> {
+        let path = self.volume(volume_id)?;
+        let _held = self.locks.hold(volume_id).await;
+        if exists(&path).await? {
+            return Ok(());
+        }
+        let part = path.with_extension("part");
+        remove(&part).await?;
+        match source {
+            Source::Empty => drop(tokio::fs::File::create(&part).await?),
+            Source::Image { format } => convert(&self.images.join(volume_id), format, &part, bytes).await?,
+            Source::Snapshot(id) => match self.snapshot_file(id)? {
+                from if exists(&from).await? => copy(&from, &part).await?,
+                _ => return Err(snapshot_missing(id)),
+            },
+            Source::Volume(id) => {
+                let _source_held = self.locks.hold(id).await;
+                self.copy_volume(id, &part).await?;
+            }
+        }
+        finish(&part, &path, bytes).await?;
+        remove(&self.images.join(volume_id)).await
+    }
+
+    async fn extend(&self, volume_id: &str, bytes: u64) -> Result<()> {
+        let path = self.volume(volume_id)?;
+        let _held = self.locks.hold(volume_id).await;
+        if !exists(&path).await? {
+            return Err(volume_missing(volume_id));
+        }
+        let file = tokio::fs::File::options().write(true).open(&path).await?;
+        if file.metadata().await?.len() >= bytes {
+            return Ok(());
+        }
+        if self.daemon(volume_id).is_running().await? {
+            return Err(exported(volume_id));
+        }
+        file.set_len(bytes).await?;
+        Ok(file.sync_all().await?)
+    }
+
+    async fn delete(&self, volume_id: &str) -> Result<()> {
+        let path = self.volume(volume_id)?;
+        let _held = self.locks.hold(volume_id).await;
+        self.daemon(volume_id).stop().await?;
+        for file in [&path.with_extension("part"), &self.images.join(volume_id), &path] {
+            remove(file).await?;
+        }
+        Ok(())
+    }
+
+    async fn snapshot(&self, snapshot_id: &str, volume_id: &str) -> Result<()> {
+        let path = self.snapshot_file(snapshot_id)?;
+        check_id(volume_id)?;
+        let _held = self.locks.hold(volume_id).await;
+        if exists(&path).await? {
+            return Ok(());
+        }
+        let part = path.with_extension("part");
+        remove(&part).await?;
+        self.copy_volume(volume_id, &part).await?;
+        finish(&part, &path, 0).await
+    }
+
+    async fn delete_snapshot(&self, snapshot_id: &str) -> Result<()> {
+        let path = self.snapshot_file(snapshot_id)?;
+        remove(&path.with_extension("part")).await?;
+        remove(&path).await
+    }
+
+    async fn revert(&self, volume_id: &str, snapshot_id: &str) -> Result<()> {
+        let (path, snapshot) = (self.volume(volume_id)?, self.snapshot_file(snapshot_id)?);
+        let _held = self.locks.hold(volume_id).await;
+        if self.daemon(volume_id).is_running().await? {
+            return Err(exported(volume_id));
+        }
+        let Ok(metadata) = tokio::fs::metadata(&path).await else { return Err(volume_missing(volume_id)) };
+        if !exists(&snapshot).await? {
+            return Err(snapshot_missing(snapshot_id));
+        }
+        let part = path.with_extension("part");
+        remove(&part).await?;
+        copy(&snapshot, &part).await?;
+        finish(&part, &path, metadata.len()).await
+    }
+
+    async fn export(&self, volume_id: &str, read_only: bool) -> Result<Export> {
+        let path = self.volume(volume_id)?;
+        let _held = self.locks.hold(volume_id).await;
+        if !exists(&path).await? {
+            return Err(volume_missing(volume_id));
+        }
+        let daemon = self.daemon(volume_id);
+        daemon.start(&path).await?;
+        Ok(daemon.export(read_only))
+    }
+
+    async fn unexport(&self, volume_id: &str) -> Result<()> {
+        check_id(volume_id)?;
+        let _held = self.locks.hold(volume_id).await;
+        self.daemon(volume_id).stop().await
+    }
+
+    async fn stats(&self) -> Result<Stats> {
+        let system = nix::sys::statvfs::statvfs(&self.volumes).map_err(std::io::Error::from)?;
+        let provisioned_bytes = length_of_all(&self.volumes).await? + length_of_all(&self.snapshots).await?;
+        Ok(Stats {
+            total_bytes: system.blocks() * system.fragment_size(),
+            free_bytes: system.blocks_available() * system.fragment_size(),
+            provisioned_bytes,
+        })
+    }
+}
+
+/// One that is gone is fine.
+pub async fn remove(path: &Path) -> Result<()> {
+    match tokio::fs::remove_file(path).await {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+async fn copy(from: &Path, to: &Path) -> Result<()> {
+    let copied = run("cp").args(["--sparse=always", "--reflink=auto", "--"]).args([from, to]);
+    copied.timeout(COPY_PATIENCE).output().await.map(drop)
+}
+
+/// Writes an image's bytes out as a raw disk. Foreign bytes are not opened by QEMU's tools before they are
+/// known to be what they are said to be, and not without limits.
+async fn convert(image: &Path, format: &str, to: &Path, bytes_max: u64) -> Result<()> {
+    check_image(image, format, bytes_max).await?;
+    run("prlimit")
+        .arg(format!("--as={CONVERT_BYTES_MAX}"))
+        .arg(format!("--fsize={bytes_max}"))
+        .args(["--", "qemu-img", "convert", "-f", format, "-O", "raw"])
+        .args([image, to])
+        .timeout(COPY_PATIENCE)
+        .output()
+        .await
+        .map(drop)
+}
+
+async fn check_image(image: &Path, format: &str, bytes_max: u64) -> Result<()> {
+    let bytes = tokio::fs::metadata(image).await?.len();
+    if format != "raw" {
+        return Err(Error::not_implemented(format!("Volumes are not made of {format} images.")));
+    }
+    if bytes > bytes_max {
+        return Err(Error::bad_request(format!("The image has {bytes} bytes, the volume {bytes_max}.")));
+    }
+    Ok(())
+}
+
+/// At least so large, on the disk, and nobody else's to read; then it has its name.
+async fn finish(part: &Path, path: &Path, bytes: u64) -> Result<()> {
+    let file = tokio::fs::File::options().write(true).open(part).await?;
+    if file.metadata().await?.len() < bytes {
+        file.set_len(bytes).await?;
+    }
+    file.set_permissions(PermissionsExt::from_mode(0o600)).await?;
+    file.sync_all().await?;
+    Ok(tokio::fs::rename(part, path).await?)
+}
+
+async fn length_of_all(dir: &Path) -> Result<u64> {
+    let mut sum = 0;
+    let mut entries = tokio::fs::read_dir(dir).await?;
+    while let Some(entry) = entries.next_entry().await? {
+        // It may have gone meanwhile.
+        sum += entry.metadata().await.map_or(0, |metadata| metadata.len());
+    }
+    Ok(sum)
+}

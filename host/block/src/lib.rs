@@ -1,0 +1,108 @@
+//! Volumes as a host keeps them: disks that are made, grown, copied, kept as snapshots and served over NBD.
+//! Whose a volume is and who may reach it is cinder's matter; image bytes are fetched by the agent.
+
+mod daemon;
+mod fake;
+mod files;
+mod locks;
+mod qmp;
+
+use async_trait::async_trait;
+use base::{Error, Result};
+use std::path::{Path, PathBuf};
+
+pub use fake::Fake;
+pub use files::Files;
+
+/// Programs the driver calls, and the Debian package each is in.
+pub const PROGRAMS: [(&str, &str); 4] = [
+    ("qemu-img", "qemu-utils"),
+    ("qemu-storage-daemon", "qemu-system-common"),
+    ("prlimit", "util-linux"),
+    ("cp", "coreutils"),
+];
+
+pub const GIB: u64 = 1 << 30;
+
+/// Disks by id. Every operation may be repeated: what is already so is a success.
+#[async_trait]
+pub trait Blocks: Send + Sync {
+    /// Where the bytes of an image are put before [`Blocks::create`] makes a disk of them; none where no
+    /// bytes are kept.
+    fn image_file(&self, volume_id: &str) -> Option<PathBuf>;
+
+    /// Makes a disk of so many bytes. One that is there stays as it is.
+    async fn create(&self, volume_id: &str, bytes: u64, source: &Source) -> Result<()>;
+
+    /// `Conflict` while the disk is exported: NBD's clients do not see that it grows.
+    async fn extend(&self, volume_id: &str, bytes: u64) -> Result<()>;
+
+    /// Removes the disk, its exports and what was begun of it.
+    async fn delete(&self, volume_id: &str) -> Result<()>;
+
+    /// Keeps the disk as it is at one moment, also while it is written to.
+    async fn snapshot(&self, snapshot_id: &str, volume_id: &str) -> Result<()>;
+
+    async fn delete_snapshot(&self, snapshot_id: &str) -> Result<()>;
+
+    /// Makes the disk as the snapshot has it. `Conflict` while it is exported.
+    async fn revert(&self, volume_id: &str, snapshot_id: &str) -> Result<()>;
+
+    /// Serves the disk, also beyond the end of this program.
+    async fn export(&self, volume_id: &str, read_only: bool) -> Result<Export>;
+
+    async fn unexport(&self, volume_id: &str) -> Result<()>;
+
+    async fn stats(&self) -> Result<Stats>;
+}
+
+/// What a new disk begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    Empty,
+    /// The file of [`Blocks::image_file`], of a format that glance names. It goes when the disk is made.
+    Image {
+        format: String,
+    },
+    Snapshot(String),
+    Volume(String),
+}
+
+/// Where a disk is served: NBD on a unix socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Export {
+    pub socket: PathBuf,
+    pub name: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub total_bytes: u64,
+    pub free_bytes: u64,
+    /// What the disks and snapshots would take were they full.
+    pub provisioned_bytes: u64,
+}
+
+/// Ids become names of files: only what cinder makes is taken.
+fn check_id(id: &str) -> Result<()> {
+    match base::id::is_uuid(id) && id.len() == 36 {
+        true => Ok(()),
+        false => Err(Error::bad_request(format!("'{id}' is not an id of a volume or snapshot"))),
+    }
+}
+
+fn volume_missing(id: &str) -> Error {
+    Error::not_found(format!("Volume {id} is not on this back end."))
+}
+
+fn snapshot_missing(id: &str) -> Error {
+    Error::not_found(format!("Snapshot {id} is not on this back end."))
+}
+
+fn exported(id: &str) -> Error {
+    Error::conflict(format!("Volume {id} is connected to a host."))
+}
+
+async fn exists(path: &Path) -> Result<bool> {
+    Ok(tokio::fs::try_exists(path).await?)
+}

@@ -1,0 +1,132 @@
+//! What cinder and the agent of a back end say to each other. The agent has no database: arguments carry what it
+//! needs, ids are cinder's, and every message may arrive twice: what is already so is a success.
+
+use crate::compute::Connection;
+use async_trait::async_trait;
+use base::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+/// The agent of one back end. A `Timeout` means an unknown outcome: asking again is harmless.
+#[async_trait]
+pub trait VolumeAgent: Send + Sync {
+    /// Makes the volume; answers what was learned of it.
+    async fn create(&self, cx: &Context, volume: &NewDisk) -> Result<MadeDisk>;
+
+    /// Grows a volume that nobody is connected to.
+    async fn extend(&self, cx: &Context, volume_id: &str, size_gb: u64) -> Result<()>;
+
+    /// Removes the volume and its exports; one that is gone is fine.
+    async fn delete(&self, cx: &Context, volume_id: &str) -> Result<()>;
+
+    /// Keeps the volume as it is now, also while a guest writes to it.
+    async fn create_snapshot(&self, cx: &Context, snapshot_id: &str, volume_id: &str) -> Result<()>;
+
+    async fn delete_snapshot(&self, cx: &Context, snapshot_id: &str) -> Result<()>;
+
+    /// Makes a volume that nobody is connected to as the snapshot has it.
+    async fn revert(&self, cx: &Context, volume_id: &str, snapshot_id: &str) -> Result<()>;
+
+    /// Makes the volume reachable from a host.
+    async fn connect(&self, cx: &Context, volume_id: &str, from: &Reach) -> Result<Connection>;
+
+    /// No host reaches the volume any more.
+    async fn disconnect(&self, cx: &Context, volume_id: &str) -> Result<()>;
+}
+
+/// What the agent tells cinder.
+#[async_trait]
+pub trait VolumeReports: Send + Sync {
+    /// At start and regularly as a sign of life.
+    async fn back_end_reported(&self, cx: &Context, back_end: &BackEnd) -> Result<()>;
+}
+
+bus::remote! {
+    /// The agent of another back end, on the topic `volume_agent` and its back end's name.
+    pub struct RemoteVolumeAgent: VolumeAgent as volume_agent_handlers {
+        create(volume: &NewDisk = NewDisk) -> MadeDisk;
+        extend(volume_id: &str = String, size_gb: u64 = u64) -> ();
+        delete(volume_id: &str = String) -> ();
+        create_snapshot(snapshot_id: &str = String, volume_id: &str = String) -> ();
+        delete_snapshot(snapshot_id: &str = String) -> ();
+        revert(volume_id: &str = String, snapshot_id: &str = String) -> ();
+        connect(volume_id: &str = String, from: &Reach = Reach) -> Connection;
+        disconnect(volume_id: &str = String) -> ();
+    }
+}
+
+bus::remote! {
+    /// Cinder, wherever it runs, on the topic `cinder`.
+    pub struct RemoteVolumeReports: VolumeReports as volume_reports_handlers {
+        back_end_reported(back_end: &BackEnd = BackEnd) -> ();
+    }
+}
+
+/// The service of agents' topics.
+pub const AGENT_TOPIC: &str = "volume_agent";
+/// The service that hears agents' reports.
+pub const REPORTS_TOPIC: &str = "cinder";
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewDisk {
+    pub id: String,
+    pub size_gb: u64,
+    pub source: DiskSource,
+}
+
+/// What a new volume begins with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskSource {
+    #[default]
+    Empty,
+    Image {
+        id: String,
+        /// As glance has it.
+        disk_format: String,
+    },
+    Snapshot {
+        id: String,
+    },
+    Volume {
+        id: String,
+    },
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MadeDisk {
+    /// What the image takes up before the volume grows beyond it.
+    pub image_virtual_bytes: Option<u64>,
+}
+
+/// The host that wants to reach a volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Reach {
+    pub host: String,
+    pub ip: String,
+    pub read_only: bool,
+}
+
+/// A back end with one pool, as `scheduler-stats/get_pools` shows it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BackEnd {
+    /// `host@backend`: its agent's name on the bus.
+    pub host: String,
+    /// What follows the `#` in a volume's host.
+    pub pool: String,
+    /// What types ask for by `volume_backend_name`.
+    pub name: String,
+    pub availability_zone: String,
+    pub vendor: String,
+    pub driver_version: String,
+    pub storage_protocol: String,
+    pub total_gb: f64,
+    pub free_gb: f64,
+    /// What the volumes and snapshots would take were they full.
+    pub provisioned_gb: f64,
+    pub max_over_subscription_ratio: f64,
+    pub reserved_percentage: u32,
+    pub multiattach: bool,
+}

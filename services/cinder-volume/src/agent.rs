@@ -1,0 +1,122 @@
+//! What cinder asks of a back end, on the host's blocks.
+
+use crate::Options;
+use async_trait::async_trait;
+use base::{Context, Error, Result};
+use contracts::{
+    agents::volume::{BackEnd, DiskSource, MadeDisk, NewDisk, Reach, VolumeAgent},
+    compute::{Connection, ImageSource},
+};
+use host_block::{Blocks, GIB, Source};
+use std::sync::Arc;
+use tokio::io::AsyncWriteExt;
+
+pub struct Agent {
+    pub(crate) options: Options,
+    /// `host@backend`.
+    host: String,
+    /// The host's own name, by which guests' hosts are compared with it.
+    machine: String,
+    blocks: Arc<dyn Blocks>,
+    /// None where no bytes are kept, and nothing is really connected.
+    images: Option<Arc<dyn ImageSource>>,
+}
+
+impl Agent {
+    pub fn new(options: Options, blocks: Arc<dyn Blocks>, images: Option<Arc<dyn ImageSource>>) -> Self {
+        let machine = match options.host.as_str() {
+            "" => nix::unistd::gethostname().map_or("localhost".into(), |name| name.to_string_lossy().into()),
+            host => host.to_string(),
+        };
+        let host = format!("{machine}@{}", options.volume_backend_name);
+        Self { options, host, machine, blocks, images }
+    }
+
+    /// The back end's name on the bus and in volumes.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub async fn back_end(&self) -> Result<BackEnd> {
+        let stats = self.blocks.stats().await?;
+        let gb = |bytes: u64| (bytes as f64 / GIB as f64 * 100.0).round() / 100.0;
+        Ok(BackEnd {
+            host: self.host.clone(),
+            pool: self.options.volume_backend_name.clone(),
+            name: self.options.volume_backend_name.clone(),
+            availability_zone: self.options.availability_zone.clone(),
+            vendor: "Ferrostack".into(),
+            driver_version: env!("CARGO_PKG_VERSION").into(),
+            storage_protocol: "nbd".into(),
+            total_gb: gb(stats.total_bytes),
+            free_gb: gb(stats.free_bytes),
+            provisioned_gb: gb(stats.provisioned_bytes),
+            max_over_subscription_ratio: self.options.max_over_subscription_ratio,
+            reserved_percentage: self.options.reserved_percentage,
+            multiattach: true,
+        })
+    }
+
+    /// Brings the image's bytes where the driver makes a disk of them.
+    async fn fetch(&self, cx: &Context, volume_id: &str, image_id: &str) -> Result<()> {
+        let (Some(path), Some(images)) = (self.blocks.image_file(volume_id), &self.images) else { return Ok(()) };
+        let mut file = tokio::fs::File::create(&path).await?;
+        images.download(cx, image_id, &mut file).await?;
+        file.flush().await?;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl VolumeAgent for Agent {
+    async fn create(&self, cx: &Context, volume: &NewDisk) -> Result<MadeDisk> {
+        let source = match &volume.source {
+            DiskSource::Empty => Source::Empty,
+            DiskSource::Snapshot { id } => Source::Snapshot(id.clone()),
+            DiskSource::Volume { id } => Source::Volume(id.clone()),
+            DiskSource::Image { id, disk_format } => {
+                self.fetch(cx, &volume.id, id).await?;
+                Source::Image { format: disk_format.clone() }
+            }
+        };
+        self.blocks.create(&volume.id, volume.size_gb * GIB, &source).await?;
+        Ok(MadeDisk::default())
+    }
+
+    async fn extend(&self, _cx: &Context, volume_id: &str, size_gb: u64) -> Result<()> {
+        self.blocks.extend(volume_id, size_gb * GIB).await
+    }
+
+    async fn delete(&self, _cx: &Context, volume_id: &str) -> Result<()> {
+        self.blocks.delete(volume_id).await
+    }
+
+    async fn create_snapshot(&self, _cx: &Context, snapshot_id: &str, volume_id: &str) -> Result<()> {
+        self.blocks.snapshot(snapshot_id, volume_id).await
+    }
+
+    async fn delete_snapshot(&self, _cx: &Context, snapshot_id: &str) -> Result<()> {
+        self.blocks.delete_snapshot(snapshot_id).await
+    }
+
+    async fn revert(&self, _cx: &Context, volume_id: &str, snapshot_id: &str) -> Result<()> {
+        self.blocks.revert(volume_id, snapshot_id).await
+    }
+
+    /// The socket is this machine's: guests elsewhere do not reach it.
+    async fn connect(&self, _cx: &Context, volume_id: &str, from: &Reach) -> Result<Connection> {
+        let here = from.host == self.machine || from.ip == self.options.my_ip;
+        if !here && self.images.is_some() {
+            return Err(Error::conflict(format!(
+                "Volume {volume_id} is reached from host {} only, not from {}.",
+                self.machine, from.host
+            )));
+        }
+        let export = self.blocks.export(volume_id, from.read_only).await?;
+        Ok(Connection::NbdUnix { socket: export.socket.display().to_string(), export: export.name })
+    }
+
+    async fn disconnect(&self, _cx: &Context, volume_id: &str) -> Result<()> {
+        self.blocks.unexport(volume_id).await
+    }
+}

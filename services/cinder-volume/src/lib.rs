@@ -1,0 +1,37 @@
+//! The agent of one back end: makes, grows, keeps and serves the volumes that cinder places on it, and tells cinder
+//! how much room there is. It has no database: every message carries what it needs.
+
+mod agent;
+mod options;
+mod reports;
+
+use base::Result;
+use bus::{Bus, Serving, Topic};
+use contracts::{
+    agents::volume::{AGENT_TOPIC, volume_agent_handlers},
+    compute::ImageSource,
+};
+use host_block::{Fake, Files};
+use std::{path::Path, sync::Arc};
+
+pub use agent::Agent;
+pub use host_block::PROGRAMS;
+pub use options::Options;
+pub use reports::run;
+
+/// The agent of this machine, volumes as files below `state`.
+pub fn on_files(options: Options, state: &Path, images: Arc<dyn ImageSource>) -> Result<Arc<Agent>> {
+    let files = Arc::new(Files::open(&state.join("volumes"))?);
+    Ok(Arc::new(Agent::new(options, files, Some(images))))
+}
+
+/// An agent like it on a fake back end, for tests and `--simulate`.
+pub fn simulated(options: Options, back_end: Fake) -> Arc<Agent> {
+    Arc::new(Agent::new(options, Arc::new(back_end), None))
+}
+
+/// Answers cinder on the bus until the answer is dropped. [`run`] gives the signs of life.
+pub async fn serve(bus: &Bus, agent: Arc<Agent>) -> Result<Serving> {
+    let topic = Topic::on(AGENT_TOPIC, agent.host());
+    bus.serve(topic, volume_agent_handlers(agent)).await
+}

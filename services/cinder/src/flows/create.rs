@@ -1,0 +1,135 @@
+//! Makes a volume: a back end, and the disk there.
+
+use super::or_gone;
+use crate::{
+    Cinder,
+    messages::{self, Action, NO_BACK_END},
+    model::*,
+    requests::is_multiattach,
+    scheduler, store,
+};
+use base::{Context, Error, Result};
+use contracts::agents::volume::{DiskSource, NewDisk};
+use db::Tx;
+use flow::{Effect, Flow, Step, step};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Create {
+    pub volume_id: String,
+}
+
+impl Flow for Create {
+    const KIND: &'static str = "create";
+    type Service = Cinder;
+
+    fn steps() -> &'static [Step<Self>] {
+        const { &[step!(schedule, undo unschedule), step!(make, undo unmake).interruptible()] }
+    }
+
+    fn failed(&self, cinder: &Cinder, tx: &mut Tx, cx: &Context, error: &Error) -> Result<()> {
+        if flow::is_cancelled(error) {
+            return Ok(());
+        }
+        let Some(volume) = tx.find::<Volume>(&self.volume_id)? else { return Ok(()) };
+        store::change(tx, &volume.id, cinder.clock.now(), |volume| volume.status = VolumeStatus::Error)?;
+        let action = match (&volume.image_id, error.code.as_deref()) {
+            (_, Some(NO_BACK_END)) => Action::Schedule,
+            (Some(_), _) => Action::CopyImage,
+            (None, _) => Action::Create,
+        };
+        messages::tell(cinder, tx, cx, ("VOLUME", &volume.id, &volume.project_id), action, error)
+    }
+}
+
+async fn schedule(cinder: &Arc<Cinder>, _cx: &Context, flow: &mut Create) -> Result<Effect> {
+    let (cinder, id) = (cinder.clone(), flow.volume_id.clone());
+    Ok(Effect::write(move |tx| {
+        let volume = store::volume(tx, &id)?;
+        let kind = tx.find::<VolumeType>(&volume.volume_type_id)?;
+        let kind = kind.ok_or_else(|| crate::errors::type_not_found(&volume.volume_type_id))?;
+        let beside = source_host(tx, &volume)?;
+        let now = cinder.clock.now();
+        let wanted = scheduler::Wanted {
+            size: volume.size,
+            availability_zone: &volume.availability_zone,
+            multiattach: is_multiattach(&kind),
+            kind: &kind,
+            beside: beside.as_deref(),
+        };
+        let host = scheduler::choose(tx, &cinder.options, now, &wanted)?;
+        store::change(tx, &id, now, |volume| {
+            volume.host = Some(host);
+            if volume.image_id.is_some() && volume.status == VolumeStatus::Creating {
+                volume.status = VolumeStatus::Downloading;
+            }
+        })
+        .map(drop)
+    }))
+}
+
+async fn unschedule(cinder: &Arc<Cinder>, _cx: &Context, flow: &mut Create) -> Result<Effect> {
+    let (cinder, id) = (cinder.clone(), flow.volume_id.clone());
+    Ok(Effect::write(move |tx| store::change(tx, &id, cinder.clock.now(), |volume| volume.host = None).map(drop)))
+}
+
+async fn make(cinder: &Arc<Cinder>, cx: &Context, flow: &mut Create) -> Result<Effect> {
+    let volume = cinder.volume(&flow.volume_id).await?;
+    let disk = NewDisk {
+        id: volume.id.clone(),
+        size_gb: volume.size.unsigned_abs(),
+        source: match (&volume.image_id, &volume.snapshot_id, &volume.source_volid) {
+            (Some(id), ..) => DiskSource::Image {
+                id: id.clone(),
+                disk_format: volume.image_disk_format.clone().unwrap_or_default(),
+            },
+            (None, Some(id), _) => DiskSource::Snapshot { id: id.clone() },
+            (None, None, Some(id)) => DiskSource::Volume { id: id.clone() },
+            (None, None, None) => DiskSource::Empty,
+        },
+    };
+    cinder.agent_of(&volume)?.create(&cinder.own(cx), &disk).await?;
+    let cinder = cinder.clone();
+    Ok(Effect::write(move |tx| {
+        let bootable = volume.image_id.is_some() || source_is_bootable(tx, &volume)?;
+        let now = cinder.clock.now();
+        store::change(tx, &volume.id, now, |volume| {
+            // A server may have spoken for it while its image was written.
+            if matches!(volume.status, VolumeStatus::Creating | VolumeStatus::Downloading) {
+                volume.status = VolumeStatus::Available;
+            }
+            volume.bootable |= bootable;
+            volume.launched_at = Some(now);
+        })
+        .map(drop)
+    }))
+}
+
+async fn unmake(cinder: &Arc<Cinder>, cx: &Context, flow: &mut Create) -> Result<Effect> {
+    let volume = cinder.volume_if_there(&flow.volume_id).await?;
+    if let Some(volume) = volume.filter(|volume| volume.host.is_some()) {
+        or_gone(cinder.agent_of(&volume)?.delete(&cinder.own(cx), &volume.id).await)?;
+    }
+    Ok(Effect::none())
+}
+
+/// Copies are made where the original is.
+fn source_host(tx: &mut Tx, volume: &Volume) -> Result<Option<String>> {
+    Ok(source(tx, volume)?.and_then(|source| source.host))
+}
+
+fn source_is_bootable(tx: &mut Tx, volume: &Volume) -> Result<bool> {
+    Ok(source(tx, volume)?.is_some_and(|source| source.bootable))
+}
+
+fn source(tx: &mut Tx, volume: &Volume) -> Result<Option<Volume>> {
+    match (&volume.snapshot_id, &volume.source_volid) {
+        (Some(id), _) => match tx.find::<Snapshot>(id)? {
+            Some(snapshot) => tx.find::<Volume>(&snapshot.volume_id),
+            None => Ok(None),
+        },
+        (None, Some(id)) => tx.find::<Volume>(id),
+        (None, None) => Ok(None),
+    }
+}

@@ -1,0 +1,218 @@
+//! Questions to the database that are not a plain get or list, each named after what it answers.
+
+use crate::{errors::*, model::*};
+use base::{Error, Result, Timestamp};
+use db::{Filter, List, Tx, Value, params, sql};
+use std::collections::{BTreeMap, HashMap};
+
+pub fn volume(tx: &mut Tx, id: &str) -> Result<Volume> {
+    tx.find::<Volume>(id)?.ok_or_else(|| volume_not_found(id))
+}
+
+pub fn snapshot(tx: &mut Tx, id: &str) -> Result<Snapshot> {
+    tx.find::<Snapshot>(id)?.ok_or_else(|| snapshot_not_found(id))
+}
+
+pub fn attachment(tx: &mut Tx, id: &str) -> Result<Attachment> {
+    tx.find::<Attachment>(id)?.ok_or_else(|| attachment_not_found(id))
+}
+
+pub fn attachments(tx: &mut Tx, volume_id: &str) -> Result<Vec<Attachment>> {
+    tx.list(&List::all().eq("volume_id", volume_id).sort("created_at", db::Direction::Asc))
+}
+
+pub fn attachments_of(tx: &mut Tx, volume_ids: &[String]) -> Result<HashMap<String, Vec<Attachment>>> {
+    let mut found: HashMap<String, Vec<Attachment>> = HashMap::new();
+    for ids in volume_ids.chunks(PARAMETERS_MAX) {
+        for attachment in tx.list::<Attachment>(&List::all().filter(Filter::any("volume_id", ids)))? {
+            found.entry(attachment.volume_id.clone()).or_default().push(attachment);
+        }
+    }
+    Ok(found)
+}
+
+/// What one statement is given at most.
+const PARAMETERS_MAX: usize = 500;
+
+pub fn snapshots(tx: &mut Tx, volume_id: &str) -> Result<Vec<Snapshot>> {
+    tx.list(&List::all().eq("volume_id", volume_id).sort("created_at", db::Direction::Desc))
+}
+
+/// Sets columns of a volume whose status is one of these; false when it is another by now.
+pub fn swap(
+    tx: &mut Tx,
+    id: &str,
+    from: &[VolumeStatus],
+    now: Timestamp,
+    columns: &[(&'static str, Value)],
+) -> Result<bool> {
+    let mut columns = columns.to_vec();
+    columns.push(("updated_at", Value::Int(now.0)));
+    let filters = [Filter::eq("id", id), Filter::any("status", from.iter().copied())];
+    Ok(tx.set::<Volume>(&filters, &columns)? > 0)
+}
+
+/// Changes a volume, if it is there.
+pub fn change(tx: &mut Tx, id: &str, now: Timestamp, change: impl FnOnce(&mut Volume)) -> Result<bool> {
+    let Some(mut volume) = tx.find::<Volume>(id)? else { return Ok(false) };
+    change(&mut volume);
+    volume.updated_at = Some(now);
+    tx.update(&volume)
+}
+
+/// Changes a snapshot, if it is there.
+pub fn change_snapshot(
+    tx: &mut Tx,
+    id: &str,
+    now: Timestamp,
+    change: impl FnOnce(&mut Snapshot),
+) -> Result<bool> {
+    let Some(mut snapshot) = tx.find::<Snapshot>(id)? else { return Ok(false) };
+    change(&mut snapshot);
+    snapshot.updated_at = Some(now);
+    tx.update(&snapshot)
+}
+
+/// What volumes and snapshots of a project, all or of one type, use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub volumes: i64,
+    pub snapshots: i64,
+    pub gigabytes: i64,
+}
+
+pub fn usage(tx: &mut Tx, project_id: &str) -> Result<Usage> {
+    let rows = usage_by_type(tx, project_id)?;
+    Ok(rows.values().fold(Usage::default(), |sum, one| Usage {
+        volumes: sum.volumes + one.volumes,
+        snapshots: sum.snapshots + one.snapshots,
+        gigabytes: sum.gigabytes + one.gigabytes,
+    }))
+}
+
+/// By the id of the type.
+pub fn usage_by_type(tx: &mut Tx, project_id: &str) -> Result<HashMap<String, Usage>> {
+    let mut found: HashMap<String, Usage> = HashMap::new();
+    let volumes = tx.query(
+        sql!(
+            "SELECT volume_type_id, COUNT(*),
+                CAST(COALESCE(SUM(CASE WHEN wanted_size > size THEN wanted_size ELSE size END), 0) AS BIGINT)
+             FROM volumes WHERE project_id = $1 GROUP BY volume_type_id"
+        ),
+        params![project_id],
+    )?;
+    for row in volumes {
+        let usage = found.entry(row.at(0)?).or_default();
+        usage.volumes += row.at::<i64>(1)?;
+        usage.gigabytes += row.at::<i64>(2)?;
+    }
+    let snapshots = tx.query(
+        sql!(
+            "SELECT volume_type_id, COUNT(*), CAST(COALESCE(SUM(volume_size), 0) AS BIGINT)
+             FROM snapshots WHERE project_id = $1 GROUP BY volume_type_id"
+        ),
+        params![project_id],
+    )?;
+    for row in snapshots {
+        let usage = found.entry(row.at(0)?).or_default();
+        usage.snapshots += row.at::<i64>(1)?;
+        usage.gigabytes += row.at::<i64>(2)?;
+    }
+    Ok(found)
+}
+
+/// The limits that an owner has instead of the configured ones.
+pub fn quotas(tx: &mut Tx, owner: &str) -> Result<HashMap<String, i64>> {
+    let rows = tx.list::<Quota>(&List::all().filter(Filter::eq("owner", owner)))?;
+    Ok(rows.into_iter().map(|row| (row.resource, row.hard_limit)).collect())
+}
+
+pub fn set_quota(tx: &mut Tx, owner: &str, resource: &str, hard_limit: i64) -> Result<()> {
+    tx.execute(
+        sql!(
+            "INSERT INTO quotas (owner, resource, hard_limit) VALUES ($1, $2, $3)
+             ON CONFLICT (owner, resource) DO UPDATE SET hard_limit = excluded.hard_limit"
+        ),
+        params![owner, resource, hard_limit],
+    )
+    .map(drop)
+}
+
+pub fn delete_quotas(tx: &mut Tx, owner: &str) -> Result<()> {
+    tx.execute(sql!("DELETE FROM quotas WHERE owner = $1"), params![owner]).map(drop)
+}
+
+/// How many GiB cinder has placed on each host (with its pool), and how many volumes.
+pub fn placed(tx: &mut Tx) -> Result<HashMap<String, (i64, i64)>> {
+    let rows = tx.query(
+        sql!(
+            "SELECT host, COUNT(*),
+                CAST(COALESCE(SUM(CASE WHEN wanted_size > size THEN wanted_size ELSE size END), 0) AS BIGINT)
+             FROM volumes WHERE host IS NOT NULL GROUP BY host"
+        ),
+        &[],
+    )?;
+    rows.iter().map(|row| Ok((row.at(0)?, (row.at(1)?, row.at(2)?)))).collect()
+}
+
+pub fn types(tx: &mut Tx) -> Result<Vec<VolumeType>> {
+    tx.list(&List::all().sort("created_at", db::Direction::Desc).sort("id", db::Direction::Desc))
+}
+
+pub fn type_names(tx: &mut Tx) -> Result<BTreeMap<String, String>> {
+    Ok(types(tx)?.into_iter().map(|kind| (kind.id, kind.name)).collect())
+}
+
+/// The ids of back ends' services by `host@backend`.
+pub fn service_ids(tx: &mut Tx) -> Result<HashMap<String, String>> {
+    let all = tx.list::<BackEnd>(&List::all())?;
+    Ok(all.into_iter().map(|back_end| (back_end.host, back_end.uuid)).collect())
+}
+
+/// What a project's volumes hold together, for the summary: how many, GiB.
+pub fn summary(tx: &mut Tx, project_id: Option<&str>) -> Result<(i64, i64)> {
+    let row = match project_id {
+        Some(id) => tx.one(
+            sql!("SELECT COUNT(*), CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM volumes WHERE project_id = $1"),
+            params![id],
+        )?,
+        None => tx.one(sql!("SELECT COUNT(*), CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM volumes"), &[])?,
+    };
+    let row = row.ok_or_else(|| Error::internal("summary: no row"))?;
+    Ok((row.at(0)?, row.at(1)?))
+}
+
+pub fn delete_attachments(tx: &mut Tx, volume_id: &str) -> Result<()> {
+    tx.execute(sql!("DELETE FROM volume_attachments WHERE volume_id = $1"), params![volume_id]).map(drop)
+}
+
+pub fn delete_snapshots(tx: &mut Tx, volume_id: &str) -> Result<()> {
+    tx.execute(sql!("DELETE FROM snapshots WHERE volume_id = $1"), params![volume_id]).map(drop)
+}
+
+pub fn delete_transfer_of(tx: &mut Tx, volume_id: &str) -> Result<()> {
+    tx.execute(sql!("DELETE FROM transfers WHERE volume_id = $1"), params![volume_id]).map(drop)
+}
+
+pub fn delete_messages_before(tx: &mut Tx, now: Timestamp) -> Result<u64> {
+    tx.execute(sql!("DELETE FROM messages WHERE expires_at < $1"), params![now])
+}
+
+/// Every pair of users' metadata on a project's volumes, or on all.
+pub fn metadata_of_all(tx: &mut Tx, project_id: Option<&str>) -> Result<Vec<(String, String)>> {
+    let rows = match project_id {
+        Some(id) => tx.query(
+            sql!("SELECT metadata FROM volumes WHERE project_id = $1 AND metadata <> '{}' ORDER BY created_at, id"),
+            params![id],
+        )?,
+        None => tx.query(
+            sql!("SELECT metadata FROM volumes WHERE metadata <> '{}' ORDER BY created_at, id"),
+            &[],
+        )?,
+    };
+    let mut pairs = Vec::new();
+    for row in rows {
+        pairs.extend(row.at::<Texts>(0)?.0);
+    }
+    Ok(pairs)
+}
