@@ -109,7 +109,7 @@ impl Daemon {
                 while self.is_running().await? {
                     tokio::time::sleep(POLL).await;
                 }
-                Ok(())
+                Ok::<(), Error>(())
             };
             let stays = |_| Error::timeout(format!("the storage daemon of {} does not end", self.id));
             tokio::time::timeout(END_PATIENCE, ended).await.map_err(stays)??;

@@ -38,16 +38,27 @@ impl Faults {
         }
     }
 
+    /// Nova's and cinder's second name for the request id, which cinder's outermost layer lacks.
+    pub(crate) fn tells_compute_request_id(self, headers: &axum::http::HeaderMap) -> bool {
+        let media_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        match self {
+            Faults::Nova => true,
+            Faults::Cinder => media_type.starts_with(b"application/json") && !headers.contains_key(header::WWW_AUTHENTICATE),
+            _ => false,
+        }
+    }
+
     /// The answer to an error that a handler (or the kit on its behalf) raised.
     pub(crate) fn response(self, error: &Error, about: &About) -> Response {
         let status = self.status(error);
         let message = self.message(error, status);
         match self {
             Faults::Keystone => keystone(status, &message),
-            Faults::Nova | Faults::Cinder => {
+            Faults::Nova => {
                 let body = json!({ compute_key(status): { "code": status.as_u16(), "message": message } });
                 answer(status, self.json_type(), body.to_string())
             }
+            Faults::Cinder => cinder(status, &message),
             Faults::Neutron => {
                 let kind = error.code.as_deref().map_or_else(|| webob_class(status), ToString::to_string);
                 let body = json!({ "NeutronError": { "type": kind, "message": message, "detail": "" } });
@@ -65,11 +76,38 @@ impl Faults {
                 let page = "<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n<p>The requested URL was not found on the server. If you entered the URL manually please check your spelling and try again.</p>\n";
                 answer(StatusCode::NOT_FOUND, "text/html; charset=utf-8", page.into())
             }
-            Faults::Nova | Faults::Cinder | Faults::Glance => {
-                html(StatusCode::NOT_FOUND, "The resource could not be found.")
-            }
+            Faults::Nova | Faults::Glance => html(StatusCode::NOT_FOUND, "The resource could not be found."),
+            Faults::Cinder => answer(
+                StatusCode::NOT_FOUND,
+                "text/plain; charset=UTF-8",
+                "404 Not Found\n\nThe resource could not be found.\n\n   ".into(),
+            ),
             Faults::Neutron => self.response(&Error::not_found("The resource could not be found."), about),
             Faults::Placement => self.response(&Error::not_found(""), about),
+        }
+    }
+
+    /// A path that is served, but not in this version.
+    pub(crate) fn no_version(self, about: &About) -> Response {
+        match self {
+            Faults::Cinder => {
+                self.response(&Error::not_found("The resource could not be found."), about)
+            }
+            _ => self.no_route(about),
+        }
+    }
+
+    /// A body whose key names no entry of the action table.
+    pub(crate) fn no_action(self, key: Option<&str>, about: &About) -> Response {
+        match (self, key) {
+            (Faults::Cinder, Some(key)) => {
+                let message = format!(
+                    "There is no such action: {key}. Verify the request body and Content-Type header and try again."
+                );
+                self.response(&Error::bad_request(message), about)
+            }
+            (Faults::Cinder, None) => self.response(&Error::bad_request("Malformed request body"), about),
+            _ => self.no_route(about),
         }
     }
 
@@ -181,6 +219,19 @@ fn keystone(status: StatusCode, message: &str) -> Response {
     let title = status.canonical_reason().unwrap_or("Error");
     let body = json!({"error": {"code": status.as_u16(), "message": message, "title": title}});
     answer(status, JSON, body.to_string())
+}
+
+fn cinder(status: StatusCode, message: &str) -> Response {
+    let mut one = json!({"code": status.as_u16(), "message": message});
+    let over_quota = status == StatusCode::PAYLOAD_TOO_LARGE;
+    if over_quota {
+        one["retryAfter"] = "0".into();
+    }
+    let mut response = answer(status, JSON, json!({ compute_key(status): one }).to_string());
+    if over_quota {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("0"));
+    }
+    response
 }
 
 fn placement(status: StatusCode, message: &str, error: &Error, about: &About) -> Response {

@@ -19,7 +19,13 @@ pub(crate) const HEADER: &str = "openstack-api-version";
 impl Microversions {
     /// The version that the headers ask for: none of ours asked means the lowest.
     pub fn negotiate(&self, headers: &HeaderMap) -> Result<Version> {
-        let Some(text) = self.asked(headers) else { return Ok(self.min) };
+        let Some(text) = self.asked(headers) else {
+            // Cinder does not pass over a header that names other services alone.
+            return match self.service == "volume" && headers.contains_key(HEADER) {
+                true => Err(Error::bad_request("The server could not comply with the request since it is either malformed or otherwise incorrect.")),
+                false => Ok(self.min),
+            };
+        };
         if text.eq_ignore_ascii_case("latest") {
             return Ok(self.max);
         }
@@ -28,6 +34,12 @@ impl Microversions {
             return Err(self.unacceptable(version));
         }
         Ok(version)
+    }
+
+    /// Cinder's answer names a version that is too new for it all the same.
+    pub(crate) fn told_although_refused(&self, headers: &HeaderMap) -> Option<Version> {
+        let version: Version = self.asked(headers)?.parse().ok()?;
+        (self.service == "volume" && version > self.max).then_some(version)
     }
 
     /// Says in the answer which version it is in.

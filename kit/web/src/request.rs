@@ -35,6 +35,16 @@ pub enum Body {
     Empty,
 }
 
+impl Body {
+    /// Null when it is none.
+    pub fn json(&self) -> &Json {
+        match self {
+            Body::Json(json) => json,
+            _ => &Json::Null,
+        }
+    }
+}
+
 impl Request {
     /// A parameter of the path, percent-decoded. Empty when the path has none of that name.
     pub fn param(&self, name: &str) -> &str {
@@ -60,10 +70,7 @@ impl Request {
 
     /// The JSON body; null when there was none.
     pub fn json(&self) -> &Json {
-        match &self.body {
-            Body::Json(json) => json,
-            _ => &Json::Null,
-        }
+        self.body.json()
     }
 
     /// The bytes of a [`crate::Mark::Raw`] body.

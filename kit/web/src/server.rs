@@ -23,6 +23,7 @@ pub trait Authenticate: Send + Sync {
 }
 
 /// Another beginning under which the same routes answer: `/v2` for `/v2.1`, with a project id behind it or not.
+/// With a slash at its end it does not stand for itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Prefix {
     pub from: &'static str,
@@ -94,7 +95,7 @@ impl<S: Send + Sync + 'static> Served<S> {
         let status = response.status();
         let headers = response.headers_mut();
         if let Ok(value) = HeaderValue::from_str(&request_id) {
-            if matches!(self.service.faults, Faults::Nova | Faults::Cinder) {
+            if self.service.faults.tells_compute_request_id(headers) {
                 headers.insert("x-compute-request-id", value.clone());
             }
             headers.insert("x-openstack-request-id", value);
@@ -131,7 +132,16 @@ impl<S: Send + Sync + 'static> Served<S> {
         let bare = without_project(&canonical);
         let found =
             self.paths.at(&canonical).or_else(|missing| self.paths.at(bare.as_deref().ok_or(missing)?));
-        let Ok(found) = found else { return service.faults.no_route(&about) };
+        let Ok(found) = found else {
+            // Cinder asks who it is before it looks where to.
+            if service.faults == Faults::Cinder
+                && canonical.starts_with("/v3")
+                && self.context(request.headers(), false).await.is_err()
+            {
+                return service.faults.unauthorized(&service.identity_url, &about);
+            }
+            return service.faults.no_route(&about);
+        };
         let numbers = found.value;
         let method = request.method().clone();
         // What answers GET answers HEAD, unless the table says otherwise, or the service is nova.
@@ -161,19 +171,27 @@ impl<S: Send + Sync + 'static> Served<S> {
                     context.microversion = Some(version);
                     *negotiated = Some(version);
                 }
-                Err(error) => return service.faults.response(&error, &about),
+                Err(error) => {
+                    *negotiated = microversions.told_although_refused(request.headers());
+                    return service.faults.response(&error, &about);
+                }
             }
         }
         about.version = context.microversion;
+        if service.faults == Faults::Cinder && !in_own_project(&canonical, &context) {
+            return service.faults.response(&Error::bad_request("Malformed request url"), &about);
+        }
         candidates.retain(|n| service.routes[*n].in_version(context.microversion));
-        let Some(first) = candidates.first() else { return service.faults.no_route(&about) };
+        let Some(first) = candidates.first() else { return service.faults.no_version(&about) };
         let params = found.params.iter().map(|(name, value)| (name.to_string(), decoded(value))).collect();
         let (parts, body) = request.into_parts();
         let body = match self.body(body, service.routes[*first].marks).await {
             Ok(body) => body,
             Err(error) => return service.faults.response(&error, &about),
         };
-        let Some(number) = self.chosen(&candidates, &body) else { return service.faults.no_route(&about) };
+        let Some(number) = self.chosen(&candidates, &body) else {
+            return service.faults.no_action(crate::fault::only_key(body.json()), &about);
+        };
         let route = &service.routes[number];
         let asked = Arc::new(AtomicBool::new(false));
         let request = Request {
@@ -211,7 +229,7 @@ impl<S: Send + Sync + 'static> Served<S> {
         let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };
         for prefix in self.service.prefixes {
             if let Some(rest) = path.strip_prefix(prefix.from)
-                && (rest.is_empty() || rest.starts_with('/'))
+                && (rest.is_empty() || rest.starts_with('/') || prefix.from.ends_with('/'))
             {
                 return format!("{}{rest}", prefix.to);
             }
@@ -276,6 +294,12 @@ fn without_project(path: &str) -> Option<String> {
     let (project, rest) = rest.split_once('/').unwrap_or((rest, ""));
     let slash = if rest.is_empty() { "" } else { "/" };
     id::is_uuid(project).then(|| format!("/{version}{slash}{rest}"))
+}
+
+/// Whether a project id in the path, if there is one, is the caller's.
+fn in_own_project(path: &str, context: &Context) -> bool {
+    let mut parts = path.split('/').skip(2);
+    parts.next().is_none_or(|part| !id::is_uuid(part) || part == context.project_id)
 }
 
 fn decoded(text: &str) -> String {

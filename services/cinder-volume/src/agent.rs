@@ -25,7 +25,7 @@ pub struct Agent {
 impl Agent {
     pub fn new(options: Options, blocks: Arc<dyn Blocks>, images: Option<Arc<dyn ImageSource>>) -> Self {
         let machine = match options.host.as_str() {
-            "" => nix::unistd::gethostname().map_or("localhost".into(), |name| name.to_string_lossy().into()),
+            "" => std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_string(),
             host => host.to_string(),
         };
         let host = format!("{machine}@{}", options.volume_backend_name);

@@ -1,0 +1,190 @@
+//! Cinder over its HTTP surface, with its agent on a fake back end and people who need no keystone.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use async_trait::async_trait;
+use axum::{body::Body, http};
+use base::{Clock, Context, Error, Json, Result, Timestamp, id};
+use bus::{Bus, Serving};
+use cinder::{Cinder, Options, Peers, TABLES};
+use cinder_volume::Agent;
+use contracts::{
+    agents::volume::VolumeReports,
+    images::{Image, Images},
+};
+use host_block::Fake;
+use http_body_util::BodyExt;
+use std::{collections::BTreeMap, sync::Arc};
+use tower::ServiceExt;
+
+pub const PROJECT: &str = "0e8a7f6c000040008000000000000001";
+pub const OTHER: &str = "0e8a7f6c000040008000000000000002";
+pub const IMAGE: &str = "0e8a7f6c-0000-4000-8000-0000000000aa";
+
+/// Tokens are `role` or `role@project`.
+struct People;
+
+#[async_trait]
+impl web::Authenticate for People {
+    async fn authenticate(&self, token: &str) -> Result<Context> {
+        let (role, project) = token.split_once('@').unwrap_or((token, PROJECT));
+        let roles: &[&str] = match role {
+            "admin" => &["admin", "manager", "member", "reader"],
+            "member" => &["member", "reader"],
+            "reader" => &["reader"],
+            "norole" => &[],
+            _ => return Err(Error::unauthorized("nobody")),
+        };
+        Ok(Context {
+            user_id: format!("{role}-user"),
+            project_id: project.into(),
+            roles: roles.iter().map(|role| role.to_string()).collect(),
+            ..Context::default()
+        })
+    }
+}
+
+/// One image: a gigabyte at least.
+pub struct OneImage;
+
+#[async_trait]
+impl Images for OneImage {
+    async fn show(&self, _cx: &Context, image_id: &str) -> Result<Image> {
+        match image_id {
+            IMAGE => Ok(Image {
+                id: IMAGE.into(),
+                name: "cirros".into(),
+                status: "active".into(),
+                disk_format: "qcow2".into(),
+                container_format: "bare".into(),
+                size_bytes: 20 << 20,
+                virtual_size_bytes: Some(2 << 30),
+                properties: BTreeMap::from([("hw_disk_bus".to_string(), "virtio".to_string())]),
+                ..Image::default()
+            }),
+            other => Err(Error::not_found(format!("No image found with ID {other}"))),
+        }
+    }
+}
+
+pub struct Cloud {
+    pub cinder: Arc<Cinder>,
+    pub fake: Fake,
+    pub agent: Arc<Agent>,
+    pub clock: Clock,
+    pub bus: Bus,
+    pub router: axum::Router,
+    _servings: Vec<Serving>,
+    _database: db::testing::TestDb,
+}
+
+pub struct Answer {
+    pub status: u16,
+    pub headers: http::HeaderMap,
+    pub body: Json,
+}
+
+impl Answer {
+    pub fn message(&self) -> &str {
+        let fault = self.body.as_object().and_then(|body| body.values().next());
+        fault.and_then(|fault| fault["message"].as_str()).unwrap_or_default()
+    }
+}
+
+pub fn options() -> Options {
+    Options { retry_pause_milliseconds: 1, ..Options::default() }
+}
+
+impl Cloud {
+    pub async fn new() -> Self {
+        Self::with(options(), Fake::default(), db::testing::sqlite(TABLES, &[]).await.unwrap()).await
+    }
+
+    pub async fn with(options: Options, fake: Fake, database: db::testing::TestDb) -> Self {
+        let clock = Clock::test(Timestamp::parse("2026-11-20T08:15:30.5Z").unwrap());
+        let bus = Bus::local_twice();
+        let peers = Peers { images: Arc::new(OneImage) };
+        let cinder = Cinder::new(database.db.clone(), clock.clone(), options, bus.clone(), peers);
+        let agent_options = cinder_volume::Options { host: "h1".into(), ..cinder_volume::Options::default() };
+        let agent = cinder_volume::simulated(agent_options, fake.clone());
+        let servings = vec![
+            cinder.start().await.unwrap(),
+            cinder_volume::serve(&bus, agent.clone()).await.unwrap(),
+        ];
+        let router = cinder.service(None, Arc::new(People), "http://k").unwrap().into_router().unwrap();
+        let cloud = Self { cinder, fake, agent, clock, bus, router, _servings: servings, _database: database };
+        cloud.report().await;
+        cloud
+    }
+
+    /// The back end's sign of life.
+    pub async fn report(&self) {
+        let back_end = self.agent.back_end().await.unwrap();
+        self.cinder.back_end_reported(&Context::internal(), &back_end).await.unwrap();
+    }
+
+    pub async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<Json>,
+    ) -> Answer {
+        let mut request = http::Request::builder().method(method).uri(path).header("host", "c:8776");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+        let response = self.router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        Answer { status, headers, body: serde_json::from_slice(&bytes).unwrap_or(Json::Null) }
+    }
+
+    /// At the newest version.
+    pub async fn call(&self, token: &str, method: &str, path: &str, body: Option<Json>) -> Answer {
+        let headers = [("x-auth-token", token), ("openstack-api-version", "volume 3.71")];
+        self.ask(method, path, &headers, body).await
+    }
+
+    pub async fn get(&self, path: &str) -> Json {
+        let answer = self.call("member", "GET", path, None).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+        answer.body
+    }
+
+    pub async fn post(&self, path: &str, body: Json) -> Answer {
+        self.call("member", "POST", path, Some(body)).await
+    }
+
+    /// A volume that is ready.
+    pub async fn volume(&self, body: Json) -> String {
+        let answer = self.post("/v3/volumes", serde_json::json!({"volume": body})).await;
+        assert_eq!(answer.status, 202, "{}", answer.body);
+        self.cinder.settled().await;
+        let id = answer.body["volume"]["id"].as_str().unwrap().to_string();
+        assert_eq!(self.status(&id).await, "available");
+        id
+    }
+
+    pub async fn status(&self, volume_id: &str) -> String {
+        let body = self.get(&format!("/v3/volumes/{volume_id}")).await;
+        body["volume"]["status"].as_str().unwrap().to_string()
+    }
+
+    /// An attachment that a server has.
+    pub async fn attached(&self, volume_id: &str) -> String {
+        let attachment = serde_json::json!({"volume_uuid": volume_id, "instance_uuid": id::uuid()});
+        let answer = self.post("/v3/attachments", serde_json::json!({"attachment": attachment})).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let id = answer.body["attachment"]["id"].as_str().unwrap().to_string();
+        let path = format!("/v3/attachments/{id}");
+        let connector = serde_json::json!({"host": "h1", "ip": "127.0.0.1", "mountpoint": "/dev/vdb"});
+        let update = serde_json::json!({"attachment": {"connector": connector}});
+        let answer = self.call("member", "PUT", &path, Some(update)).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let done = self.post(&format!("{path}/action"), serde_json::json!({"os-complete": null})).await;
+        assert_eq!(done.status, 204, "{}", done.body);
+        id
+    }
+}
