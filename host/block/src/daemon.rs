@@ -46,21 +46,38 @@ impl Daemon {
         }
         if self.nbd.as_os_str().len() > SOCKET_BYTES_MAX {
             let path = self.nbd.display();
-            return Err(Error::bad_request(format!("{path} is too long for a socket: use a shorter state directory")));
+            return Err(Error::bad_request(format!(
+                "{path} is too long for a socket: use a shorter state directory"
+            )));
         }
         self.clear().await?;
         let export = |name: &str, writable: &str| {
-            format!("type=nbd,id={name},node-name={NODE},name={},writable={writable}", self.name(writable == "off"))
+            format!(
+                "type=nbd,id={name},node-name={NODE},name={},writable={writable}",
+                self.name(writable == "off")
+            )
         };
         let path = |path: &Path| path.display().to_string().replace(',', ",,");
         let started = run("qemu-storage-daemon")
             .arg("--blockdev")
             .arg(format!("driver=file,node-name=file,filename={},discard=unmap", path(file)))
             .args(["--blockdev", &format!("driver=raw,node-name={NODE},file=file,discard=unmap")])
-            .args(["--nbd-server", &format!("addr.type=unix,addr.path={},max-connections=0", path(&self.nbd))])
+            .args([
+                "--nbd-server",
+                &format!("addr.type=unix,addr.path={},max-connections=0", path(&self.nbd)),
+            ])
             .args(["--export", &export("rw", "on"), "--export", &export("ro", "off")])
-            .args(["--chardev", &format!("socket,id=control,path={},server=on,wait=off", path(&self.control))])
-            .args(["--monitor", "chardev=control", "--pidfile", &self.pid.display().to_string(), "--daemonize"])
+            .args([
+                "--chardev",
+                &format!("socket,id=control,path={},server=on,wait=off", path(&self.control)),
+            ])
+            .args([
+                "--monitor",
+                "chardev=control",
+                "--pidfile",
+                &self.pid.display().to_string(),
+                "--daemonize",
+            ])
             .timeout(START_PATIENCE)
             .output()
             .await;
@@ -91,7 +108,8 @@ impl Daemon {
         let _ = qmp.call("blockdev-del", json!({"node-name": COPY})).await;
         let node = json!({"node-name": COPY, "driver": "raw", "file": {"driver": "file", "filename": file}});
         qmp.call("blockdev-add", node).await?;
-        let job = json!({"job-id": COPY, "device": NODE, "target": COPY, "sync": "full", "auto-dismiss": false});
+        let job =
+            json!({"job-id": COPY, "device": NODE, "target": COPY, "sync": "full", "auto-dismiss": false});
         let copied = match qmp.call("blockdev-backup", job).await {
             Ok(_) => ended(&mut qmp).await,
             Err(error) => Err(error),

@@ -3,8 +3,8 @@
 //! anything, and everything may be removed in any order.
 
 use crate::{
-    Blocks, Export, Source, Stats, check_id, daemon::Daemon, exists, exported, locks::Locks, snapshot_missing,
-    volume_missing,
+    Blocks, Export, Source, Stats, check_id, daemon::Daemon, exists, exported, locks::Locks,
+    snapshot_missing, volume_missing,
 };
 use async_trait::async_trait;
 use base::{Error, Result};

@@ -43,7 +43,9 @@ impl Faults {
         let media_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
         match self {
             Faults::Nova => true,
-            Faults::Cinder => media_type.starts_with(b"application/json") && !headers.contains_key(header::WWW_AUTHENTICATE),
+            Faults::Cinder => {
+                media_type.starts_with(b"application/json") && !headers.contains_key(header::WWW_AUTHENTICATE)
+            }
             _ => false,
         }
     }
@@ -90,9 +92,7 @@ impl Faults {
     /// A path that is served, but not in this version.
     pub(crate) fn no_version(self, about: &About) -> Response {
         match self {
-            Faults::Cinder => {
-                self.response(&Error::not_found("The resource could not be found."), about)
-            }
+            Faults::Cinder => self.response(&Error::not_found("The resource could not be found."), about),
             _ => self.no_route(about),
         }
     }

@@ -22,7 +22,9 @@ impl Microversions {
         let Some(text) = self.asked(headers) else {
             // Cinder does not pass over a header that names other services alone.
             return match self.service == "volume" && headers.contains_key(HEADER) {
-                true => Err(Error::bad_request("The server could not comply with the request since it is either malformed or otherwise incorrect.")),
+                true => Err(Error::bad_request(
+                    "The server could not comply with the request since it is either malformed or otherwise incorrect.",
+                )),
                 false => Ok(self.min),
             };
         };

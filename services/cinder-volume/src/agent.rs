@@ -59,7 +59,9 @@ impl Agent {
 
     /// Brings the image's bytes where the driver makes a disk of them.
     async fn fetch(&self, cx: &Context, volume_id: &str, image_id: &str) -> Result<()> {
-        let (Some(path), Some(images)) = (self.blocks.image_file(volume_id), &self.images) else { return Ok(()) };
+        let (Some(path), Some(images)) = (self.blocks.image_file(volume_id), &self.images) else {
+            return Ok(());
+        };
         let mut file = tokio::fs::File::create(&path).await?;
         images.download(cx, image_id, &mut file).await?;
         file.flush().await?;

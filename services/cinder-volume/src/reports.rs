@@ -12,7 +12,8 @@ pub async fn run(agent: Arc<Agent>, reports: Arc<dyn VolumeReports>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let reported = async { reports.back_end_reported(&Context::internal(), &agent.back_end().await?).await };
+        let reported =
+            async { reports.back_end_reported(&Context::internal(), &agent.back_end().await?).await };
         if let Err(error) = reported.await {
             tracing::warn!(%error, "report failed, it is repeated");
         }

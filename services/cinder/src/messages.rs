@@ -1,10 +1,6 @@
 //! What users are told when something that they asked for failed behind their back.
 
-use crate::{
-    Cinder,
-    model::Message,
-    store,
-};
+use crate::{Cinder, model::Message, store};
 use base::{Context, Error, ErrorKind, Result, id};
 use db::Tx;
 use std::time::Duration;

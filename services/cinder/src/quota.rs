@@ -68,13 +68,7 @@ pub struct Added {
 }
 
 /// Refuses in upstream's words what does not fit any more.
-pub fn check(
-    tx: &mut Tx,
-    options: &Options,
-    project_id: &str,
-    type_name: &str,
-    added: Added,
-) -> Result<()> {
+pub fn check(tx: &mut Tx, options: &Options, project_id: &str, type_name: &str, added: Added) -> Result<()> {
     let (limits, used) = (limits(tx, options, project_id)?, used(tx, project_id)?);
     let over = |name: &str, amount: i64| {
         let limit = limits.get(name).copied().unwrap_or(-1);

@@ -4,7 +4,9 @@
 use crate::{
     Cinder,
     errors::*,
-    flows::{connect::Connect, create::Create, delete::Delete, disconnect::Disconnect, extend::Extend, snapshot},
+    flows::{
+        connect::Connect, create::Create, delete::Delete, disconnect::Disconnect, extend::Extend, snapshot,
+    },
     model::*,
     quota::{self, Added},
     store,
@@ -81,7 +83,9 @@ pub fn default_type(cinder: &Cinder, tx: &mut Tx, project_id: &str) -> Result<Vo
     let name = &cinder.options.default_volume_type;
     let found = tx.list::<VolumeType>(&List::all().eq("name", name))?.into_iter().next();
     found.ok_or_else(|| {
-        Error::internal(format!("The request cannot be fulfilled as the default volume type {name} cannot be found."))
+        Error::internal(format!(
+            "The request cannot be fulfilled as the default volume type {name} cannot be found."
+        ))
     })
 }
 
@@ -223,7 +227,8 @@ fn check_image(image: &Image, size: i64) -> Result<()> {
     }
     let gb = |bytes: u64| bytes.div_ceil(GIB);
     let size = size.unsigned_abs();
-    let larger = [Some(image.size_bytes), image.virtual_size_bytes].into_iter().flatten().find(|b| gb(*b) > size);
+    let larger =
+        [Some(image.size_bytes), image.virtual_size_bytes].into_iter().flatten().find(|b| gb(*b) > size);
     if let Some(bytes) = larger {
         return Err(invalid_input(format!(
             "Size of specified image {}GB is larger than volume size {size}GB.",
@@ -303,8 +308,10 @@ pub fn delete(
         (true, true) => false,
         (true, false) => {
             let undeletable = |s: &Snapshot| {
-                !matches!(s.status, SnapshotStatus::Available | SnapshotStatus::Error | SnapshotStatus::Deleting)
-                    || !sees(cx, &s.project_id)
+                !matches!(
+                    s.status,
+                    SnapshotStatus::Available | SnapshotStatus::Error | SnapshotStatus::Deleting
+                ) || !sees(cx, &s.project_id)
             };
             snapshots.iter().any(undeletable)
         }
@@ -424,13 +431,7 @@ pub fn create_snapshot(
     Ok(snapshot)
 }
 
-pub fn delete_snapshot(
-    cinder: &Arc<Cinder>,
-    tx: &mut Tx,
-    cx: &Context,
-    id: &str,
-    force: bool,
-) -> Result<()> {
+pub fn delete_snapshot(cinder: &Arc<Cinder>, tx: &mut Tx, cx: &Context, id: &str, force: bool) -> Result<()> {
     let snapshot = store::snapshot(tx, id)?;
     if !force && !matches!(snapshot.status, SnapshotStatus::Available | SnapshotStatus::Error) {
         return Err(invalid_snapshot(
@@ -514,7 +515,11 @@ pub fn connect(
             volume.id, volume.status
         )));
     }
-    let flow = Connect { attachment_id: attachment_id.into(), volume_id: volume.id.clone(), connector: connector.clone() };
+    let flow = Connect {
+        attachment_id: attachment_id.into(),
+        volume_id: volume.id.clone(),
+        connector: connector.clone(),
+    };
     cinder.flows.start(tx, cx, &flow, &volume.id)
 }
 
@@ -552,12 +557,8 @@ pub fn settle_after_detach(tx: &mut Tx, volume_id: &str, now: base::Timestamp) -
     };
     store::change(tx, volume_id, now, |volume| {
         // An operation that began meanwhile, such as a forced delete, has its own say.
-        let attaching = [
-            VolumeStatus::InUse,
-            VolumeStatus::Attaching,
-            VolumeStatus::Reserved,
-            VolumeStatus::Detaching,
-        ];
+        let attaching =
+            [VolumeStatus::InUse, VolumeStatus::Attaching, VolumeStatus::Reserved, VolumeStatus::Detaching];
         if attaching.contains(&volume.status) {
             volume.status = status;
         }

@@ -47,7 +47,6 @@ pub fn choose(tx: &mut Tx, options: &Options, now: Timestamp, wanted: &Wanted) -
     }
 }
 
-
 fn explain(refusals: &[String]) -> String {
     let detail = match refusals {
         [] => "no back end has reported yet".to_string(),
@@ -115,7 +114,13 @@ fn room(
 }
 
 /// Whether what a volume is made into may stay where it is.
-pub fn fits_type(back_end: &BackEnd, options: &Options, now: Timestamp, volume: &Volume, kind: &VolumeType) -> Result<(), String> {
+pub fn fits_type(
+    back_end: &BackEnd,
+    options: &Options,
+    now: Timestamp,
+    volume: &Volume,
+    kind: &VolumeType,
+) -> Result<(), String> {
     let wanted = Wanted {
         size: 0,
         availability_zone: &volume.availability_zone,

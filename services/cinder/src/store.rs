@@ -173,7 +173,9 @@ pub fn service_ids(tx: &mut Tx) -> Result<HashMap<String, String>> {
 pub fn summary(tx: &mut Tx, project_id: Option<&str>) -> Result<(i64, i64)> {
     let row = match project_id {
         Some(id) => tx.one(
-            sql!("SELECT COUNT(*), CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM volumes WHERE project_id = $1"),
+            sql!(
+                "SELECT COUNT(*), CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM volumes WHERE project_id = $1"
+            ),
             params![id],
         )?,
         None => tx.one(sql!("SELECT COUNT(*), CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM volumes"), &[])?,

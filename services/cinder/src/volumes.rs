@@ -154,7 +154,11 @@ impl Cinder {
         }
     }
 
-    pub(crate) async fn disconnect_and_wait(self: &Arc<Self>, cx: &Context, attachment_id: &str) -> Result<()> {
+    pub(crate) async fn disconnect_and_wait(
+        self: &Arc<Self>,
+        cx: &Context,
+        attachment_id: &str,
+    ) -> Result<()> {
         let (own, cx, id) = (self.clone(), cx.clone(), attachment_id.to_string());
         let begun = self.write(move |tx| {
             attachment_for(tx, &cx, &id)?;

@@ -2,11 +2,7 @@
 
 use super::{body, lists, no_body, of_project, text};
 use crate::{
-    Cinder,
-    errors::attachment_not_found,
-    model::*,
-    requests, schemas, store,
-    volumes::attachment_for,
+    Cinder, errors::attachment_not_found, model::*, requests, schemas, store, volumes::attachment_for,
 };
 use base::{Error, ErrorKind, Json, Result, id};
 use db::{Filter, Resource};
@@ -23,8 +19,13 @@ pub fn routes() -> Routes<Cinder> {
         get("/v3/attachments/{attachment_id}", "volume:get", show),
         put("/v3/attachments/{attachment_id}", "volume:attachment_update", update),
         delete("/v3/attachments/{attachment_id}", "volume:attachment_delete", remove),
-        action("/v3/attachments/{attachment_id}/action", "os-complete", "volume:attachment_complete", complete)
-            .since(3, 44),
+        action(
+            "/v3/attachments/{attachment_id}/action",
+            "os-complete",
+            "volume:attachment_complete",
+            complete,
+        )
+        .since(3, 44),
     ]
     .into_iter()
     .map(|route| if route.since.is_none() { route.since(3, 27) } else { route })

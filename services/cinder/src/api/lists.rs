@@ -26,7 +26,8 @@ pub fn page(request: &Request, options: &Options, table: &'static Table, names: 
         Some(text) => {
             let limit: i64 =
                 text.trim().parse().map_err(|_| Error::bad_request("limit param must be an integer"))?;
-            let limit = u64::try_from(limit).map_err(|_| Error::bad_request("limit param must be positive"))?;
+            let limit =
+                u64::try_from(limit).map_err(|_| Error::bad_request("limit param must be positive"))?;
             limit.min(options.osapi_max_limit)
         }
     };
@@ -38,7 +39,12 @@ pub fn page(request: &Request, options: &Options, table: &'static Table, names: 
             u64::try_from(offset).map_err(|_| refusal(">= 0"))?
         }
     };
-    Ok(Page { limit, offset, marker: query.get("marker").map(String::from), sort: sort(request, table, names)? })
+    Ok(Page {
+        limit,
+        offset,
+        marker: query.get("marker").map(String::from),
+        sort: sort(request, table, names)?,
+    })
 }
 
 pub type Names = &'static [(&'static str, &'static str)];
@@ -152,7 +158,8 @@ pub fn times(column: &'static str, text: &str) -> Result<Vec<Filter>> {
 
 /// `{'colour': 'red'}` as Python or JSON writes it.
 pub fn pairs(text: &str) -> Option<Vec<(String, String)>> {
-    let parsed: Json = serde_json::from_str(text).or_else(|_| serde_json::from_str(&text.replace('\'', "\""))).ok()?;
+    let parsed: Json =
+        serde_json::from_str(text).or_else(|_| serde_json::from_str(&text.replace('\'', "\""))).ok()?;
     let object = parsed.as_object()?;
     object.iter().map(|(key, value)| Some((key.clone(), value.as_str()?.to_string()))).collect()
 }
@@ -188,7 +195,13 @@ pub fn fetch<T: Resource>(
 }
 
 /// `[{"rel": "next", …}]` when there may be more.
-pub fn next_links(request: &Request, path: &str, page: &Page, last_id: Option<&str>, count: usize) -> Option<Json> {
+pub fn next_links(
+    request: &Request,
+    path: &str,
+    page: &Page,
+    last_id: Option<&str>,
+    count: usize,
+) -> Option<Json> {
     let last_id = last_id.filter(|_| count as u64 == page.limit)?;
     let mut query = request.query.without(&["marker"]);
     query.append_pair("marker", last_id);

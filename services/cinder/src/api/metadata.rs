@@ -1,13 +1,7 @@
 //! Users' own key-value pairs on volumes and snapshots: the same calls for both.
 
 use super::{bare, body, of_project, texts, volumes};
-use crate::{
-    Cinder,
-    errors::invalid_volume,
-    model::*,
-    requests::snapshot_for,
-    schemas, store,
-};
+use crate::{Cinder, errors::invalid_volume, model::*, requests::snapshot_for, schemas, store};
 use base::{Error, Result};
 use db::Tx;
 use serde_json::json;
@@ -115,7 +109,9 @@ fn tag(metadata: &Pairs) -> String {
 fn check_tag(request: &Request, metadata: &Pairs) -> Result<()> {
     let Some(wanted) = request.header("if-match").filter(|_| request.since(3, 15)) else { return Ok(()) };
     let tag = tag(metadata);
-    let matches = wanted.split(',').any(|one| matches!(one.trim().trim_matches('"'), "*") || one.trim().trim_matches('"') == tag);
+    let matches = wanted
+        .split(',')
+        .any(|one| matches!(one.trim().trim_matches('"'), "*") || one.trim().trim_matches('"') == tag);
     match matches {
         true => Ok(()),
         false => Err(Error::precondition_failed("Precondition Failed")),
@@ -151,7 +147,8 @@ async fn set(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
     let value = value.ok_or_else(|| Error::bad_request("Request body and URI mismatch"))?;
     let (owner, before) = Owner::permitted(&cinder, &request).await?;
     check_tag(&request, &before)?;
-    changed(&cinder, owner, "Updating", move |metadata| drop(metadata.insert(key.clone(), value.clone()))).await?;
+    changed(&cinder, owner, "Updating", move |metadata| drop(metadata.insert(key.clone(), value.clone())))
+        .await?;
     Ok(Reply::ok(json!({"meta": given})))
 }
 

@@ -24,8 +24,18 @@ pub fn routes() -> Routes<Cinder> {
         get("/v3/snapshots/{snapshot_id}", "volume:get_snapshot", show),
         put("/v3/snapshots/{snapshot_id}", "volume:update_snapshot", update),
         delete("/v3/snapshots/{snapshot_id}", "volume:delete_snapshot", remove),
-        action(ACTION, "os-reset_status", "volume_extension:snapshot_admin_actions:reset_status", reset_status),
-        action(ACTION, "os-force_delete", "volume_extension:snapshot_admin_actions:force_delete", force_delete),
+        action(
+            ACTION,
+            "os-reset_status",
+            "volume_extension:snapshot_admin_actions:reset_status",
+            reset_status,
+        ),
+        action(
+            ACTION,
+            "os-force_delete",
+            "volume_extension:snapshot_admin_actions:force_delete",
+            force_delete,
+        ),
         action(
             ACTION,
             "os-update_snapshot_status",
@@ -66,7 +76,8 @@ async fn listed(cinder: Arc<Cinder>, request: Request, detail: bool) -> Result<R
     let wanted = page.clone();
     let (found, total) = cinder
         .read(move |tx| {
-            let fits = |one: &Snapshot| metadata.iter().all(|(key, value)| one.metadata.get(key) == Some(value));
+            let fits =
+                |one: &Snapshot| metadata.iter().all(|(key, value)| one.metadata.get(key) == Some(value));
             let keep: Option<&(dyn Fn(&Snapshot) -> bool + Send)> =
                 if metadata.is_empty() { None } else { Some(&fits) };
             lists::fetch::<Snapshot>(tx, &wanted, &filters, keep, |one| one.id.as_str(), snapshot_not_found)
@@ -127,7 +138,9 @@ async fn create(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
     let force = given.get("force").is_some_and(flag);
     let always = request.since(3, 66);
     if always && given.contains_key("force") && !force {
-        return Err(invalid_input("Since microversion 3.66, 'force' is an invalid parameter for this call: snapshots of in-use volumes are always allowed"));
+        return Err(invalid_input(
+            "Since microversion 3.66, 'force' is an invalid parameter for this call: snapshots of in-use volumes are always allowed",
+        ));
     }
     let (cx, id) = (request.ctx.clone(), volume_id.clone());
     let volume = cinder.read(move |tx| requests::volume_for(tx, &cx, &id)).await?;
@@ -213,7 +226,10 @@ async fn update_status(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
     let next = next.ok_or_else(|| {
         Error::bad_request(match snapshot.status {
             Creating | Deleting => {
-                format!("Provided snapshot status {wanted} not allowed for snapshot with status {}.", snapshot.status)
+                format!(
+                    "Provided snapshot status {wanted} not allowed for snapshot with status {}.",
+                    snapshot.status
+                )
             }
             other => format!("Snapshot status {other} not allowed for update_snapshot_status"),
         })

@@ -28,7 +28,12 @@ pub fn routes() -> Routes<Cinder> {
         action(PATH, "os-retype", "volume:retype", retype),
         action(PATH, "os-reserve", "volume_extension:volume_actions:reserve", reserve),
         action(PATH, "os-unreserve", "volume_extension:volume_actions:unreserve", unreserve),
-        action(PATH, "os-begin_detaching", "volume_extension:volume_actions:begin_detaching", begin_detaching),
+        action(
+            PATH,
+            "os-begin_detaching",
+            "volume_extension:volume_actions:begin_detaching",
+            begin_detaching,
+        ),
         action(PATH, "os-roll_detaching", "volume_extension:volume_actions:roll_detaching", roll_detaching),
         action(PATH, "os-attach", "volume_extension:volume_actions:attach", attach),
         action(PATH, "os-detach", "volume_extension:volume_actions:detach", detach),
@@ -108,7 +113,8 @@ async fn set_readonly(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
 async fn reset_status(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
     let given = body(&request, &schemas::RESET_STATUS_VOLUME, "os-reset_status")?;
     let word = |key: &str| text(&given, key).filter(|word| !word.is_empty()).map(str::to_lowercase);
-    let (status, attach_status, migration) = (word("status"), word("attach_status"), word("migration_status"));
+    let (status, attach_status, migration) =
+        (word("status"), word("attach_status"), word("migration_status"));
     if status.is_none() && attach_status.is_none() && migration.is_none() {
         return Err(Error::bad_request(
             "Must specify 'status', 'attach_status' or 'migration_status' for update.",
@@ -229,7 +235,9 @@ fn check_stays(cinder: &Cinder, tx: &mut Tx, volume: &Volume, kind: &VolumeType)
     let Some(host) = volume.back_end() else { return Ok(()) };
     let Some(back_end) = tx.find::<BackEnd>(host)? else { return Ok(()) };
     scheduler::fits_type(&back_end, &cinder.options, cinder.clock.now(), volume, kind).map_err(|reason| {
-        Error::bad_request(format!("Invalid volume: The volume would have to move, for {reason}; volumes do not move."))
+        Error::bad_request(format!(
+            "Invalid volume: The volume would have to move, for {reason}; volumes do not move."
+        ))
     })
 }
 
@@ -259,7 +267,13 @@ async fn unreserve(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
         .write(move |tx| {
             let attached = !store::attachments(tx, &volume.id)?.is_empty();
             let to = if attached { VolumeStatus::InUse } else { VolumeStatus::Available };
-            store::swap(tx, &volume.id, &[VolumeStatus::Attaching], now, &[("status", db::Stored::store(&to))])
+            store::swap(
+                tx,
+                &volume.id,
+                &[VolumeStatus::Attaching],
+                now,
+                &[("status", db::Stored::store(&to))],
+            )
         })
         .await?;
     accepted()
@@ -286,7 +300,9 @@ async fn roll_detaching(cinder: Arc<Cinder>, request: Request) -> Result<Reply> 
     let now = cinder.clock.now();
     let to = db::Stored::store(&VolumeStatus::InUse);
     cinder
-        .write(move |tx| store::swap(tx, &volume.id, &[VolumeStatus::Detaching], now, &[("status", to.clone())]))
+        .write(move |tx| {
+            store::swap(tx, &volume.id, &[VolumeStatus::Detaching], now, &[("status", to.clone())])
+        })
         .await?;
     accepted()
 }
@@ -300,10 +316,7 @@ async fn attach(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
     }
     let mode = text(&given, "mode").unwrap_or("rw").to_string();
     if volume.readonly == Some(true) && mode != "ro" {
-        return Err(Error::bad_request(format!(
-            "Invalid attaching mode '{mode}' for volume {}.",
-            volume.id
-        )));
+        return Err(Error::bad_request(format!("Invalid attaching mode '{mode}' for volume {}.", volume.id)));
     }
     let now = cinder.clock.now();
     cinder.write(move |tx| record_attachment(tx, &volume.id, &given, &mode, now)).await?;

@@ -72,8 +72,17 @@ pub async fn load(cinder: &Cinder, request: &Request) -> Result<Volume> {
 }
 
 const FILTERS: &[&str] = &[
-    "name", "status", "metadata", "bootable", "migration_status", "availability_zone", "group_id", "size",
-    "created_at", "updated_at", "consumes_quota",
+    "name",
+    "status",
+    "metadata",
+    "bootable",
+    "migration_status",
+    "availability_zone",
+    "group_id",
+    "size",
+    "created_at",
+    "updated_at",
+    "consumes_quota",
 ];
 const NAMES: lists::Names = &[("name", "display_name"), ("description", "display_description")];
 
@@ -146,7 +155,8 @@ fn conditions(request: &Request) -> Result<Option<(Vec<Filter>, Metadata)>> {
     let mut given = lists::filters(request);
     lists::allowed(request, &mut given, FILTERS)?;
     let admin = request.ctx.is_admin();
-    let everywhere = admin && given.iter().any(|(key, value)| key == "all_tenants" && super::word_is_true(value));
+    let everywhere =
+        admin && given.iter().any(|(key, value)| key == "all_tenants" && super::word_is_true(value));
     let mut filters = Vec::new();
     if !everywhere {
         filters.push(Filter::eq("project_id", &request.ctx.project_id));
@@ -311,7 +321,9 @@ async fn update(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
         .write(move |tx| {
             let volume = store::volume(tx, &id)?;
             if volume.status == VolumeStatus::Maintenance {
-                return Err(crate::errors::invalid_volume("The volume cannot be updated during maintenance."));
+                return Err(crate::errors::invalid_volume(
+                    "The volume cannot be updated during maintenance.",
+                ));
             }
             store::change(tx, &id, now, |volume| {
                 for key in ["display_name", "name"].into_iter().filter(|key| given.contains_key(*key)) {
@@ -373,7 +385,8 @@ pub fn detailed(request: &Request, shown: &Shown, extended: bool) -> Json {
         "multiattach": volume.multiattach,
         "attachments": attached(request, attachments),
     });
-    let mut add = |key: &str, value: Json| drop(body.as_object_mut().map(|body| body.insert(key.into(), value)));
+    let mut add =
+        |key: &str, value: Json| drop(body.as_object_mut().map(|body| body.insert(key.into(), value)));
     if admin {
         add("migration_status", json!(volume.migration_status));
     }
@@ -400,7 +413,9 @@ pub fn detailed(request: &Request, shown: &Shown, extended: bool) -> Json {
     if !extended {
         return body;
     }
-    if !volume.image_metadata.is_empty() && request.may("volume_extension:volume_image_metadata:show", &project) {
+    if !volume.image_metadata.is_empty()
+        && request.may("volume_extension:volume_image_metadata:show", &project)
+    {
         add("volume_image_metadata", json!(*volume.image_metadata));
     }
     if request.may("volume_extension:volume_tenant_attribute", &project) {

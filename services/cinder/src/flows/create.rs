@@ -71,7 +71,9 @@ async fn schedule(cinder: &Arc<Cinder>, _cx: &Context, flow: &mut Create) -> Res
 
 async fn unschedule(cinder: &Arc<Cinder>, _cx: &Context, flow: &mut Create) -> Result<Effect> {
     let (cinder, id) = (cinder.clone(), flow.volume_id.clone());
-    Ok(Effect::write(move |tx| store::change(tx, &id, cinder.clock.now(), |volume| volume.host = None).map(drop)))
+    Ok(Effect::write(move |tx| {
+        store::change(tx, &id, cinder.clock.now(), |volume| volume.host = None).map(drop)
+    }))
 }
 
 async fn make(cinder: &Arc<Cinder>, cx: &Context, flow: &mut Create) -> Result<Effect> {

@@ -107,12 +107,11 @@ impl Cloud {
         let cinder = Cinder::new(database.db.clone(), clock.clone(), options, bus.clone(), peers);
         let agent_options = cinder_volume::Options { host: "h1".into(), ..cinder_volume::Options::default() };
         let agent = cinder_volume::simulated(agent_options, fake.clone());
-        let servings = vec![
-            cinder.start().await.unwrap(),
-            cinder_volume::serve(&bus, agent.clone()).await.unwrap(),
-        ];
+        let servings =
+            vec![cinder.start().await.unwrap(), cinder_volume::serve(&bus, agent.clone()).await.unwrap()];
         let router = cinder.service(None, Arc::new(People), "http://k").unwrap().into_router().unwrap();
-        let cloud = Self { cinder, fake, agent, clock, bus, router, _servings: servings, _database: database };
+        let cloud =
+            Self { cinder, fake, agent, clock, bus, router, _servings: servings, _database: database };
         cloud.report().await;
         cloud
     }
