@@ -1,18 +1,18 @@
 //! The route table of block storage, and what its nouns share: bodies, links, empty answers.
 
 mod attachments;
-// mod back_ends;
-// mod default_types;
-// mod extensions;
+mod back_ends;
+mod default_types;
+mod extensions;
 mod lists;
-// mod messages;
+mod messages;
 mod metadata;
-// mod qos_specs;
-// mod quotas;
+mod qos_specs;
+mod quotas;
 mod snapshots;
-// mod transfers;
-// mod type_access;
-// mod types;
+mod transfers;
+mod type_access;
+mod types;
 mod versions;
 mod volume_actions;
 mod volumes;
@@ -32,15 +32,15 @@ pub fn routes() -> Routes<Cinder> {
         metadata::routes(),
         attachments::routes(),
         snapshots::routes(),
-        // types::routes(),
-        // type_access::routes(),
-        // qos_specs::routes(),
-        // default_types::routes(),
-        // quotas::routes(),
-        // back_ends::routes(),
-        // messages::routes(),
-        // transfers::routes(),
-        // extensions::routes(),
+        types::routes(),
+        type_access::routes(),
+        qos_specs::routes(),
+        default_types::routes(),
+        quotas::routes(),
+        back_ends::routes(),
+        messages::routes(),
+        transfers::routes(),
+        extensions::routes(),
     ] {
         routes.extend(table);
     }
