@@ -44,8 +44,7 @@ async fn scenarios() {
     let peers = Peers { images: Arc::new(common::OneImage) };
     let cinder = Cinder::new(of_cinder.db.clone(), Clock::real(), Options::default(), bus.clone(), peers);
     let agent = cinder_volume::simulated(cinder_volume::Options::default(), host_block::Fake::default());
-    let _servings =
-        (cinder.start().await.unwrap(), cinder_volume::serve(&bus, agent.clone()).await.unwrap());
+    let _servings = (cinder.start().await.unwrap(), cinder_volume::serve(&bus, agent.clone()).await.unwrap());
     let reporting = tokio::spawn(cinder_volume::run(agent, cinder.clone()));
     let servers = [
         tokio::spawn(web::serve(

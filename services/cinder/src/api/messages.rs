@@ -51,7 +51,9 @@ async fn list(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
     }
     let wanted = page.clone();
     let (found, _) = cinder
-        .read(move |tx| lists::fetch::<Message>(tx, &wanted, &filters, None, |one| one.id.as_str(), not_found))
+        .read(move |tx| {
+            lists::fetch::<Message>(tx, &wanted, &filters, None, |one| one.id.as_str(), not_found)
+        })
         .await?;
     let mut answer = json!({"messages": found.iter().map(|one| view(&request, one)).collect::<Vec<_>>()});
     let last = found.last().map(|one| one.id.as_str());

@@ -189,7 +189,8 @@ async fn associations(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
             users(tx, &id)
         })
         .await?;
-    let view = |kind: &VolumeType| json!({"association_type": "volume_type", "name": kind.name, "id": kind.id});
+    let view =
+        |kind: &VolumeType| json!({"association_type": "volume_type", "name": kind.name, "id": kind.id});
     Ok(Reply::ok(json!({"qos_associations": kinds.iter().map(view).collect::<Vec<_>>()})))
 }
 

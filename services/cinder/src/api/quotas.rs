@@ -80,7 +80,8 @@ async fn update(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
 
 /// Integers from -1 for resources that there are.
 fn checked(given: &[(&String, &Json)], known: &Limits) -> Result<Vec<(String, i64)>> {
-    let given: Vec<_> = given.iter().filter(|(name, _)| !matches!(name.as_str(), "tenant_id" | "id")).collect();
+    let given: Vec<_> =
+        given.iter().filter(|(name, _)| !matches!(name.as_str(), "tenant_id" | "id")).collect();
     let unknown: Vec<&str> =
         given.iter().map(|(name, _)| name.as_str()).filter(|name| !known.contains_key(*name)).collect();
     if !unknown.is_empty() {
@@ -128,7 +129,9 @@ async fn update_class(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
     let class = request.param("class").to_string();
     let owner = format!("class:{class}");
     cinder
-        .write(move |tx| wanted.iter().try_for_each(|(name, limit)| store::set_quota(tx, &owner, name, *limit)))
+        .write(move |tx| {
+            wanted.iter().try_for_each(|(name, limit)| store::set_quota(tx, &owner, name, *limit))
+        })
         .await?;
     Ok(Reply::ok(json!({"quota_class_set": class_limits(&cinder, &class).await?})))
 }

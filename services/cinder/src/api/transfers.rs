@@ -63,8 +63,8 @@ async fn list_detail(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
 async fn listed(cinder: Arc<Cinder>, request: Request, detail: bool) -> Result<Reply> {
     request.can(&of_project(&request.ctx.project_id))?;
     let page = lists::page(&request, &cinder.options, Transfer::TABLE, NAMES)?;
-    let everywhere = request.ctx.is_admin()
-        && request.query.get("all_tenants").is_some_and(super::word_is_true);
+    let everywhere =
+        request.ctx.is_admin() && request.query.get("all_tenants").is_some_and(super::word_is_true);
     let mut filters = Vec::new();
     if !everywhere {
         filters.push(Filter::eq("source_project_id", &request.ctx.project_id));
@@ -75,7 +75,9 @@ async fn listed(cinder: Arc<Cinder>, request: Request, detail: bool) -> Result<R
     }
     let wanted = page.clone();
     let (found, _) = cinder
-        .read(move |tx| lists::fetch::<Transfer>(tx, &wanted, &filters, None, |one| one.id.as_str(), not_found))
+        .read(move |tx| {
+            lists::fetch::<Transfer>(tx, &wanted, &filters, None, |one| one.id.as_str(), not_found)
+        })
         .await?;
     let view = |one: &Transfer| if detail { detailed(&request, one) } else { summary(&request, one) };
     Ok(Reply::ok(json!({"transfers": found.iter().map(view).collect::<Vec<_>>()})))
@@ -188,11 +190,8 @@ fn hand_over(cinder: &Cinder, tx: &mut Tx, cx: &base::Context, transfer: &Transf
     let kind = tx.find::<VolumeType>(&volume.volume_type_id)?;
     let type_name = kind.map(|kind| kind.name).unwrap_or_default();
     quota::check_size(tx, &cinder.options, &cx.project_id, volume.size)?;
-    let added = Added {
-        volumes: 1,
-        snapshots: snapshots.len() as i64,
-        gigabytes: volume.size + of_snapshots,
-    };
+    let added =
+        Added { volumes: 1, snapshots: snapshots.len() as i64, gigabytes: volume.size + of_snapshots };
     quota::check(tx, &cinder.options, &cx.project_id, &type_name, added)?;
     let now = cinder.clock.now();
     for snapshot in &snapshots {
@@ -215,7 +214,8 @@ fn digits(count: usize) -> String {
 }
 
 fn mac(salt: &str, key: &str) -> Hmac<Sha256> {
-    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(salt.as_bytes()).expect("any length of key is taken");
+    let mut mac =
+        <Hmac<Sha256> as KeyInit>::new_from_slice(salt.as_bytes()).expect("any length of key is taken");
     mac.update(key.as_bytes());
     mac
 }

@@ -17,7 +17,12 @@ pub fn routes() -> Routes<Cinder> {
             list,
         ),
         action(ACTION, "addProjectAccess", "volume_extension:volume_type_access:addProjectAccess", add),
-        action(ACTION, "removeProjectAccess", "volume_extension:volume_type_access:removeProjectAccess", remove),
+        action(
+            ACTION,
+            "removeProjectAccess",
+            "volume_extension:volume_type_access:removeProjectAccess",
+            remove,
+        ),
     ]
 }
 
@@ -26,8 +31,11 @@ async fn list(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
     if kind.is_public {
         return Err(Error::not_found("Access list not available for public volume types."));
     }
-    let access: Vec<_> =
-        kind.projects.iter().map(|project| json!({"volume_type_id": kind.id, "project_id": project})).collect();
+    let access: Vec<_> = kind
+        .projects
+        .iter()
+        .map(|project| json!({"volume_type_id": kind.id, "project_id": project}))
+        .collect();
     Ok(Reply::ok(json!({"volume_type_access": access})))
 }
 
@@ -78,5 +86,7 @@ async fn remove(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
 }
 
 fn public() -> Error {
-    Error::bad_request("Invalid volume type: Type access modification is not applicable to public volume type.")
+    Error::bad_request(
+        "Invalid volume type: Type access modification is not applicable to public volume type.",
+    )
 }

@@ -26,7 +26,11 @@ pub fn routes() -> Routes<Cinder> {
         post("/v3/types/{type_id}/extra_specs", "volume_extension:types_extra_specs:create", add_specs),
         get("/v3/types/{type_id}/extra_specs/{key}", "volume_extension:types_extra_specs:show", show_spec),
         put("/v3/types/{type_id}/extra_specs/{key}", "volume_extension:types_extra_specs:update", set_spec),
-        delete("/v3/types/{type_id}/extra_specs/{key}", "volume_extension:types_extra_specs:delete", remove_spec),
+        delete(
+            "/v3/types/{type_id}/extra_specs/{key}",
+            "volume_extension:types_extra_specs:delete",
+            remove_spec,
+        ),
         // Volumes are not encrypted here, and clients that ask are told so.
         get("/v3/types/{type_id}/encryption", "volume_extension:type_get", show_encryption),
     ]
@@ -81,7 +85,8 @@ async fn list(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
             lists::fetch::<VolumeType>(tx, &paging, &[], Some(&fits), |kind| kind.id.as_str(), type_not_found)
         })
         .await?;
-    let mut answer = json!({"volume_types": found.iter().map(|kind| full(&request, kind)).collect::<Vec<_>>()});
+    let mut answer =
+        json!({"volume_types": found.iter().map(|kind| full(&request, kind)).collect::<Vec<_>>()});
     let last = found.last().map(|kind| kind.id.as_str());
     if let Some(next) = lists::next_links(&request, "types", &page, last, found.len()) {
         answer["volume_type_links"] = next;
@@ -99,7 +104,9 @@ fn is_public(request: &Request, word: Option<&str>) -> Result<Option<bool>> {
         Some("none") => Ok(None),
         Some("1" | "t" | "true" | "on" | "y" | "yes") => Ok(Some(true)),
         Some("0" | "f" | "false" | "off" | "n" | "no") => Ok(Some(false)),
-        Some(_) => Err(Error::bad_request(format!("Invalid is_public filter [{}]", word.unwrap_or_default()))),
+        Some(_) => {
+            Err(Error::bad_request(format!("Invalid is_public filter [{}]", word.unwrap_or_default())))
+        }
     }
 }
 
@@ -240,7 +247,8 @@ async fn set_spec(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
 
 /// Volumes that are there were placed by what the type was.
 async fn change_specs(cinder: &Arc<Cinder>, request: &Request, given: &Object) -> Result<()> {
-    let (id, given, now) = (request.param("type_id").to_string(), specs(Some(&given.clone().into())), cinder.clock.now());
+    let (id, given, now) =
+        (request.param("type_id").to_string(), specs(Some(&given.clone().into())), cinder.clock.now());
     cinder
         .write(move |tx| {
             let mut kind = find(tx, &id)?;
