@@ -1,0 +1,132 @@
+//! The agents of this host, or of the hosts that `--simulate` pretends: they reach the services over the bus alone.
+
+use crate::{
+    Secrets, Settings,
+    endpoints::METADATA_PORT,
+    options::Simulate,
+};
+use base::{Clock, Context, Error, Result};
+use bus::{Bus, Serving, Topic};
+use contracts::{
+    agents::network::{REPORTS_TOPIC, RemoteNetworkReports},
+    compute::{Compute, ComputeReports, ImageSource, RemoteComputeReports, compute_handlers},
+};
+use host_virt::{Capabilities, Fake, Libvirt};
+use nova::{COMPUTE_TOPIC, CONDUCTOR_TOPIC};
+use nova_compute::Manager;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+
+/// What runs for this host.
+#[derive(Default)]
+pub struct Host {
+    libvirt: Option<Arc<Libvirt>>,
+    serving: Vec<Serving>,
+    /// Aborted when it is dropped.
+    tasks: JoinSet<()>,
+}
+
+/// What agents are given.
+#[derive(Clone)]
+pub struct Surroundings {
+    pub bus: Bus,
+    pub clock: Clock,
+    pub images: Arc<dyn ImageSource>,
+    pub metadata_secret: base::Secret,
+}
+
+impl Host {
+    /// Returns when nova and neutron know the host and can use it.
+    pub async fn start(settings: &Settings, around: &Surroundings) -> Result<Self> {
+        let mut host = Self::default();
+        if settings.simulate {
+            host.pretend(settings, around).await?;
+        } else {
+            // The hypervisor takes seconds on a new machine; networks need not wait for it.
+            let (network, compute) = (network_options(settings, around)?, settings.config.section()?);
+            let reports = Arc::new(network_reports(around));
+            let networks = neutron_agent::on_linux(network, &settings.state, reports);
+            let guests = nova_compute::on_libvirt(compute, &settings.state, around.images.clone(), around.clock.clone());
+            let ((agent, _), (manager, libvirt)) = tokio::try_join!(networks, guests)?;
+            host.libvirt = Some(libvirt);
+            host.network_agent(around, agent).await?;
+            host.compute_agent(around, manager).await?;
+        }
+        Ok(host)
+    }
+
+    async fn pretend(&mut self, settings: &Settings, around: &Surroundings) -> Result<()> {
+        let simulate: Simulate = settings.config.section()?;
+        for number in 1..=simulate.hosts {
+            let name = format!("simulated-{number}");
+            let mut compute: nova_compute::Options = settings.config.section()?;
+            compute.host.clone_from(&name);
+            let fake = Fake::new(capabilities(&simulate, &name));
+            let manager = nova_compute::simulated(compute, fake, around.clock.clone()).await?;
+            self.compute_agent(around, manager).await?;
+            let network = neutron_agent::Options { host: name, ..network_options(settings, around)? };
+            let reports = Arc::new(network_reports(around));
+            let agent = neutron_agent::simulated(network, Arc::default(), reports);
+            self.network_agent(around, agent).await?;
+        }
+        Ok(())
+    }
+
+    async fn compute_agent(&mut self, around: &Surroundings, manager: Arc<Manager>) -> Result<()> {
+        let cx = Context::internal();
+        let topic = Topic::on(COMPUTE_TOPIC, manager.host_name());
+        self.serving.push(around.bus.serve(topic, compute_handlers(manager.clone())).await?);
+        let reports = Arc::new(RemoteComputeReports::new(around.bus.clone(), Topic::any(CONDUCTOR_TOPIC)));
+        reports.host_reported(&cx, &manager.host(&cx).await?).await?;
+        self.tasks.spawn(nova_compute::run(manager, reports));
+        Ok(())
+    }
+
+    async fn network_agent(&mut self, around: &Surroundings, agent: Arc<neutron_agent::Agent>) -> Result<()> {
+        self.serving.push(neutron_agent::serve(&around.bus, agent.clone()).await?);
+        agent.report().await?;
+        self.tasks.spawn(neutron_agent::run(agent));
+        Ok(())
+    }
+
+    /// Ends the agents and the hypervisor's daemon. Guests and networks go on.
+    pub async fn stop(mut self) {
+        self.tasks.shutdown().await;
+        self.serving.clear();
+        if let Some(libvirt) = self.libvirt
+            && let Err(error) = libvirt.stop_daemon().await
+        {
+            tracing::warn!(%error, "the hypervisor's daemon goes on");
+        }
+    }
+}
+
+fn network_options(settings: &Settings, around: &Surroundings) -> Result<neutron_agent::Options> {
+    let mut options: neutron_agent::Options = settings.config.section()?;
+    if options.metadata_shared_secret.is_empty() {
+        options.metadata_shared_secret = around.metadata_secret.clone();
+    }
+    Ok(options)
+}
+
+fn network_reports(around: &Surroundings) -> RemoteNetworkReports {
+    RemoteNetworkReports::new(around.bus.clone(), Topic::any(REPORTS_TOPIC))
+}
+
+fn capabilities(simulate: &Simulate, name: &str) -> Capabilities {
+    Capabilities {
+        hypervisor_type: "fake".into(),
+        hypervisor_version: 1_000,
+        hostname: name.into(),
+        vcpus: simulate.vcpus,
+        memory_mib: simulate.memory_mib,
+        disk_gib: simulate.disk_gib,
+        arch: "x86_64".into(),
+        cpu_model: "qemu64".into(),
+        cpu_vendor: "AMD".into(),
+        sockets: 1,
+        cores: simulate.vcpus,
+        threads: 1,
+        ..Capabilities::default()
+    }
+}

@@ -1,0 +1,154 @@
+//! What nova asks in-process: [`contracts::placement::Placement`].
+
+use crate::{
+    Placement, candidates,
+    claims::{self, Claim, Generation},
+    groups::{Group, Traits, Wanted},
+    model::{Inventory, Provider, ResourceClass, Trait},
+    standard, store,
+};
+use async_trait::async_trait;
+use base::{Context, Result};
+use contracts::placement as contract;
+use std::collections::{BTreeMap, BTreeSet};
+
+#[async_trait]
+impl contract::Placement for Placement {
+    async fn candidates(&self, _: &Context, wanted: &contract::Wanted) -> Result<Vec<contract::Candidate>> {
+        let group = Group {
+            resources: wanted.resources.iter().map(|(class, amount)| (class.clone(), *amount as i64)).collect(),
+            traits: Traits {
+                required: wanted.required_traits.iter().map(|name| BTreeSet::from([name.clone()])).collect(),
+                forbidden: wanted.forbidden_traits.iter().cloned().collect(),
+            },
+            ..Group::default()
+        };
+        let question = Wanted {
+            groups: BTreeMap::from([(String::new(), group)]),
+            limit: (wanted.limit > 0).then_some(wanted.limit as usize),
+            nested: true,
+            ..Wanted::default()
+        };
+        let max = self.options.max_allocation_candidates_per_tree;
+        let found = self.read(move |tx| candidates::find(tx, &question, max)).await?;
+        let roots: BTreeMap<&String, &String> =
+            found.providers.iter().map(|provider| (&provider.uuid, &provider.root_uuid)).collect();
+        let unsigned = |resources: &BTreeMap<String, i64>| {
+            resources.iter().map(|(class, amount)| (class.clone(), *amount as u64)).collect()
+        };
+        Ok(found
+            .candidates
+            .iter()
+            .filter_map(|candidate| {
+                let first = candidate.allocations.keys().next()?;
+                Some(contract::Candidate {
+                    provider_id: roots.get(first).map_or_else(|| first.clone(), |root| (*root).clone()),
+                    allocations: candidate.allocations.iter().map(|(id, r)| (id.clone(), unsigned(r))).collect(),
+                })
+            })
+            .collect())
+    }
+
+    async fn allocate(&self, _: &Context, allocation: &contract::Allocation) -> Result<()> {
+        let signed = |resources: &contract::Resources| {
+            resources.iter().map(|(class, amount)| (class.clone(), *amount as i64)).collect()
+        };
+        let claim = Claim {
+            consumer_uuid: allocation.consumer_id.clone(),
+            project_id: allocation.project_id.clone(),
+            user_id: allocation.user_id.clone(),
+            generation: Generation::Any,
+            consumer_type: Some("INSTANCE".into()),
+            allocations: allocation.resources.iter().map(|(id, r)| (id.clone(), signed(r))).collect(),
+        };
+        let clock = self.clock.clone();
+        self.write(move |tx| claims::replace(tx, std::slice::from_ref(&claim), clock.now())).await
+    }
+
+    async fn release(&self, _: &Context, consumer_id: &str) -> Result<()> {
+        let id = consumer_id.to_string();
+        self.write(move |tx| claims::release(tx, &id).map(drop)).await
+    }
+
+    async fn provide(&self, _: &Context, wanted: &contract::Provider) -> Result<()> {
+        let (wanted, clock) = (wanted.clone(), self.clock.clone());
+        self.write(move |tx| {
+            let now = clock.now();
+            let mut provider = match tx.find::<Provider>(&wanted.id)? {
+                Some(provider) => provider,
+                None => {
+                    let provider = Provider {
+                        uuid: wanted.id.clone(),
+                        name: wanted.name.clone(),
+                        generation: 0,
+                        parent_uuid: None,
+                        root_uuid: wanted.id.clone(),
+                        created_at: now,
+                        updated_at: now,
+                    };
+                    tx.insert(&provider)?;
+                    provider
+                }
+            };
+            for class in wanted.inventories.keys().filter(|class| !standard::is_class(class)) {
+                if tx.find::<ResourceClass>(class)?.is_none() {
+                    tx.insert(&ResourceClass { name: class.clone(), created_at: now })?;
+                }
+            }
+            for name in wanted.traits.iter().filter(|name| !standard::is_trait(name)) {
+                if tx.find::<Trait>(name)?.is_none() {
+                    tx.insert(&Trait { name: name.clone(), created_at: now })?;
+                }
+            }
+            // Reports repeat themselves; only a change is written.
+            let inventories: Vec<Inventory> =
+                wanted.inventories.iter().map(|(class, i)| inventory(&wanted.id, class, i, now)).collect();
+            if differs(&store::inventories(tx, &wanted.id)?, &inventories) {
+                claims::set_inventories(tx, &mut provider, &inventories, now)?;
+            }
+            let has: BTreeSet<String> = store::traits(tx, &wanted.id)?.into_iter().collect();
+            let shall: BTreeSet<String> = wanted.traits.iter().cloned().collect();
+            if has != shall {
+                store::set_traits(tx, &wanted.id, &shall.into_iter().collect::<Vec<_>>())?;
+                store::bump(tx, &mut provider, now)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn remove_provider(&self, _: &Context, provider_id: &str) -> Result<()> {
+        let id = provider_id.to_string();
+        let removed = self.write(move |tx| crate::api::remove_provider(tx, &id)).await;
+        match removed {
+            Err(error) if error.is(base::ErrorKind::NotFound) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+fn inventory(id: &str, class: &str, wanted: &contract::Inventory, now: base::Timestamp) -> Inventory {
+    let signed = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX);
+    Inventory {
+        provider_uuid: id.into(),
+        resource_class: class.into(),
+        total: signed(wanted.total),
+        reserved: signed(wanted.reserved),
+        min_unit: signed(wanted.min_unit),
+        max_unit: signed(wanted.max_unit),
+        step_size: signed(wanted.step_size).max(1),
+        allocation_ratio: wanted.allocation_ratio,
+        used: 0,
+        updated_at: now,
+    }
+}
+
+fn differs(has: &[Inventory], shall: &[Inventory]) -> bool {
+    let facts = |i: &Inventory| {
+        (i.total, i.reserved, i.min_unit, i.max_unit, i.step_size, i.allocation_ratio.to_bits())
+    };
+    has.len() != shall.len()
+        || !shall.iter().all(|new| {
+            has.iter().any(|old| old.resource_class == new.resource_class && facts(old) == facts(new))
+        })
+}

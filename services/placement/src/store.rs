@@ -1,0 +1,226 @@
+//! What placement asks its database, one function per question.
+
+use crate::{model::*, standard};
+use base::{Error, Result, Timestamp};
+use db::{Direction, Filter, List, Tx, params, sql};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+pub const MISSING_PROVIDER: &str = "No resource provider with uuid";
+
+pub fn provider(tx: &mut Tx, uuid: &str) -> Result<Provider> {
+    let missing = || Error::not_found(format!("{MISSING_PROVIDER} {uuid} found"));
+    tx.find::<Provider>(uuid)?.ok_or_else(missing)
+}
+
+pub fn providers(tx: &mut Tx, uuids: &BTreeSet<String>) -> Result<HashMap<String, Provider>> {
+    let mut found = HashMap::new();
+    for some in chunks(uuids) {
+        let rows = tx.list::<Provider>(&List::all().filter(Filter::any("uuid", some)))?;
+        found.extend(rows.into_iter().map(|row| (row.uuid.clone(), row)));
+    }
+    Ok(found)
+}
+
+/// All providers of some trees.
+pub fn trees(tx: &mut Tx, roots: &BTreeSet<String>) -> Result<Vec<Provider>> {
+    let mut found = Vec::new();
+    for some in chunks(roots) {
+        let wanted = List::all().filter(Filter::any("root_uuid", some)).sort("created_at", Direction::Asc);
+        found.extend(tx.list::<Provider>(&wanted)?);
+    }
+    Ok(found)
+}
+
+pub fn children(tx: &mut Tx, uuid: &str) -> Result<Vec<Provider>> {
+    tx.list(&List::all().eq("parent_uuid", uuid))
+}
+
+/// Says that what a provider has or is has changed; `Conflict` when somebody was faster.
+pub fn bump(tx: &mut Tx, provider: &mut Provider, now: Timestamp) -> Result<()> {
+    let known = [Filter::eq("uuid", &*provider.uuid), Filter::eq("generation", provider.generation)];
+    provider.generation += 1;
+    provider.updated_at = now;
+    let changes = [("generation", provider.generation.into_value()), ("updated_at", now.into_value())];
+    match tx.set::<Provider>(&known, &changes)? {
+        0 => Err(concurrent()),
+        _ => Ok(()),
+    }
+}
+
+pub fn concurrent() -> Error {
+    let message = "Another thread concurrently updated the data. Please retry your update";
+    Error::conflict(message).code(crate::schemas::CONCURRENT_UPDATE)
+}
+
+trait IntoValue {
+    fn into_value(self) -> db::Value;
+}
+
+impl<T: db::Stored> IntoValue for T {
+    fn into_value(self) -> db::Value {
+        self.store()
+    }
+}
+
+pub fn inventories(tx: &mut Tx, provider_uuid: &str) -> Result<Vec<Inventory>> {
+    tx.list(&List::all().eq("provider_uuid", provider_uuid))
+}
+
+pub fn inventories_of(tx: &mut Tx, uuids: &BTreeSet<String>) -> Result<HashMap<String, Vec<Inventory>>> {
+    let mut found: HashMap<String, Vec<Inventory>> = HashMap::new();
+    for some in chunks(uuids) {
+        for row in tx.list::<Inventory>(&List::all().filter(Filter::any("provider_uuid", some)))? {
+            found.entry(row.provider_uuid.clone()).or_default().push(row);
+        }
+    }
+    Ok(found)
+}
+
+pub fn inventory(tx: &mut Tx, provider_uuid: &str, class: &str) -> Result<Option<Inventory>> {
+    use db::Stored;
+    tx.get::<Inventory>(&[provider_uuid.store(), class.store()])
+}
+
+/// Who has room for so much of a class: provider and root.
+pub fn with_room(tx: &mut Tx, class: &str, amount: i64) -> Result<Vec<(String, String)>> {
+    let rows = tx.query(
+        sql!(
+            "SELECT i.provider_uuid, p.root_uuid FROM inventories i
+             JOIN resource_providers p ON p.uuid = i.provider_uuid
+             WHERE i.resource_class = $1 AND i.min_unit <= $2 AND i.max_unit >= $2 AND $2 % i.step_size = 0
+             AND (i.total - i.reserved) * i.allocation_ratio >= i.used + $2
+             ORDER BY p.created_at, p.uuid"
+        ),
+        params![class, amount],
+    )?;
+    rows.iter().map(|row| Ok((row.at(0)?, row.at(1)?))).collect()
+}
+
+/// Providers of a class that belong to whoever shares an aggregate with them.
+pub fn sharing(tx: &mut Tx) -> Result<BTreeSet<String>> {
+    with_trait(tx, "MISC_SHARES_VIA_AGGREGATE")
+}
+
+pub fn with_trait(tx: &mut Tx, name: &str) -> Result<BTreeSet<String>> {
+    let rows = tx.list::<ProviderTrait>(&List::all().eq("trait_name", name))?;
+    Ok(rows.into_iter().map(|row| row.provider_uuid).collect())
+}
+
+pub fn in_aggregates(tx: &mut Tx, aggregates: &[String]) -> Result<BTreeSet<String>> {
+    let wanted = List::all().filter(Filter::any("aggregate_uuid", aggregates));
+    let rows = tx.list::<ProviderAggregate>(&wanted)?;
+    Ok(rows.into_iter().map(|row| row.provider_uuid).collect())
+}
+
+pub fn traits_of(tx: &mut Tx, uuids: &BTreeSet<String>) -> Result<HashMap<String, Vec<String>>> {
+    let mut found: HashMap<String, Vec<String>> = HashMap::new();
+    for some in chunks(uuids) {
+        for row in tx.list::<ProviderTrait>(&List::all().filter(Filter::any("provider_uuid", some)))? {
+            found.entry(row.provider_uuid).or_default().push(row.trait_name);
+        }
+    }
+    Ok(found)
+}
+
+pub fn traits(tx: &mut Tx, provider_uuid: &str) -> Result<Vec<String>> {
+    let rows = tx.list::<ProviderTrait>(&List::all().eq("provider_uuid", provider_uuid))?;
+    Ok(rows.into_iter().map(|row| row.trait_name).collect())
+}
+
+pub fn aggregates(tx: &mut Tx, provider_uuid: &str) -> Result<Vec<String>> {
+    let rows = tx.list::<ProviderAggregate>(&List::all().eq("provider_uuid", provider_uuid))?;
+    Ok(rows.into_iter().map(|row| row.aggregate_uuid).collect())
+}
+
+pub fn set_traits(tx: &mut Tx, provider_uuid: &str, names: &[String]) -> Result<()> {
+    tx.execute(sql!("DELETE FROM provider_traits WHERE provider_uuid = $1"), params![provider_uuid])?;
+    names.iter().try_for_each(|name| {
+        tx.insert(&ProviderTrait { provider_uuid: provider_uuid.into(), trait_name: name.clone() })
+    })
+}
+
+pub fn set_aggregates(tx: &mut Tx, provider_uuid: &str, uuids: &[String]) -> Result<()> {
+    tx.execute(sql!("DELETE FROM provider_aggregates WHERE provider_uuid = $1"), params![provider_uuid])?;
+    uuids.iter().try_for_each(|uuid| {
+        tx.insert(&ProviderAggregate { provider_uuid: provider_uuid.into(), aggregate_uuid: uuid.clone() })
+    })
+}
+
+/// Of these names, those that are no trait.
+pub fn unknown_traits<'a>(tx: &mut Tx, names: impl Iterator<Item = &'a String>) -> Result<Vec<String>> {
+    let mut unknown = BTreeSet::new();
+    for name in names {
+        if !standard::is_trait(name) && tx.find::<Trait>(name)?.is_none() {
+            unknown.insert(name.clone());
+        }
+    }
+    Ok(unknown.into_iter().collect())
+}
+
+/// `NotFound` for a name that is no resource class.
+pub fn check_class(tx: &mut Tx, name: &str) -> Result<()> {
+    if standard::is_class(name) || tx.find::<ResourceClass>(name)?.is_some() {
+        return Ok(());
+    }
+    Err(Error::not_found(format!("No such resource class {name}.")))
+}
+
+pub fn allocations_of(tx: &mut Tx, consumer_uuid: &str) -> Result<Vec<Allocation>> {
+    tx.list(&List::all().eq("consumer_uuid", consumer_uuid))
+}
+
+pub fn allocations_on(tx: &mut Tx, provider_uuid: &str) -> Result<Vec<Allocation>> {
+    tx.list(&List::all().eq("provider_uuid", provider_uuid))
+}
+
+pub fn consumers(tx: &mut Tx, uuids: &BTreeSet<String>) -> Result<HashMap<String, Consumer>> {
+    let mut found = HashMap::new();
+    for some in chunks(uuids) {
+        let rows = tx.list::<Consumer>(&List::all().filter(Filter::any("uuid", some)))?;
+        found.extend(rows.into_iter().map(|row| (row.uuid.clone(), row)));
+    }
+    Ok(found)
+}
+
+/// What a project, or one of its users, takes: by consumer type, class and amount; and consumers by type.
+pub struct ProjectUsage {
+    pub amounts: BTreeMap<String, BTreeMap<String, i64>>,
+    pub consumers: BTreeMap<String, i64>,
+}
+
+pub const UNKNOWN_TYPE: &str = "unknown";
+
+pub fn project_usage(tx: &mut Tx, project_id: &str, user_id: Option<&str>) -> Result<ProjectUsage> {
+    let rows = tx.query(
+        sql!(
+            "SELECT COALESCE(c.consumer_type, 'unknown'), a.resource_class, CAST(SUM(a.used) AS BIGINT)
+             FROM consumers c JOIN allocations a ON a.consumer_uuid = c.uuid
+             WHERE c.project_id = $1 AND ($2 = '' OR c.user_id = $2) GROUP BY 1, 2"
+        ),
+        params![project_id, user_id.unwrap_or_default()],
+    )?;
+    let mut amounts: BTreeMap<String, BTreeMap<String, i64>> = BTreeMap::new();
+    for row in &rows {
+        amounts.entry(row.at(0)?).or_default().insert(row.at(1)?, row.at(2)?);
+    }
+    let rows = tx.query(
+        sql!(
+            "SELECT COALESCE(consumer_type, 'unknown'), COUNT(*) FROM consumers
+             WHERE project_id = $1 AND ($2 = '' OR user_id = $2) GROUP BY 1"
+        ),
+        params![project_id, user_id.unwrap_or_default()],
+    )?;
+    let consumers = rows.iter().map(|row| Ok((row.at(0)?, row.at(1)?))).collect::<Result<_>>()?;
+    Ok(ProjectUsage { amounts, consumers })
+}
+
+/// Below the number of parameters that every SQLite takes.
+fn chunks(uuids: &BTreeSet<String>) -> impl Iterator<Item = Vec<&str>> {
+    let all: Vec<&str> = uuids.iter().map(String::as_str).collect();
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        let some = all.get(start..all.len().min(start + 500)).filter(|some| !some.is_empty())?;
+        start += some.len();
+        Some(some.to_vec())
+    })
+}
