@@ -2,7 +2,9 @@
 
 use crate::{Secrets, Settings, clouds_yaml, endpoints, state::Running};
 use base::{Clock, Result};
+use db::Db;
 use keystone::{Bootstrap, FirstMember, Keystone};
+use placement::Placement;
 use std::sync::Arc;
 use tokio::{
     net::TcpListener,
@@ -49,6 +51,12 @@ impl Cloud {
         serve("keystone", service.into_router()?);
         clouds_yaml::write(&settings, &secrets)?;
 
+        let db = open(&settings, "placement", placement::TABLES).await?;
+        let placement = Placement::new(db, clock.clone(), settings.config.section()?);
+        let policy = settings.policy("placement")?;
+        let service = placement.service(policy.as_deref(), keystone.clone(), &identity_url)?;
+        serve("placement", service.into_router()?);
+
         Ok(Self { settings, secrets, clock, keystone, running, serving })
     }
 
@@ -68,8 +76,12 @@ impl Cloud {
     }
 }
 
+async fn open(settings: &Settings, service: &str, tables: &[&'static db::Table]) -> Result<Db> {
+    Db::open(&settings.database(service), tables, &[]).await
+}
+
 async fn start_keystone(settings: &Settings, secrets: &Secrets, clock: &Clock) -> Result<Arc<Keystone>> {
-    let db = db::Db::open(&settings.database("keystone"), keystone::TABLES, &[]).await?;
+    let db = open(settings, "keystone", keystone::TABLES).await?;
     let keystone = Keystone::new(db, clock.clone(), settings.config.section()?, &settings.state)?;
     let demo = FirstMember { name: "demo".into(), password: secrets.demo_password.clone() };
     keystone

@@ -7,6 +7,7 @@ use web::Routes;
 pub fn table() -> String {
     let mut text = String::new();
     add(&mut text, "keystone", keystone::routes());
+    add(&mut text, "placement", placement::routes());
     text
 }
 
@@ -34,7 +35,7 @@ mod tests {
     #[test]
     fn every_service_is_there() {
         let table = super::table();
-        for service in ["keystone"] {
+        for service in ["keystone", "placement"] {
             assert!(table.lines().filter(|line| line.starts_with(service)).count() > 20, "{service}");
         }
         assert!(table.contains("/v3/auth/tokens"));

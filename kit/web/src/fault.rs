@@ -236,11 +236,13 @@ fn cinder(status: StatusCode, message: &str) -> Response {
 
 fn placement(status: StatusCode, message: &str, error: &Error, about: &About) -> Response {
     let code = error.code.as_deref().unwrap_or("placement.undefined_code");
+    // Webob puts a detail on one line.
+    let message = &message.replace('\n', " ");
     let method = code.strip_prefix("method:");
     let detail = match method {
         Some(method) => format!("The method {method} is not allowed for this resource. \n\n {message}"),
         None if status == StatusCode::NOT_ACCEPTABLE => format!(
-            "The resource could not be generated that was acceptable to your browser (content of type application/json. \n\n Invalid microversion: {message}"
+            "The resource could not be generated that was acceptable to your browser (content of type application/json. \n\n {message}"
         ),
         None => format!("{}\n\n {message}  ", webob_explanation(status)),
     };

@@ -75,7 +75,10 @@ impl Microversions {
 
     fn malformed(&self, text: &str) -> Error {
         if self.service == "placement" {
-            return Error::bad_request(format!("invalid version string: {text}"));
+            let part = text.split('.').find(|part| part.parse::<u16>().is_err()).unwrap_or(text);
+            return Error::bad_request(format!(
+                "Invalid microversion: invalid version string: {text}; invalid literal for int() with base 10: '{part}'"
+            ));
         }
         Error::bad_request(format!(
             "API Version String {text} is of invalid format. Must be of format MajorNum.MinorNum."
@@ -84,7 +87,7 @@ impl Microversions {
 
     fn unacceptable(&self, version: Version) -> Error {
         if self.service == "placement" {
-            return Error::not_acceptable(format!("Unacceptable version header: {version}"));
+            return Error::not_acceptable(format!("Invalid microversion: Unacceptable version header: {version}"));
         }
         Error::not_acceptable(format!(
             "Version {version} is not supported by the API. Minimum is {} and maximum is {}.",

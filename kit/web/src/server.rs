@@ -133,14 +133,10 @@ impl<S: Send + Sync + 'static> Served<S> {
         let found =
             self.paths.at(&canonical).or_else(|missing| self.paths.at(bare.as_deref().ok_or(missing)?));
         let Ok(found) = found else {
-            // Cinder asks who it is before it looks where to.
-            if service.faults == Faults::Cinder
-                && canonical.starts_with("/v3")
-                && self.context(request.headers(), false).await.is_err()
-            {
-                return service.faults.unauthorized(&service.identity_url, &about);
-            }
-            return service.faults.no_route(&about);
+            return match self.lost(&canonical, request.headers(), negotiated).await {
+                true => service.faults.unauthorized(&service.identity_url, &about),
+                false => service.faults.no_route(&about),
+            };
         };
         let numbers = found.value;
         let method = request.method().clone();
@@ -149,11 +145,15 @@ impl<S: Send + Sync + 'static> Served<S> {
             numbers.iter().copied().filter(|n| service.routes[*n].method == *method).collect::<Vec<_>>()
         };
         let mut candidates = of(&method);
-        if candidates.is_empty() && method == Method::HEAD && service.faults != Faults::Nova {
+        if candidates.is_empty()
+            && method == Method::HEAD
+            && !matches!(service.faults, Faults::Nova | Faults::Placement)
+        {
             candidates = of(&Method::GET);
         }
         if candidates.is_empty() {
             let allowed: Vec<&str> = numbers.iter().map(|n| service.routes[*n].method.as_str()).collect();
+            self.lost(&canonical, request.headers(), negotiated).await;
             return service.faults.no_method(method.as_str(), &allowed, &about);
         }
         let open = candidates.iter().all(|n| service.routes[*n].is(Mark::Open));
@@ -223,6 +223,23 @@ impl<S: Send + Sync + 'static> Served<S> {
                 service.faults.response(&error, &about)
             }
         }
+    }
+
+    /// Placement and cinder ask who it is before they look where to. True: the token does not hold.
+    async fn lost(&self, path: &str, headers: &HeaderMap, negotiated: &mut Option<Version>) -> bool {
+        let asks = match self.service.faults {
+            Faults::Placement => true,
+            Faults::Cinder => path.starts_with("/v3"),
+            _ => false,
+        };
+        if !asks {
+            return false;
+        }
+        let refused = self.context(headers, false).await.is_err();
+        if let Some(microversions) = self.service.microversions.as_ref().filter(|_| !refused && self.service.faults == Faults::Placement) {
+            *negotiated = microversions.negotiate(headers).ok();
+        }
+        refused
     }
 
     fn canonical(&self, path: &str) -> String {

@@ -410,6 +410,9 @@ fn summaries(tx: &mut Tx, candidates: Vec<Candidate>, nested: bool) -> Result<An
     providers.sort_by(|a, b| (a.created_at, &a.uuid).cmp(&(b.created_at, &b.uuid)));
     let uuids = providers.iter().map(|provider| provider.uuid.clone()).collect();
     let inventories = store::inventories_of(tx, &uuids)?;
-    let traits = store::traits_of(tx, &uuids)?;
+    let mut traits = store::traits_of(tx, &uuids)?;
+    for names in traits.values_mut() {
+        names.sort_by_key(|name| (!crate::standard::is_trait(name), name.clone()));
+    }
     Ok(Answer { candidates, providers, inventories, traits })
 }

@@ -3,7 +3,8 @@
 use crate::{model::*, schemas::CONCURRENT_UPDATE, store};
 use base::{Error, Result, Timestamp};
 use db::{Stored, Tx, params, sql};
-use std::collections::{BTreeMap, BTreeSet};
+use indexmap::IndexMap;
+use std::collections::BTreeSet;
 
 /// What a consumer shall have, instead of what it has. Nothing: it goes.
 #[derive(Clone, Debug)]
@@ -14,7 +15,8 @@ pub struct Claim {
     pub generation: Generation,
     /// None leaves it as it is.
     pub consumer_type: Option<String>,
-    pub allocations: BTreeMap<String, BTreeMap<String, i64>>,
+    /// Provider → class → amount, in the caller's order: the first that does not fit is told.
+    pub allocations: IndexMap<String, IndexMap<String, i64>>,
 }
 
 /// What the caller knows of the consumer.

@@ -138,7 +138,7 @@ fn inventory() -> Json {
         "min_unit": amount(1),
         "max_unit": amount(1),
         "step_size": amount(1),
-        "allocation_ratio": {"type": "number", "maximum": 3.402_823_466e38},
+        "allocation_ratio": {"type": "number", "maximum": 3.40282e38},
     });
     object(properties, &["total", "resource_provider_generation"])
 }

@@ -22,6 +22,7 @@ pub fn routes() -> Routes<Placement> {
 
 async fn list(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
+    super::check_accept(&request)?;
     let uuid = request.param("uuid").to_string();
     let (provider, found) = placement
         .read(move |tx| {

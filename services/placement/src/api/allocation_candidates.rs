@@ -18,6 +18,7 @@ pub fn routes() -> Routes<Placement> {
 
 async fn list(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
+    super::check_accept(&request)?;
     let schema = of_version(
         &request,
         &[

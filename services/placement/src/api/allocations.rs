@@ -9,11 +9,9 @@ use crate::{
     store,
 };
 use base::{Error, Json, Result, Timestamp, id};
+use indexmap::IndexMap;
 use serde_json::{Map, json};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 use web::{Reply, Request, Routes, delete, get, post, put};
 
 pub fn routes() -> Routes<Placement> {
@@ -33,6 +31,7 @@ pub fn routes() -> Routes<Placement> {
 
 async fn of_consumer(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
+    super::check_accept(&request)?;
     let uuid = request.param("consumer_uuid").to_string();
     let (consumer, held, providers) = placement
         .read(move |tx| {
@@ -68,6 +67,7 @@ fn newest(held: &[Allocation], now: Timestamp) -> Timestamp {
 
 async fn of_provider(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
+    super::check_accept(&request)?;
     let uuid = request.param("uuid").to_string();
     let (provider, held, consumers) = placement
         .read(move |tx| {
@@ -162,8 +162,8 @@ fn claim(placement: &Placement, request: &Request, consumer_uuid: &str, given: &
 }
 
 /// Both forms: by provider, and the list of the oldest clients.
-fn allocations(given: &Json) -> BTreeMap<String, BTreeMap<String, i64>> {
-    let resources = |one: &Json| -> BTreeMap<String, i64> {
+fn allocations(given: &Json) -> IndexMap<String, IndexMap<String, i64>> {
+    let resources = |one: &Json| -> IndexMap<String, i64> {
         let all = one["resources"].as_object().into_iter().flatten();
         all.map(|(class, amount)| (class.clone(), amount.as_f64().unwrap_or_default() as i64)).collect()
     };

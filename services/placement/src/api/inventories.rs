@@ -32,6 +32,7 @@ pub fn routes() -> Routes<Placement> {
 
 async fn list(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
+    super::check_accept(&request)?;
     let uuid = request.param("uuid").to_string();
     let (provider, found) = placement
         .read(move |tx| {
@@ -56,6 +57,7 @@ fn all(placement: &Placement, request: &Request, provider: &Provider, found: &[I
 
 async fn show(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
+    super::check_accept(&request)?;
     let (uuid, class) = (request.param("uuid").to_string(), request.param("resource_class").to_string());
     let (provider, inventory) = placement
         .read(move |tx| {

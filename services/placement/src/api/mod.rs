@@ -52,6 +52,16 @@ fn body<'a>(request: &'a Request, schema: &Schema) -> Result<&'a Json> {
     Ok(request.json())
 }
 
+/// Answers are JSON: who accepts none of it is told so.
+fn check_accept(request: &Request) -> Result<()> {
+    let Some(accepted) = request.header("accept").filter(|accepted| !accepted.is_empty()) else { return Ok(()) };
+    let mut kinds = accepted.split(',').map(|kind| kind.split(';').next().unwrap_or(kind).trim());
+    match kinds.any(|kind| matches!(kind, "*/*" | "application/*" | "application/json")) {
+        true => Ok(()),
+        false => Err(Error::not_acceptable("Only application/json is provided")),
+    }
+}
+
 /// Since 1.15 answers say when what they show has changed, and are not to be cached.
 fn dated(request: &Request, reply: Reply, changed: Timestamp) -> Reply {
     match request.since(1, 15) {

@@ -33,6 +33,7 @@ fn location(request: &Request, name: &str) -> String {
 
 async fn list(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
+    super::check_accept(&request)?;
     let custom = placement.read(|tx| tx.list::<ResourceClass>(&List::all())).await?;
     let custom = custom.iter().map(|row| view(&row.name));
     let views: Vec<Json> = standard::classes().map(view).chain(custom).collect();
@@ -41,6 +42,7 @@ async fn list(placement: Arc<Placement>, request: Request) -> Result<Reply> {
 
 async fn show(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
+    super::check_accept(&request)?;
     let name = request.param("name").to_string();
     let body = view(&name);
     let now = placement.clock.now();

@@ -95,6 +95,7 @@ fn check_unique(tx: &mut Tx, name: &str, uuid: Option<&str>, own_uuid: &str) -> 
 
 async fn show(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
+    super::check_accept(&request)?;
     let uuid = request.param("uuid").to_string();
     let provider = placement.read(move |tx| store::provider(tx, &uuid)).await?;
     Ok(dated(&request, Reply::ok(view(&request, &provider)), provider.updated_at))
@@ -212,6 +213,7 @@ pub fn remove(tx: &mut Tx, uuid: &str) -> Result<()> {
 
 async fn list(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
+    super::check_accept(&request)?;
     let schema = of_version(
         &request,
         &[

@@ -31,6 +31,7 @@ fn unknown(name: &str) -> Error {
 
 async fn list(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
+    super::check_accept(&request)?;
     schemas::query(&schemas::TRAITS_QUERY, &request.query)?;
     let suits = by_name(request.query.get("name"))?;
     let associated = match request.query.get("associated").map(str::to_lowercase).as_deref() {
@@ -141,6 +142,7 @@ async fn remove(placement: Arc<Placement>, request: Request) -> Result<Reply> {
 
 async fn of_provider(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
+    super::check_accept(&request)?;
     let uuid = request.param("uuid").to_string();
     let (generation, found) = placement
         .read(move |tx| {

@@ -20,6 +20,7 @@ pub fn routes() -> Routes<Placement> {
 
 async fn of_provider(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
+    super::check_accept(&request)?;
     let uuid = request.param("uuid").to_string();
     let (provider, found) = placement
         .read(move |tx| {
@@ -38,6 +39,7 @@ async fn of_project(placement: Arc<Placement>, request: Request) -> Result<Reply
     let query = &request.query;
     let text = |name: &str| query.get(name).map(str::to_string);
     request.can(&[("project_id", query.get("project_id").unwrap_or_default())])?;
+    super::check_accept(&request)?;
     let schema = of_version(&request, &[(9, &schemas::USAGES_QUERY_1_9), (38, &schemas::USAGES_QUERY_1_38)]);
     schemas::query(schema, query)?;
     let (project_id, user_id, kind) =
