@@ -87,7 +87,9 @@ impl Microversions {
 
     fn unacceptable(&self, version: Version) -> Error {
         if self.service == "placement" {
-            return Error::not_acceptable(format!("Invalid microversion: Unacceptable version header: {version}"));
+            return Error::not_acceptable(format!(
+                "Invalid microversion: Unacceptable version header: {version}"
+            ));
         }
         Error::not_acceptable(format!(
             "Version {version} is not supported by the API. Minimum is {} and maximum is {}.",

@@ -236,7 +236,12 @@ impl<S: Send + Sync + 'static> Served<S> {
             return false;
         }
         let refused = self.context(headers, false).await.is_err();
-        if let Some(microversions) = self.service.microversions.as_ref().filter(|_| !refused && self.service.faults == Faults::Placement) {
+        if let Some(microversions) = self
+            .service
+            .microversions
+            .as_ref()
+            .filter(|_| !refused && self.service.faults == Faults::Placement)
+        {
             *negotiated = microversions.negotiate(headers).ok();
         }
         refused

@@ -52,7 +52,8 @@ pub fn find(tx: &mut Tx, wanted: &Wanted, combinations_max: usize) -> Result<Ans
             break;
         }
         let found = in_tree(wanted, &fits, &sharing, root, combinations_max, &parents);
-        let known: Vec<Candidate> = found.into_iter().filter(|c| wanted.nested || is_flat(c, &fits)).collect();
+        let known: Vec<Candidate> =
+            found.into_iter().filter(|c| wanted.nested || is_flat(c, &fits)).collect();
         for candidate in known.into_iter().take(room) {
             // A sharing provider alone can be found from each of its sharers.
             if sharing.providers.is_empty() || !candidates.contains(&candidate) {
@@ -91,7 +92,8 @@ impl TraitSets {
             }
             required.push(having);
         }
-        let forbidden = traits.forbidden.iter().map(|name| store::with_trait(tx, name)).collect::<Result<_>>()?;
+        let forbidden =
+            traits.forbidden.iter().map(|name| store::with_trait(tx, name)).collect::<Result<_>>()?;
         Ok(Self { required, forbidden })
     }
 
@@ -251,7 +253,8 @@ impl Sharing {
                 continue;
             }
             let members = store::in_aggregates(tx, &aggregates)?;
-            for member in store::providers(tx, &members)?.into_values().filter(|member| member.uuid != *uuid) {
+            for member in store::providers(tx, &members)?.into_values().filter(|member| member.uuid != *uuid)
+            {
                 let list = with.entry(member.root_uuid).or_default();
                 if !list.contains(uuid) {
                     list.push(uuid.clone());
@@ -327,12 +330,17 @@ fn in_tree(
             for (uuid, class, amount) in solution {
                 candidate.mappings.entry((*suffix).clone()).or_default().insert(uuid.clone());
                 if !class.is_empty() {
-                    *candidate.allocations.entry(uuid.clone()).or_default().entry(class.clone()).or_default() +=
-                        amount;
+                    *candidate
+                        .allocations
+                        .entry(uuid.clone())
+                        .or_default()
+                        .entry(class.clone())
+                        .or_default() += amount;
                 }
             }
         }
-        let together = wanted.same_subtrees.iter().all(|suffixes| in_one_subtree(&candidate, suffixes, parents));
+        let together =
+            wanted.same_subtrees.iter().all(|suffixes| in_one_subtree(&candidate, suffixes, parents));
         if together && !found.contains(&candidate) {
             found.push(candidate);
         }
@@ -347,7 +355,11 @@ fn shares_provider(way: &[(&String, Solution)], solution: &Solution) -> bool {
 }
 
 /// Whether one of the groups' providers is an ancestor of all others.
-fn in_one_subtree(candidate: &Candidate, suffixes: &[String], parents: &HashMap<String, Option<String>>) -> bool {
+fn in_one_subtree(
+    candidate: &Candidate,
+    suffixes: &[String],
+    parents: &HashMap<String, Option<String>>,
+) -> bool {
     let of_groups: BTreeSet<&String> =
         suffixes.iter().filter_map(|suffix| candidate.mappings.get(suffix)).flatten().collect();
     let is_below = |uuid: &String, top: &String| {

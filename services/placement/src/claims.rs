@@ -31,7 +31,8 @@ pub enum Generation {
 /// Makes all claims or none. The providers' generations are counted up.
 pub fn replace(tx: &mut Tx, claims: &[Claim], now: Timestamp) -> Result<()> {
     let consumers: Vec<Consumer> = claims.iter().map(|claim| consumer(tx, claim)).collect::<Result<_>>()?;
-    let wanted: BTreeSet<String> = claims.iter().flat_map(|claim| claim.allocations.keys().cloned()).collect();
+    let wanted: BTreeSet<String> =
+        claims.iter().flat_map(|claim| claim.allocations.keys().cloned()).collect();
     let known = store::providers(tx, &wanted)?;
     if let Some(missing) = wanted.iter().find(|uuid| !known.contains_key(*uuid)) {
         let sentence = format!("Allocation for resource provider '{missing}' that does not exist.");
@@ -146,7 +147,8 @@ fn take(
             "Unable to allocate inventory: Inventory for '{class}' on resource provider '{provider_uuid}' invalid."
         )));
     };
-    let fits = amount >= inventory.min_unit && amount <= inventory.max_unit && amount % inventory.step_size == 0;
+    let fits =
+        amount >= inventory.min_unit && amount <= inventory.max_unit && amount % inventory.step_size == 0;
     if !fits {
         return Err(unable("violate inventory constraints"));
     }

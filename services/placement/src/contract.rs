@@ -16,7 +16,11 @@ use std::collections::{BTreeMap, BTreeSet};
 impl contract::Placement for Placement {
     async fn candidates(&self, _: &Context, wanted: &contract::Wanted) -> Result<Vec<contract::Candidate>> {
         let group = Group {
-            resources: wanted.resources.iter().map(|(class, amount)| (class.clone(), *amount as i64)).collect(),
+            resources: wanted
+                .resources
+                .iter()
+                .map(|(class, amount)| (class.clone(), *amount as i64))
+                .collect(),
             traits: Traits {
                 required: wanted.required_traits.iter().map(|name| BTreeSet::from([name.clone()])).collect(),
                 forbidden: wanted.forbidden_traits.iter().cloned().collect(),
@@ -43,7 +47,11 @@ impl contract::Placement for Placement {
                 let first = candidate.allocations.keys().next()?;
                 Some(contract::Candidate {
                     provider_id: roots.get(first).map_or_else(|| first.clone(), |root| (*root).clone()),
-                    allocations: candidate.allocations.iter().map(|(id, r)| (id.clone(), unsigned(r))).collect(),
+                    allocations: candidate
+                        .allocations
+                        .iter()
+                        .map(|(id, r)| (id.clone(), unsigned(r)))
+                        .collect(),
                 })
             })
             .collect())

@@ -132,7 +132,8 @@ fn check(request: &Request, groups: &BTreeMap<String, Group>, named: &BTreeSet<&
             ))
             .code(BAD_VALUE));
         }
-        let bad: Vec<&String> = named.iter().copied().filter(|suffix| !groups.contains_key(*suffix)).collect();
+        let bad: Vec<&String> =
+            named.iter().copied().filter(|suffix| !groups.contains_key(*suffix)).collect();
         if !bad.is_empty() {
             return Err(Error::bad_request(format!(
                 "Real suffixes should be specified in `same_subtree`: {} not found in {}.",
@@ -208,8 +209,10 @@ pub fn resources(text: &str) -> Result<BTreeMap<String, i64>> {
     }
     let mut found = BTreeMap::new();
     for part in text.split(',') {
-        let (class, amount) =
-            part.split_once(':').filter(|(_, amount)| !amount.contains(':')).ok_or_else(|| malformed(part))?;
+        let (class, amount) = part
+            .split_once(':')
+            .filter(|(_, amount)| !amount.contains(':'))
+            .ok_or_else(|| malformed(part))?;
         let Ok(number) = amount.trim().parse::<i64>() else {
             return Err(Error::bad_request(format!(
                 "Requested resource {class} expected positive integer amount. Got: {amount}."
@@ -256,7 +259,8 @@ pub fn traits(request: &Request, name: &str) -> Result<Traits> {
             found.required.push(any);
             continue;
         }
-        let form = if forbidden_allowed { "HW_CPU_X86_VMX,!CUSTOM_MAGIC" } else { "HW_CPU_X86_VMX,CUSTOM_MAGIC" };
+        let form =
+            if forbidden_allowed { "HW_CPU_X86_VMX,!CUSTOM_MAGIC" } else { "HW_CPU_X86_VMX,CUSTOM_MAGIC" };
         for name in value.split(',').map(str::trim) {
             let (forbidden, name) = (name.starts_with('!'), name.trim_start_matches('!'));
             if name.is_empty() {

@@ -15,7 +15,9 @@ const MAX_INT: i64 = 0x7FFF_FFFF;
 
 /// Checks a body in placement's words.
 pub fn body(schema: &Schema, value: &Json) -> Result<()> {
-    schema.check_best(value).map_err(|v| Error::bad_request(format!("JSON does not validate: {}", v.report())))
+    schema
+        .check_best(value)
+        .map_err(|v| Error::bad_request(format!("JSON does not validate: {}", v.report())))
 }
 
 /// Checks the query, each name with its last value.
@@ -96,7 +98,9 @@ schemas! {
 
 /// A schema per microversion: the last one that the request's version has.
 pub fn of_version(request: &web::Request, table: &[(u16, &'static LazyLock<Schema>)]) -> &'static Schema {
-    let Some(found) = table.iter().rev().find(|(minor, _)| request.since(1, *minor)) else { return table[0].1 };
+    let Some(found) = table.iter().rev().find(|(minor, _)| request.since(1, *minor)) else {
+        return table[0].1;
+    };
     found.1
 }
 
@@ -163,7 +167,10 @@ fn resources() -> Json {
 
 fn allocations_list(with_owner: bool) -> Json {
     let provider = object(json!({"uuid": uuid()}), &["uuid"]);
-    let item = object(json!({"resource_provider": provider, "resources": resources()}), &["resource_provider", "resources"]);
+    let item = object(
+        json!({"resource_provider": provider, "resources": resources()}),
+        &["resource_provider", "resources"],
+    );
     let mut properties = json!({"allocations": {"type": "array", "minItems": 1, "items": item}});
     if !with_owner {
         return object(properties, &["allocations"]);
@@ -182,15 +189,18 @@ fn allocations(minor: u16) -> Json {
     let mut properties = json!({"allocations": all, "project_id": word(), "user_id": word()});
     let mut required = vec!["allocations", "project_id", "user_id"];
     if minor >= 28 {
-        properties["consumer_generation"] = json!({"type": ["integer", "null"], "additionalProperties": false});
+        properties["consumer_generation"] =
+            json!({"type": ["integer", "null"], "additionalProperties": false});
         required.push("consumer_generation");
     }
     if minor >= 34 {
         let group = json!({"type": "array", "minItems": 1, "items": uuid()});
-        properties["mappings"] = json!({"type": "object", "minProperties": 1, "patternProperties": {SUFFIX: group}});
+        properties["mappings"] =
+            json!({"type": "object", "minProperties": 1, "patternProperties": {SUFFIX: group}});
     }
     if minor >= 38 {
-        properties["consumer_type"] = json!({"type": "string", "pattern": NAME, "minLength": 1, "maxLength": 255});
+        properties["consumer_type"] =
+            json!({"type": "string", "pattern": NAME, "minLength": 1, "maxLength": 255});
         required.push("consumer_type");
     }
     json!({"type": "object", "properties": properties, "additionalProperties": false, "required": required})

@@ -13,8 +13,14 @@ async fn on_all(test: impl AsyncFn(Arc<Placement>, &TestDb)) {
 }
 
 fn host(id: &str, vcpus: u64) -> Provider {
-    let inventory =
-        Inventory { total: vcpus, reserved: 0, min_unit: 1, max_unit: vcpus, step_size: 1, allocation_ratio: 1.0 };
+    let inventory = Inventory {
+        total: vcpus,
+        reserved: 0,
+        min_unit: 1,
+        max_unit: vcpus,
+        step_size: 1,
+        allocation_ratio: 1.0,
+    };
     Provider {
         id: id.into(),
         name: id.into(),

@@ -105,10 +105,13 @@ pub fn parse(provider_uuid: &str, class: &str, given: &Json, now: Timestamp) -> 
 
 /// Until 1.26 something had to be left when all that is reserved is taken away.
 pub fn check_capacity(may_be_empty: bool, inventory: &Inventory) -> Result<()> {
-    let (capacity, sentence) = (inventory.capacity(), match may_be_empty {
-        true => "The reserved value is greater than total.",
-        false => "The reserved value is greater than or equal to total.",
-    });
+    let (capacity, sentence) = (
+        inventory.capacity(),
+        match may_be_empty {
+            true => "The reserved value is greater than total.",
+            false => "The reserved value is greater than or equal to total.",
+        },
+    );
     if capacity > 0 || (may_be_empty && capacity == 0) {
         return Ok(());
     }
@@ -132,7 +135,9 @@ async fn create(placement: Arc<Placement>, request: Request) -> Result<Reply> {
             let inventory = parse(&uuid, class, &given, now);
             let unable = |error: Error| {
                 let message = error.message;
-                Error::bad_request(format!("Unable to create inventory for resource provider {uuid}: {message}"))
+                Error::bad_request(format!(
+                    "Unable to create inventory for resource provider {uuid}: {message}"
+                ))
             };
             check_capacity(may_be_empty, &inventory).map_err(unable)?;
             store::check_class(tx, class).map_err(unable)?;

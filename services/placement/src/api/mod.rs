@@ -54,7 +54,9 @@ fn body<'a>(request: &'a Request, schema: &Schema) -> Result<&'a Json> {
 
 /// Answers are JSON: who accepts none of it is told so.
 fn check_accept(request: &Request) -> Result<()> {
-    let Some(accepted) = request.header("accept").filter(|accepted| !accepted.is_empty()) else { return Ok(()) };
+    let Some(accepted) = request.header("accept").filter(|accepted| !accepted.is_empty()) else {
+        return Ok(());
+    };
     let mut kinds = accepted.split(',').map(|kind| kind.split(';').next().unwrap_or(kind).trim());
     match kinds.any(|kind| matches!(kind, "*/*" | "application/*" | "application/json")) {
         true => Ok(()),

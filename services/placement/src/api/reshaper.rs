@@ -30,7 +30,10 @@ async fn reshape(placement: Arc<Placement>, request: Request) -> Result<Reply> {
             for (uuid, wanted) in given["inventories"].as_object().into_iter().flatten() {
                 let uuid = dashed(uuid);
                 let provider = store::provider(tx, &uuid).map_err(|error| {
-                    Error::bad_request(format!("Resource provider {uuid} in inventories not found: {}", error.message))
+                    Error::bad_request(format!(
+                        "Resource provider {uuid} in inventories not found: {}",
+                        error.message
+                    ))
                 })?;
                 check_generation(&provider, wanted, "resource provider generation conflict")?;
                 let new = inventories::parse_all(&uuid, wanted, now);
@@ -45,7 +48,8 @@ async fn reshape(placement: Arc<Placement>, request: Request) -> Result<Reply> {
             // First the room for both shapes, then the claims, then the old shape goes.
             for (provider, new) in &mut changes {
                 let kept = store::inventories(tx, &provider.uuid)?;
-                let named: BTreeSet<&String> = new.iter().map(|inventory| &inventory.resource_class).collect();
+                let named: BTreeSet<&String> =
+                    new.iter().map(|inventory| &inventory.resource_class).collect();
                 let old = kept.iter().filter(|old| !named.contains(&old.resource_class)).cloned();
                 let both: Vec<_> = new.iter().cloned().chain(old).collect();
                 claims::set_inventories(tx, provider, &both, now)?;

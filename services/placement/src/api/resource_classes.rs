@@ -60,9 +60,7 @@ async fn create(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     let name = body(&request, &schemas::RESOURCE_CLASS)?["name"].as_str().unwrap_or_default().to_string();
     let location = location(&request, &name);
     if !make(&placement, name.clone()).await? {
-        return Err(Error::conflict(format!(
-            "Conflicting resource class already exists: {name}"
-        )));
+        return Err(Error::conflict(format!("Conflicting resource class already exists: {name}")));
     }
     Ok(Reply::empty(web::StatusCode::CREATED).header("location", location))
 }
@@ -109,8 +107,14 @@ async fn rename(placement: Arc<Placement>, request: Request) -> Result<Reply> {
             tx.remove::<ResourceClass>(&old)?;
             tx.insert(&ResourceClass { name: new.clone(), ..row })?;
             let names = db::params![old, new];
-            tx.execute(db::sql!("UPDATE inventories SET resource_class = $2 WHERE resource_class = $1"), names)?;
-            tx.execute(db::sql!("UPDATE allocations SET resource_class = $2 WHERE resource_class = $1"), names)?;
+            tx.execute(
+                db::sql!("UPDATE inventories SET resource_class = $2 WHERE resource_class = $1"),
+                names,
+            )?;
+            tx.execute(
+                db::sql!("UPDATE allocations SET resource_class = $2 WHERE resource_class = $1"),
+                names,
+            )?;
             Ok(())
         })
         .await?;

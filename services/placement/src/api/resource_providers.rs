@@ -29,7 +29,8 @@ const CANNOT_DELETE_PARENT: &str = "placement.resource_provider.cannot_delete_pa
 
 async fn create(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
-    let schema = of_version(&request, &[(0, &schemas::PROVIDER_CREATE), (14, &schemas::PROVIDER_CREATE_1_14)]);
+    let schema =
+        of_version(&request, &[(0, &schemas::PROVIDER_CREATE), (14, &schemas::PROVIDER_CREATE_1_14)]);
     let given = body(&request, schema)?.clone();
     let (uuid, clock) = (given["uuid"].as_str().map_or_else(id::uuid, dashed), placement.clock.clone());
     let provider = placement
@@ -106,7 +107,8 @@ async fn update(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     let uuid = request.param("uuid").to_string();
     let known = uuid.clone();
     placement.read(move |tx| store::provider(tx, &known)).await?;
-    let schema = of_version(&request, &[(0, &schemas::PROVIDER_UPDATE), (14, &schemas::PROVIDER_UPDATE_1_14)]);
+    let schema =
+        of_version(&request, &[(0, &schemas::PROVIDER_UPDATE), (14, &schemas::PROVIDER_UPDATE_1_14)]);
     let given = body(&request, schema)?.clone();
     let (may_move, clock) = (request.since(1, 37), placement.clock.clone());
     let provider = placement
@@ -202,7 +204,8 @@ pub fn remove(tx: &mut Tx, uuid: &str) -> Result<()> {
         return Err(Error::conflict(sentence).code(CANNOT_DELETE_PARENT));
     }
     if !store::allocations_on(tx, uuid)?.is_empty() {
-        let sentence = format!("Unable to delete resource provider {uuid}: Resource provider has allocations.");
+        let sentence =
+            format!("Unable to delete resource provider {uuid}: Resource provider has allocations.");
         return Err(Error::conflict(sentence).code(IN_USE));
     }
     tx.execute(sql!("DELETE FROM inventories WHERE provider_uuid = $1"), params![uuid])?;
@@ -310,7 +313,8 @@ impl Wanted {
             }
             _ => tx.list::<Provider>(&list)?,
         };
-        found.retain(|p| among.as_ref().is_none_or(|all| all.contains(&p.uuid)) && !without.contains(&p.uuid));
+        found
+            .retain(|p| among.as_ref().is_none_or(|all| all.contains(&p.uuid)) && !without.contains(&p.uuid));
         Ok(found)
     }
 }
@@ -318,7 +322,9 @@ impl Wanted {
 pub fn view(request: &Request, provider: &Provider) -> Json {
     let url = format!("/resource_providers/{}", provider.uuid);
     let mut links = vec![json!({"rel": "self", "href": url})];
-    for (minor, rel) in [(0, "inventories"), (0, "usages"), (1, "aggregates"), (6, "traits"), (11, "allocations")] {
+    for (minor, rel) in
+        [(0, "inventories"), (0, "usages"), (1, "aggregates"), (6, "traits"), (11, "allocations")]
+    {
         if request.since(1, minor) {
             links.push(json!({"rel": rel, "href": format!("{url}/{rel}")}));
         }
