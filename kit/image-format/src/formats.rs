@@ -123,7 +123,9 @@ fn qcow2(bytes: &Bytes) -> Option<Seen> {
 }
 
 fn qed(bytes: &Bytes) -> Option<Seen> {
-    bytes.is(0, b"QED\0").then(|| Seen { virtual_size: bytes.le64(40), bad: vec!["QED is not supported".into()] })
+    bytes
+        .is(0, b"QED\0")
+        .then(|| Seen { virtual_size: bytes.le64(40), bad: vec!["QED is not supported".into()] })
 }
 
 /// VMware's Virtual Disk Format 5.0: sparse extents with an embedded descriptor. A descriptor alone names other files.
@@ -132,7 +134,10 @@ fn vmdk(bytes: &Bytes) -> Option<Seen> {
     const DESCRIPTOR_SECTORS_MAX: u64 = 2048;
     const KINDS: [&str; 2] = ["monolithicsparse", "streamoptimized"];
     if bytes.is(0, b"# Disk DescriptorFile") {
-        return Some(Seen { virtual_size: None, bad: vec!["it is a descriptor that names other files".into()] });
+        return Some(Seen {
+            virtual_size: None,
+            bad: vec!["it is a descriptor that names other files".into()],
+        });
     }
     if !bytes.is(0, b"KDMV") {
         return None;
@@ -153,19 +158,26 @@ fn vmdk(bytes: &Bytes) -> Option<Seen> {
         let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
         let text = String::from_utf8_lossy(text).to_lowercase();
         let value = |key: &str| {
-            text.lines().find_map(|line| Some(line.trim().strip_prefix(key)?.trim().trim_matches('"').to_string()))
+            text.lines()
+                .find_map(|line| Some(line.trim().strip_prefix(key)?.trim().trim_matches('"').to_string()))
         };
         let kind = value("createtype=").unwrap_or_default();
         if !KINDS.contains(&kind.as_str()) {
             bad.push(format!("its kind {kind:?} is not supported"));
         }
-        if value("parentcid=").is_some_and(|parent| parent != "ffffffff") || value("parentfilenamehint=").is_some() {
+        if value("parentcid=").is_some_and(|parent| parent != "ffffffff")
+            || value("parentfilenamehint=").is_some()
+        {
             bad.push("it has a parent".into());
         }
-        let extents: Vec<&str> =
-            text.lines().map(str::trim).filter(|l| l.starts_with("rw ") || l.starts_with("rdonly ")).collect();
+        let extents: Vec<&str> = text
+            .lines()
+            .map(str::trim)
+            .filter(|l| l.starts_with("rw ") || l.starts_with("rdonly "))
+            .collect();
         // One extent, in this very file; a path in it would be another file.
-        let own = |extent: &&str| extent.contains(" sparse ") && !extent.contains('/') && !extent.contains("..");
+        let own =
+            |extent: &&str| extent.contains(" sparse ") && !extent.contains('/') && !extent.contains("..");
         if extents.len() != 1 || !extents.iter().all(own) {
             bad.push("its extents are in other files".into());
         }
@@ -257,7 +269,8 @@ fn iso(bytes: &Bytes) -> Option<Seen> {
     const DESCRIPTOR_AT: usize = 16 * 2048;
     bytes.is(DESCRIPTOR_AT + 1, b"CD001").then(|| {
         let blocks = bytes.le32(DESCRIPTOR_AT + 80).map(u64::from);
-        let block_bytes = bytes.at(DESCRIPTOR_AT + 128, 2).map(|b| u64::from(u16::from_le_bytes([b[0], b[1]])));
+        let block_bytes =
+            bytes.at(DESCRIPTOR_AT + 128, 2).map(|b| u64::from(u16::from_le_bytes([b[0], b[1]])));
         Seen { virtual_size: blocks.zip(block_bytes).map(|(blocks, bytes)| blocks * bytes), bad: Vec::new() }
     })
 }
@@ -271,6 +284,7 @@ fn gpt(bytes: &Bytes) -> Option<Seen> {
     // A file system's boot sector ends the same way; a partition table has only these two states of a partition.
     let mut states = (0..4).map(|number| bytes.at(PARTITIONS_AT + number * 16, 16));
     let is_table = states.all(|entry| entry.is_some_and(|entry| matches!(entry[0], 0 | 0x80)));
-    let has_any = (0..4).any(|number| bytes.at(PARTITIONS_AT + number * 16 + 4, 1).is_some_and(|kind| kind[0] != 0));
+    let has_any =
+        (0..4).any(|number| bytes.at(PARTITIONS_AT + number * 16 + 4, 1).is_some_and(|kind| kind[0] != 0));
     (is_table && has_any).then(Seen::default)
 }

@@ -32,8 +32,7 @@ fn vmdk(descriptor: &str) -> Vec<u8> {
     bytes
 }
 
-const GOOD_VMDK: &str =
-    "# Disk DescriptorFile\nCID=1\nparentCID=ffffffff\ncreateType=\"monolithicSparse\"\nRW 2048 SPARSE \"a.vmdk\"\n";
+const GOOD_VMDK: &str = "# Disk DescriptorFile\nCID=1\nparentCID=ffffffff\ncreateType=\"monolithicSparse\"\nRW 2048 SPARSE \"a.vmdk\"\n";
 
 fn vdi(kind: u8) -> Vec<u8> {
     let mut bytes = vec![0; 512];
