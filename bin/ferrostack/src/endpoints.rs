@@ -16,8 +16,10 @@ pub struct Endpoint {
     pub path: &'static str,
 }
 
-pub const ENDPOINTS: [Endpoint; 1] =
-    [Endpoint { name: "keystone", service_type: "identity", ports: &[5000, 35357], path: "/v3" }];
+pub const ENDPOINTS: [Endpoint; 2] = [
+    Endpoint { name: "keystone", service_type: "identity", ports: &[5000, 35357], path: "/v3" },
+    Endpoint { name: "placement", service_type: "placement", ports: &[8778], path: "" },
+];
 
 /// Nova's metadata service, for the proxies in tenants' networks.
 pub const METADATA_PORT: u16 = 8775;

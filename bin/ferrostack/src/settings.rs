@@ -16,6 +16,8 @@ pub struct Settings {
     pub simulate: bool,
     pub config: Config,
     pub options: Options,
+    /// Acknowledged writes survive a power cut. Only tests turn it off.
+    pub durable: bool,
     /// Added to every port; tests run many clouds side by side.
     pub port_offset: u16,
 }
@@ -23,7 +25,7 @@ pub struct Settings {
 impl Settings {
     pub fn new(state: &Path, listen: IpAddr, simulate: bool, config: Config) -> Result<Self> {
         let options = config.section()?;
-        Ok(Self { state: std::path::absolute(state)?, listen, simulate, config, options, port_offset: 0 })
+        Ok(Self { state: std::path::absolute(state)?, listen, simulate, config, options, durable: true, port_offset: 0 })
     }
 
     /// The host in the URLs that clients get.
@@ -38,10 +40,11 @@ impl Settings {
 
     /// A service's database.
     pub fn database(&self, service: &str) -> db::Options {
-        db::Options::new(match self.options.database.as_str() {
+        let options = db::Options::new(match self.options.database.as_str() {
             "sqlite" => format!("sqlite:{}", self.state.join("db").join(format!("{service}.db")).display()),
             server => format!("{}/{service}", server.trim_end_matches('/')),
-        })
+        });
+        db::Options { durable: self.durable, ..options }
     }
 
     /// The operator's rules over the service's own: `policy/nova.yaml` in the state directory.

@@ -8,6 +8,7 @@ mod play;
 mod scenario;
 
 pub use cloud::Credentials;
+pub use http::{Answer, send};
 
 use anyhow::{Context as _, Result};
 use cloud::Cloud;
