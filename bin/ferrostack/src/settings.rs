@@ -25,7 +25,15 @@ pub struct Settings {
 impl Settings {
     pub fn new(state: &Path, listen: IpAddr, simulate: bool, config: Config) -> Result<Self> {
         let options = config.section()?;
-        Ok(Self { state: std::path::absolute(state)?, listen, simulate, config, options, durable: true, port_offset: 0 })
+        Ok(Self {
+            state: std::path::absolute(state)?,
+            listen,
+            simulate,
+            config,
+            options,
+            durable: true,
+            port_offset: 0,
+        })
     }
 
     /// The host in the URLs that clients get.
