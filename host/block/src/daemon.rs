@@ -98,19 +98,23 @@ impl Daemon {
         if read_only { format!("{}-ro", self.id) } else { self.id.clone() }
     }
 
-    /// Copies the disk as it is now into a file of its size, while guests go on writing.
+    /// Copies the disk into a file of its size, as it is at one moment, while guests go on writing. By mirroring,
+    /// which leaves holes what is one; the moment is that in which the mirror is let go.
     pub async fn copy_to(&self, file: &Path) -> Result<()> {
         let connected = Qmp::connect(&self.control).await?;
         let mut qmp = connected.ok_or_else(|| Error::unavailable("the storage daemon went away"))?;
         // What a copy that was killed left behind.
-        let _ = qmp.call("job-cancel", json!({"id": COPY})).await;
-        ended(&mut qmp).await?;
+        let _ = qmp.call("block-job-cancel", json!({"device": COPY, "force": true})).await;
+        let _ = ended(&mut qmp).await;
         let _ = qmp.call("blockdev-del", json!({"node-name": COPY})).await;
-        let node = json!({"node-name": COPY, "driver": "raw", "file": {"driver": "file", "filename": file}});
+        let file = json!({"driver": "file", "filename": file, "discard": "unmap"});
+        let node = json!({"node-name": COPY, "driver": "raw", "file": file, "discard": "unmap",
+            "detect-zeroes": "unmap"});
         qmp.call("blockdev-add", node).await?;
-        let job =
-            json!({"job-id": COPY, "device": NODE, "target": COPY, "sync": "full", "auto-dismiss": false});
-        let copied = match qmp.call("blockdev-backup", job).await {
+        // Writing to both at once, so that a busy guest does not keep it from ever getting there.
+        let job = json!({"job-id": COPY, "device": NODE, "target": COPY, "sync": "full",
+            "copy-mode": "write-blocking", "auto-dismiss": false});
+        let copied = match qmp.call("blockdev-mirror", job).await {
             Ok(_) => ended(&mut qmp).await,
             Err(error) => Err(error),
         };
@@ -121,10 +125,11 @@ impl Daemon {
     /// Guests that still have the disk lose it.
     pub async fn stop(&self) -> Result<()> {
         if let Some(mut qmp) = Qmp::connect(&self.control).await? {
+            let pid = tokio::fs::read_to_string(&self.pid).await.unwrap_or_default();
             // It may go before it has answered.
             let _ = qmp.call("quit", json!({})).await;
             let ended = async {
-                while self.is_running().await? {
+                while self.is_process(pid.trim()).await || self.is_running().await? {
                     tokio::time::sleep(POLL).await;
                 }
                 Ok::<(), Error>(())
@@ -136,6 +141,13 @@ impl Daemon {
         self.clear().await
     }
 
+    /// Whether the process is there and this daemon still.
+    async fn is_process(&self, pid: &str) -> bool {
+        let Ok(pid) = pid.parse::<u32>() else { return false };
+        let line = tokio::fs::read(format!("/proc/{pid}/cmdline")).await.unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(&self.id)
+    }
+
     async fn clear(&self) -> Result<()> {
         for file in [&self.nbd, &self.control, &self.pid] {
             crate::files::remove(file).await?;
@@ -144,20 +156,27 @@ impl Daemon {
     }
 }
 
-/// Waits for the copy, if there is one.
+/// Waits for the copy, if there is one, and lets it go when both are alike.
 async fn ended(qmp: &mut Qmp) -> Result<()> {
+    let mut let_go = false;
     loop {
         let jobs = qmp.call("query-jobs", json!({})).await?;
         let job = jobs.as_array().into_iter().flatten().find(|job| job["id"] == COPY);
-        let Some(job) = job.cloned() else { return Ok(()) };
-        if job["status"] == "concluded" {
-            qmp.call("job-dismiss", json!({"id": COPY})).await?;
-            return match job["error"].as_str() {
-                Some(error) => Err(Error::internal(format!("copying a volume: {error}"))),
-                None => Ok(()),
-            };
+        let Some(job) = job else { return Ok(()) };
+        match job["status"].as_str() {
+            Some("concluded") => {
+                qmp.call("job-dismiss", json!({"id": COPY})).await?;
+                return match job["error"].as_str() {
+                    Some(error) => Err(Error::internal(format!("copying a volume: {error}"))),
+                    None => Ok(()),
+                };
+            }
+            Some("ready") if !let_go => {
+                qmp.call("block-job-cancel", json!({"device": COPY})).await?;
+                let_go = true;
+            }
+            _ => tokio::time::sleep(POLL).await,
         }
-        tokio::time::sleep(POLL).await;
     }
 }
 

@@ -3,8 +3,8 @@
 //! anything, and everything may be removed in any order.
 
 use crate::{
-    Blocks, Export, Source, Stats, check_id, daemon::Daemon, exists, exported, locks::Locks,
-    snapshot_missing, volume_missing,
+    Blocks, Export, GIB, Source, Stats, check_id, daemon::Daemon, exists, exported, image::virtual_bytes,
+    locks::Locks, snapshot_missing, volume_missing,
 };
 use async_trait::async_trait;
 use base::{Error, Result};
@@ -210,7 +210,15 @@ async fn copy(from: &Path, to: &Path) -> Result<()> {
 /// Writes an image's bytes out as a raw disk. Foreign bytes are not opened by QEMU's tools before they are
 /// known to be what they are said to be, and not without limits.
 async fn convert(image: &Path, format: &str, to: &Path, bytes_max: u64) -> Result<()> {
-    check_image(image, format, bytes_max).await?;
+    let bytes = virtual_bytes(image, format).await?;
+    if bytes > bytes_max {
+        let gib = |bytes: u64| bytes.div_ceil(GIB);
+        return Err(Error::bad_request(format!(
+            "Size of specified image {}GB is larger than volume size {}GB.",
+            gib(bytes),
+            gib(bytes_max)
+        )));
+    }
     run("prlimit")
         .arg(format!("--as={CONVERT_BYTES_MAX}"))
         .arg(format!("--fsize={bytes_max}"))
@@ -220,17 +228,6 @@ async fn convert(image: &Path, format: &str, to: &Path, bytes_max: u64) -> Resul
         .output()
         .await
         .map(drop)
-}
-
-async fn check_image(image: &Path, format: &str, bytes_max: u64) -> Result<()> {
-    let bytes = tokio::fs::metadata(image).await?.len();
-    if format != "raw" {
-        return Err(Error::not_implemented(format!("Volumes are not made of {format} images.")));
-    }
-    if bytes > bytes_max {
-        return Err(Error::bad_request(format!("The image has {bytes} bytes, the volume {bytes_max}.")));
-    }
-    Ok(())
 }
 
 /// At least so large, on the disk, and nobody else's to read; then it has its name.

@@ -4,6 +4,7 @@
 mod daemon;
 mod fake;
 mod files;
+mod image;
 mod locks;
 mod qmp;
 

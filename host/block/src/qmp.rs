@@ -1,6 +1,6 @@
 //! QEMU's control protocol, as much of it as a storage daemon needs.
 
-use base::{Error, Json, Result};
+use base::{Error, ErrorKind, Json, Result};
 use serde_json::json;
 use std::{path::Path, time::Duration};
 use tokio::{
@@ -9,7 +9,6 @@ use tokio::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
-const LINE_BYTES_MAX: usize = 1 << 20;
 
 pub struct Qmp(BufReader<UnixStream>);
 
@@ -23,14 +22,22 @@ impl Qmp {
             Err(error) => return Err(error.into()),
         };
         let mut qmp = Self(BufReader::new(stream));
-        qmp.line().await?;
-        qmp.call("qmp_capabilities", json!({})).await?;
-        Ok(Some(qmp))
+        match qmp.greet().await {
+            Ok(()) => Ok(Some(qmp)),
+            // It is just ending.
+            Err(error) if error.is(ErrorKind::Unavailable) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn greet(&mut self) -> Result<()> {
+        self.line().await?;
+        self.call("qmp_capabilities", json!({})).await.map(drop)
     }
 
     pub async fn call(&mut self, command: &str, arguments: Json) -> Result<Json> {
         let text = json!({"execute": command, "arguments": arguments}).to_string();
-        self.0.get_mut().write_all(text.as_bytes()).await?;
+        self.0.get_mut().write_all(text.as_bytes()).await.map_err(went_away)?;
         loop {
             let mut answer = self.line().await?;
             if let Some(error) = answer.get("error") {
@@ -46,10 +53,14 @@ impl Qmp {
     async fn line(&mut self) -> Result<Json> {
         let mut line = String::new();
         let silent = |_| Error::timeout("the storage daemon does not answer");
-        let count = tokio::time::timeout(PATIENCE, self.0.read_line(&mut line)).await.map_err(silent)??;
-        if count == 0 || line.len() > LINE_BYTES_MAX {
+        let count = tokio::time::timeout(PATIENCE, self.0.read_line(&mut line)).await.map_err(silent)?.map_err(went_away)?;
+        if count == 0 {
             return Err(Error::unavailable("the storage daemon went away"));
         }
         Ok(serde_json::from_str(&line)?)
     }
+}
+
+fn went_away(cause: std::io::Error) -> Error {
+    Error::unavailable(format!("the storage daemon went away: {cause}"))
 }
