@@ -74,6 +74,10 @@ impl Blocks for Fake {
         None
     }
 
+    async fn holds(&self, volume_id: &str) -> Result<bool> {
+        Ok(self.0.lock().volumes.contains_key(volume_id))
+    }
+
     async fn create(&self, volume_id: &str, bytes: u64, source: &Source) -> Result<()> {
         check_id(volume_id)?;
         self.change(|state| {

@@ -57,6 +57,17 @@ impl Files {
         Ok(self.snapshots.join(id))
     }
 
+    /// Ends every export; guests that still have a disk lose it. For the end of a whole cloud.
+    pub async fn unexport_all(&self) -> Result<()> {
+        let mut entries = tokio::fs::read_dir(&self.exports).await?;
+        while let Some(entry) = entries.next_entry().await? {
+            if let Some(id) = entry.file_name().to_string_lossy().strip_suffix(".qmp") {
+                self.unexport(id).await?;
+            }
+        }
+        Ok(())
+    }
+
     fn daemon(&self, id: &str) -> Daemon {
         Daemon::of(&self.exports, id)
     }
@@ -78,6 +89,10 @@ impl Files {
 impl Blocks for Files {
     fn image_file(&self, volume_id: &str) -> Option<PathBuf> {
         check_id(volume_id).is_ok().then(|| self.images.join(volume_id))
+    }
+
+    async fn holds(&self, volume_id: &str) -> Result<bool> {
+        exists(&self.volume(volume_id)?).await
     }
 
     async fn create(&self, volume_id: &str, bytes: u64, source: &Source) -> Result<()> {

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 pub use fake::Fake;
 pub use files::Files;
+pub use locks::Locks;
 
 /// Programs the driver calls, and the Debian package each is in.
 pub const PROGRAMS: [(&str, &str); 4] = [
@@ -31,6 +32,9 @@ pub trait Blocks: Send + Sync {
     /// Where the bytes of an image are put before [`Blocks::create`] makes a disk of them; none where no
     /// bytes are kept.
     fn image_file(&self, volume_id: &str) -> Option<PathBuf>;
+
+    /// Whether the disk is there, finished.
+    async fn holds(&self, volume_id: &str) -> Result<bool>;
 
     /// Makes a disk of so many bytes. One that is there stays as it is.
     async fn create(&self, volume_id: &str, bytes: u64, source: &Source) -> Result<()>;

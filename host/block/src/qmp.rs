@@ -53,7 +53,10 @@ impl Qmp {
     async fn line(&mut self) -> Result<Json> {
         let mut line = String::new();
         let silent = |_| Error::timeout("the storage daemon does not answer");
-        let count = tokio::time::timeout(PATIENCE, self.0.read_line(&mut line)).await.map_err(silent)?.map_err(went_away)?;
+        let count = tokio::time::timeout(PATIENCE, self.0.read_line(&mut line))
+            .await
+            .map_err(silent)?
+            .map_err(went_away)?;
         if count == 0 {
             return Err(Error::unavailable("the storage daemon went away"));
         }

@@ -4,10 +4,10 @@ use crate::Options;
 use async_trait::async_trait;
 use base::{Context, Error, Result};
 use contracts::{
-    agents::volume::{BackEnd, DiskSource, MadeDisk, NewDisk, Reach, VolumeAgent},
+    agents::volume::{BackEnd, DiskSource, NewDisk, Reach, VolumeAgent},
     compute::{Connection, ImageSource},
 };
-use host_block::{Blocks, GIB, Source};
+use host_block::{Blocks, GIB, Locks, Source};
 use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
 
@@ -20,6 +20,8 @@ pub struct Agent {
     blocks: Arc<dyn Blocks>,
     /// None where no bytes are kept, and nothing is really connected.
     images: Option<Arc<dyn ImageSource>>,
+    /// Images on their way: one message may come twice.
+    fetches: Locks,
 }
 
 impl Agent {
@@ -29,7 +31,7 @@ impl Agent {
             host => host.to_string(),
         };
         let host = format!("{machine}@{}", options.volume_backend_name);
-        Self { options, host, machine, blocks, images }
+        Self { options, host, machine, blocks, images, fetches: Locks::default() }
     }
 
     /// The back end's name on the bus and in volumes.
@@ -71,7 +73,11 @@ impl Agent {
 
 #[async_trait]
 impl VolumeAgent for Agent {
-    async fn create(&self, cx: &Context, volume: &NewDisk) -> Result<MadeDisk> {
+    async fn create(&self, cx: &Context, volume: &NewDisk) -> Result<()> {
+        let _held = self.fetches.hold(&volume.id).await;
+        if self.blocks.holds(&volume.id).await? {
+            return Ok(());
+        }
         let source = match &volume.source {
             DiskSource::Empty => Source::Empty,
             DiskSource::Snapshot { id } => Source::Snapshot(id.clone()),
@@ -81,8 +87,7 @@ impl VolumeAgent for Agent {
                 Source::Image { format: disk_format.clone() }
             }
         };
-        self.blocks.create(&volume.id, volume.size_gb * GIB, &source).await?;
-        Ok(MadeDisk::default())
+        self.blocks.create(&volume.id, volume.size_gb * GIB, &source).await
     }
 
     async fn extend(&self, _cx: &Context, volume_id: &str, size_gb: u64) -> Result<()> {

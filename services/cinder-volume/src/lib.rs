@@ -25,6 +25,11 @@ pub fn on_files(options: Options, state: &Path, images: Arc<dyn ImageSource>) ->
     Ok(Arc::new(Agent::new(options, files, Some(images))))
 }
 
+/// Ends what outlives the agent: the exports of the volumes below `state`.
+pub async fn clean(state: &Path) -> Result<()> {
+    Files::open(&state.join("volumes"))?.unexport_all().await
+}
+
 /// An agent like it on a fake back end, for tests and `--simulate`.
 pub fn simulated(options: Options, back_end: Fake) -> Arc<Agent> {
     Arc::new(Agent::new(options, Arc::new(back_end), None))

@@ -15,8 +15,11 @@ mod rules;
 mod scheduler;
 mod schemas;
 mod store;
+#[cfg(test)]
+mod torture;
 mod volumes;
 
+pub use api::routes;
 pub use model::TABLES;
 pub use options::Options;
 pub use rules::RULES;

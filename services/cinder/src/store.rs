@@ -81,16 +81,7 @@ pub struct Usage {
     pub gigabytes: i64,
 }
 
-pub fn usage(tx: &mut Tx, project_id: &str) -> Result<Usage> {
-    let rows = usage_by_type(tx, project_id)?;
-    Ok(rows.values().fold(Usage::default(), |sum, one| Usage {
-        volumes: sum.volumes + one.volumes,
-        snapshots: sum.snapshots + one.snapshots,
-        gigabytes: sum.gigabytes + one.gigabytes,
-    }))
-}
-
-/// By the id of the type.
+/// By the id of the type, of which all that a project uses is the sum.
 pub fn usage_by_type(tx: &mut Tx, project_id: &str) -> Result<HashMap<String, Usage>> {
     let mut found: HashMap<String, Usage> = HashMap::new();
     let volumes = tx.query(

@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 /// The agent of one back end. A `Timeout` means an unknown outcome: asking again is harmless.
 #[async_trait]
 pub trait VolumeAgent: Send + Sync {
-    /// Makes the volume; answers what was learned of it.
-    async fn create(&self, cx: &Context, volume: &NewDisk) -> Result<MadeDisk>;
+    async fn create(&self, cx: &Context, volume: &NewDisk) -> Result<()>;
 
     /// Grows a volume that nobody is connected to.
     async fn extend(&self, cx: &Context, volume_id: &str, size_gb: u64) -> Result<()>;
@@ -43,7 +42,7 @@ pub trait VolumeReports: Send + Sync {
 bus::remote! {
     /// The agent of another back end, on the topic `volume_agent` and its back end's name.
     pub struct RemoteVolumeAgent: VolumeAgent as volume_agent_handlers {
-        create(volume: &NewDisk = NewDisk) -> MadeDisk;
+        create(volume: &NewDisk = NewDisk) -> ();
         extend(volume_id: &str = String, size_gb: u64 = u64) -> ();
         delete(volume_id: &str = String) -> ();
         create_snapshot(snapshot_id: &str = String, volume_id: &str = String) -> ();
@@ -90,13 +89,6 @@ pub enum DiskSource {
     Volume {
         id: String,
     },
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct MadeDisk {
-    /// What the image takes up before the volume grows beyond it.
-    pub image_virtual_bytes: Option<u64>,
 }
 
 /// The host that wants to reach a volume.

@@ -49,7 +49,7 @@ pub fn page(request: &Request, options: &Options, table: &'static Table, names: 
 
 pub type Names = &'static [(&'static str, &'static str)];
 
-fn renamed<'a>(names: Names, key: &'a str) -> &'a str {
+fn renamed(names: Names, key: &str) -> &str {
     names.iter().find(|(name, _)| *name == key).map_or(key, |(_, column)| column)
 }
 

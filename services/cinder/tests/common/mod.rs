@@ -156,6 +156,11 @@ impl Cloud {
         self.call("member", "POST", path, Some(body)).await
     }
 
+    /// The back end fails at what it is asked next; the bus asks twice.
+    pub fn refuse(&self, why: &str) {
+        (0..2).for_each(|_| self.fake.refuse(Error::conflict(why)));
+    }
+
     /// A volume that is ready.
     pub async fn volume(&self, body: Json) -> String {
         let answer = self.post("/v3/volumes", serde_json::json!({"volume": body})).await;
