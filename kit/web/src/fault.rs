@@ -5,7 +5,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::Response,
 };
-use base::{Error, ErrorKind, Json, Version};
+use base::{Context, Error, ErrorKind, Json, Version};
 use serde_json::json;
 
 /// The style of a service's error bodies.
@@ -28,14 +28,21 @@ pub(crate) struct About<'a> {
 
 const HTML: &str = "text/html; charset=UTF-8";
 const JSON: &str = "application/json";
+const JSON_UTF8: &str = "application/json; charset=UTF-8";
 const UNEXPECTED: &str = "Unexpected API Error. Please report this at http://bugs.launchpad.net/nova/ and attach the Nova API log if possible.";
 
 impl Faults {
+    /// Of bodies that tell of success.
     pub(crate) fn json_type(self) -> &'static str {
         match self {
-            Faults::Glance | Faults::Nova => "application/json; charset=UTF-8",
+            Faults::Glance => JSON_UTF8,
             _ => JSON,
         }
+    }
+
+    /// Nova names a media type even where there is no body.
+    pub(crate) fn empty_type(self) -> Option<&'static str> {
+        (self == Faults::Nova).then_some(JSON)
     }
 
     /// Nova's and cinder's second name for the request id, which cinder's outermost layer lacks.
@@ -58,7 +65,7 @@ impl Faults {
             Faults::Keystone => keystone(status, &message),
             Faults::Nova => {
                 let body = json!({ compute_key(status): { "code": status.as_u16(), "message": message } });
-                answer(status, self.json_type(), body.to_string())
+                answer(status, JSON_UTF8, body.to_string())
             }
             Faults::Cinder => cinder(status, &message),
             Faults::Neutron => {
@@ -78,8 +85,8 @@ impl Faults {
                 let page = "<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n<p>The requested URL was not found on the server. If you entered the URL manually please check your spelling and try again.</p>\n";
                 answer(StatusCode::NOT_FOUND, "text/html; charset=utf-8", page.into())
             }
-            Faults::Nova | Faults::Glance => html(StatusCode::NOT_FOUND, "The resource could not be found."),
-            Faults::Cinder => answer(
+            Faults::Glance => html(StatusCode::NOT_FOUND, "The resource could not be found."),
+            Faults::Nova | Faults::Cinder => answer(
                 StatusCode::NOT_FOUND,
                 "text/plain; charset=UTF-8",
                 "404 Not Found\n\nThe resource could not be found.\n\n   ".into(),
@@ -92,7 +99,9 @@ impl Faults {
     /// A path that is served, but not in this version.
     pub(crate) fn no_version(self, about: &About) -> Response {
         match self {
-            Faults::Cinder => self.response(&Error::not_found("The resource could not be found."), about),
+            Faults::Nova | Faults::Cinder => {
+                self.response(&Error::not_found("The resource could not be found."), about)
+            }
             _ => self.no_route(about),
         }
     }
@@ -107,6 +116,10 @@ impl Faults {
                 self.response(&Error::bad_request(message), about)
             }
             (Faults::Cinder, None) => self.response(&Error::bad_request("Malformed request body"), about),
+            (Faults::Nova, Some(key)) => {
+                self.response(&Error::bad_request(format!("There is no such action: {key}")), about)
+            }
+            (Faults::Nova, None) => self.response(&Error::bad_request("Malformed request body"), about),
             _ => self.no_route(about),
         }
     }
@@ -115,6 +128,10 @@ impl Faults {
     pub(crate) fn no_method(self, method: &str, allowed: &[&str], about: &About) -> Response {
         let status = StatusCode::METHOD_NOT_ALLOWED;
         let mut response = match self {
+            // Nobody reads the body of an answer to HEAD, so nova's is of the type it does not write.
+            Faults::Nova if method == "HEAD" => {
+                return html(StatusCode::NOT_FOUND, "The resource could not be found.");
+            }
             Faults::Nova | Faults::Cinder => return self.no_route(about),
             Faults::Keystone => answer(
                 status,
@@ -138,6 +155,19 @@ impl Faults {
             response.headers_mut().insert(header::ALLOW, allowed);
         }
         response
+    }
+
+    /// Cinder and nova want the project in a path to be the caller's.
+    pub(crate) fn foreign_project(self, project: Option<&str>, context: &Context) -> Option<Error> {
+        let project = project.filter(|id| *id != context.project_id)?;
+        match self {
+            Faults::Cinder => Some(Error::bad_request("Malformed request url")),
+            Faults::Nova => Some(Error::bad_request(format!(
+                "Malformed request URL: URL's project_id '{project}' doesn't match Context's project_id '{}'",
+                context.project_id
+            ))),
+            _ => None,
+        }
     }
 
     /// No token, or one that is not valid.

@@ -59,7 +59,8 @@ impl Reply {
         self
     }
 
-    pub(crate) fn into_response(self, json_type: &'static str) -> Response {
+    /// `empty_type` is named by answers without a body that name none themselves.
+    pub(crate) fn into_response(self, json_type: &'static str, empty_type: Option<&'static str>) -> Response {
         let mut response = Response::new(self.body);
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
@@ -71,6 +72,9 @@ impl Reply {
             if let Ok(value) = HeaderValue::from_str(&value) {
                 headers.append(name, value);
             }
+        }
+        if let (Some(empty_type), false) = (empty_type, headers.contains_key(header::CONTENT_TYPE)) {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(empty_type));
         }
         response
     }

@@ -28,6 +28,8 @@ pub trait Authenticate: Send + Sync {
 pub struct Prefix {
     pub from: &'static str,
     pub to: &'static str,
+    /// Requests below it are at the lowest microversion, whatever their headers ask for.
+    pub lowest_microversion: bool,
 }
 
 /// A service's table with all that stands around it.
@@ -153,8 +155,11 @@ impl<S: Send + Sync + 'static> Served<S> {
         }
         if candidates.is_empty() {
             let allowed: Vec<&str> = numbers.iter().map(|n| service.routes[*n].method.as_str()).collect();
-            self.lost(&canonical, request.headers(), negotiated).await;
-            return service.faults.no_method(method.as_str(), &allowed, &about);
+            let refused = self.lost(&canonical, request.headers(), negotiated).await;
+            return match refused && service.faults == Faults::Nova {
+                true => service.faults.unauthorized(&service.identity_url, &about),
+                false => service.faults.no_method(method.as_str(), &allowed, &about),
+            };
         }
         let open = candidates.iter().all(|n| service.routes[*n].is(Mark::Open));
         let mut context = match self.context(request.headers(), open).await {
@@ -166,7 +171,11 @@ impl<S: Send + Sync + 'static> Served<S> {
         };
         context.request_id = request_id.to_string();
         if let Some(microversions) = &service.microversions {
-            match microversions.negotiate(request.headers()) {
+            let asked = match self.prefix(&path) {
+                Some(prefix) if prefix.lowest_microversion => Ok(microversions.min),
+                _ => microversions.negotiate(request.headers()),
+            };
+            match asked {
                 Ok(version) => {
                     context.microversion = Some(version);
                     *negotiated = Some(version);
@@ -178,8 +187,8 @@ impl<S: Send + Sync + 'static> Served<S> {
             }
         }
         about.version = context.microversion;
-        if service.faults == Faults::Cinder && !in_own_project(&canonical, &context) {
-            return service.faults.response(&Error::bad_request("Malformed request url"), &about);
+        if let Some(error) = service.faults.foreign_project(project_of(&canonical), &context) {
+            return service.faults.response(&error, &about);
         }
         candidates.retain(|n| service.routes[*n].in_version(context.microversion));
         let Some(first) = candidates.first() else { return service.faults.no_version(&about) };
@@ -212,7 +221,7 @@ impl<S: Send + Sync + 'static> Served<S> {
             done = Err(Error::internal(format!("nobody asked whether {} is allowed", route.rule)));
         }
         match done {
-            Ok(reply) => Reply::into_response(reply, service.faults.json_type()),
+            Ok(reply) => Reply::into_response(reply, service.faults.json_type(), service.faults.empty_type()),
             Err(error) if error.is(ErrorKind::Unauthorized) && !route.is(Mark::Open) => {
                 service.faults.unauthorized(&service.identity_url, &about)
             }
@@ -225,11 +234,12 @@ impl<S: Send + Sync + 'static> Served<S> {
         }
     }
 
-    /// Placement and cinder ask who it is before they look where to. True: the token does not hold.
+    /// Placement, cinder and nova ask who it is before they look where to. True: the token does not hold.
     async fn lost(&self, path: &str, headers: &HeaderMap, negotiated: &mut Option<Version>) -> bool {
         let asks = match self.service.faults {
             Faults::Placement => true,
             Faults::Cinder => path.starts_with("/v3"),
+            Faults::Nova => path.starts_with("/v2.1"),
             _ => false,
         };
         if !asks {
@@ -249,14 +259,18 @@ impl<S: Send + Sync + 'static> Served<S> {
 
     fn canonical(&self, path: &str) -> String {
         let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };
-        for prefix in self.service.prefixes {
-            if let Some(rest) = path.strip_prefix(prefix.from)
-                && (rest.is_empty() || rest.starts_with('/') || prefix.from.ends_with('/'))
-            {
-                return format!("{}{rest}", prefix.to);
-            }
+        match self.prefix(path) {
+            Some(prefix) => format!("{}{}", prefix.to, &path[prefix.from.len()..]),
+            None if path.is_empty() => "/".into(),
+            None => path.to_string(),
         }
-        if path.is_empty() { "/".into() } else { path.to_string() }
+    }
+
+    fn prefix(&self, path: &str) -> Option<&Prefix> {
+        self.service.prefixes.iter().find(|prefix| {
+            path.strip_prefix(prefix.from)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || prefix.from.ends_with('/'))
+        })
     }
 
     async fn context(&self, headers: &HeaderMap, open: bool) -> Result<Context> {
@@ -318,10 +332,9 @@ fn without_project(path: &str) -> Option<String> {
     id::is_uuid(project).then(|| format!("/{version}{slash}{rest}"))
 }
 
-/// Whether a project id in the path, if there is one, is the caller's.
-fn in_own_project(path: &str, context: &Context) -> bool {
-    let mut parts = path.split('/').skip(2);
-    parts.next().is_none_or(|part| !id::is_uuid(part) || part == context.project_id)
+/// The project id in the path, if there is one.
+fn project_of(path: &str) -> Option<&str> {
+    path.split('/').nth(2).filter(|part| id::is_uuid(part))
 }
 
 fn decoded(text: &str) -> String {
@@ -348,7 +361,11 @@ mod tests {
     impl Authenticate for OneToken {
         async fn authenticate(&self, token: &str) -> Result<Context> {
             match token {
-                "good" => Ok(Context { roles: vec!["member".into()], ..Context::default() }),
+                "good" => Ok(Context {
+                    project_id: "0e8a7f6c00004000800000000000000a".into(),
+                    roles: vec!["member".into()],
+                    ..Context::default()
+                }),
                 _ => Err(Error::unauthorized("no")),
             }
         }
@@ -388,7 +405,7 @@ mod tests {
             policy: Arc::new(Policy::new(&[RULES], None).unwrap()),
             faults,
             microversions: Some(microversions),
-            prefixes: &[Prefix { from: "/v2", to: "/v2.1" }],
+            prefixes: &[Prefix { from: "/v2", to: "/v2.1", lowest_microversion: true }],
             identity: Arc::new(OneToken),
             identity_url: "http://k".into(),
             body_bytes_max: 64,
@@ -421,6 +438,7 @@ mod tests {
             // Nova's own table has no HEAD.
             ("HEAD", "/v2.1/things/a", &[token], "", 404),
             ("GET", "/v2/0e8a7f6c00004000800000000000000a/things/a", &[token], "", 200),
+            ("GET", "/v2/0e8a7f6c00004000800000000000000b/things/a", &[token], "", 400),
             ("GET", "/v2.1/nobody/things/a", &[token], "", 404),
             ("GET", "/v2.1/things/a/", &[token], "", 200),
             ("GET", "/v2/things/a", &[token], "", 200),
@@ -438,7 +456,10 @@ mod tests {
             // A handler that never asks its rule answers nobody.
             ("POST", "/v2.1/forgetful", &[token], "{}", 500),
             ("POST", "/v2.1/things/a/action", &[token], r#"{"start": null}"#, 202),
-            ("POST", "/v2.1/things/a/action", &[token], r#"{"stop": null}"#, 404),
+            ("POST", "/v2.1/things/a/action", &[token], r#"{"stop": null}"#, 400),
+            ("GET", "/v2.1/nothing", &[], "", 401),
+            // The old line knows no microversions.
+            ("GET", "/v2/later", &[token, ("openstack-api-version", "compute 2.5")], "", 404),
         ];
         for (method, path, headers, body, expected) in cases {
             assert_eq!(

@@ -122,7 +122,7 @@ impl Cinder {
                 max: MAX,
             }),
             // Old clients' `/v2/{project}/volumes`; `/v2` itself is gone, as upstream.
-            prefixes: &[web::Prefix { from: "/v2/", to: "/v3/" }],
+            prefixes: &[web::Prefix { from: "/v2/", to: "/v3/", lowest_microversion: false }],
             identity,
             identity_url: identity_url.into(),
             body_bytes_max: BODY_BYTES_MAX,

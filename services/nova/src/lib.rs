@@ -103,7 +103,7 @@ impl Nova {
                 min: MIN,
                 max: MAX,
             }),
-            prefixes: &[web::Prefix { from: "/v2", to: "/v2.1" }],
+            prefixes: &[web::Prefix { from: "/v2", to: "/v2.1", lowest_microversion: true }],
             identity,
             identity_url: identity_url.into(),
             body_bytes_max: BODY_BYTES_MAX,
