@@ -37,7 +37,7 @@ lint: ## Format and lints alone
 	cargo clippy --workspace --all-targets -- -D warnings
 
 e2e: build guest ## The whole user's story with real guests and the official client
-	@scripts/install run client
+	@scripts/install run client browser
 	scripts/e2e
 
 chaos: build guest ## The cloud killed at random in the middle of creates and deletes
