@@ -281,7 +281,9 @@ impl<'a> Player<'a> {
             bail!("{} {}", answer.status, String::from_utf8_lossy(&answer.body));
         }
         let request = step.text("request").unwrap_or_default();
-        let Some(path) = request.strip_prefix("DELETE ").filter(|_| answer.status != 404) else { return Ok(()) };
+        let Some(path) = request.strip_prefix("DELETE ").filter(|_| answer.status != 404) else {
+            return Ok(());
+        };
         let mut look = step.clone();
         look.0.insert("request".to_owned(), json!(format!("GET {path}")));
         while Instant::now() < end && self.send(scenario, &look).await?.status == 200 {
