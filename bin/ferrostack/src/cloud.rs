@@ -3,6 +3,7 @@
 use crate::{Secrets, Settings, clouds_yaml, endpoints, state::Running};
 use base::{Clock, Result};
 use db::Db;
+use glance::Glance;
 use keystone::{Bootstrap, FirstMember, Keystone};
 use placement::Placement;
 use std::sync::Arc;
@@ -50,6 +51,14 @@ impl Cloud {
         let service = keystone.service(settings.policy("keystone")?.as_deref(), &identity_url)?;
         serve("keystone", service.into_router()?);
         clouds_yaml::write(&settings, &secrets)?;
+
+        let db = open(&settings, "glance", glance::TABLES).await?;
+        let images = settings.state.join("images");
+        let glance = Glance::new(db, clock.clone(), settings.config.section()?, &images)?;
+        glance.start().await?;
+        let policy = settings.policy("glance")?;
+        let service = glance.service(policy.as_deref(), keystone.clone(), &identity_url)?;
+        serve("glance", service.into_router()?);
 
         let db = open(&settings, "placement", placement::TABLES).await?;
         let placement = Placement::new(db, clock.clone(), settings.config.section()?);

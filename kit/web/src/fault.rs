@@ -24,22 +24,17 @@ pub(crate) struct About<'a> {
     pub request_id: &'a str,
     pub version: Option<Version>,
     pub range: Option<(Version, Version)>,
+    /// Whether the request says what it accepts.
+    pub accepts: bool,
+    pub content_type: Option<&'a str>,
 }
 
 const HTML: &str = "text/html; charset=UTF-8";
-const JSON: &str = "application/json";
+pub(crate) const JSON: &str = "application/json";
 const JSON_UTF8: &str = "application/json; charset=UTF-8";
 const UNEXPECTED: &str = "Unexpected API Error. Please report this at http://bugs.launchpad.net/nova/ and attach the Nova API log if possible.";
 
 impl Faults {
-    /// Of bodies that tell of success.
-    pub(crate) fn json_type(self) -> &'static str {
-        match self {
-            Faults::Glance => JSON_UTF8,
-            _ => JSON,
-        }
-    }
-
     /// Nova names a media type even where there is no body.
     pub(crate) fn empty_type(self) -> Option<&'static str> {
         (self == Faults::Nova).then_some(JSON)
@@ -73,7 +68,7 @@ impl Faults {
                 let body = json!({ "NeutronError": { "type": kind, "message": message, "detail": "" } });
                 answer(status, JSON, body.to_string())
             }
-            Faults::Glance => html(status, &escaped(&message)),
+            Faults::Glance => glance(status, &message, error.code.as_deref() == Some(DETAIL), about),
             Faults::Placement => placement(status, &message, error, about),
         }
     }
@@ -85,7 +80,9 @@ impl Faults {
                 let page = "<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n<p>The requested URL was not found on the server. If you entered the URL manually please check your spelling and try again.</p>\n";
                 answer(StatusCode::NOT_FOUND, "text/html; charset=utf-8", page.into())
             }
-            Faults::Glance => html(StatusCode::NOT_FOUND, "The resource could not be found."),
+            Faults::Glance => {
+                glance(StatusCode::NOT_FOUND, "The resource could not be found.", false, about)
+            }
             Faults::Nova | Faults::Cinder => answer(
                 StatusCode::NOT_FOUND,
                 "text/plain; charset=UTF-8",
@@ -139,7 +136,7 @@ impl Faults {
                 json!({"message": "The method is not allowed for the requested URL."}).to_string(),
             ),
             Faults::Glance => {
-                html(status, &format!("The method {method} is not allowed for this resource. "))
+                glance(status, &format!("The method {method} is not allowed for this resource. "), false, about)
             }
             Faults::Neutron => self.response(
                 &Error::method_not_allowed(format!("The method {method} is not allowed for this resource. ")),
@@ -174,9 +171,11 @@ impl Faults {
     pub(crate) fn unauthorized(self, identity_url: &str, about: &About) -> Response {
         let error = Error::unauthorized("The request you have made requires authentication.");
         let mut response = match self {
-            Faults::Glance => html(
+            Faults::Glance => glance(
                 StatusCode::UNAUTHORIZED,
                 "This server could not verify that you are authorized to access the document you requested. Either you supplied the wrong credentials (e.g., bad password), or your browser does not understand how to supply the credentials required.",
+                false,
+                about,
             ),
             Faults::Keystone => self.response(&error, about),
             _ => {
@@ -287,6 +286,39 @@ fn placement(status: StatusCode, message: &str, error: &Error, about: &About) ->
         one["min_version"] = min.to_string().into();
     }
     answer(status, JSON, json!({"errors": [one]}).to_string())
+}
+
+/// An error whose message stands below the status' own explanation, as webob's `detail`.
+pub const DETAIL: &str = "webob.detail";
+
+/// Glance's errors: a page for browsers, plain text for who says nothing of what it accepts.
+fn glance(status: StatusCode, message: &str, is_detail: bool, about: &About) -> Response {
+    let title = format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or("Error"));
+    let title = title.replace("416 Range Not", "416 Request Range Not");
+    let kind = about.content_type.unwrap_or("None");
+    let (explanation, detail, tail) = match (is_detail, status) {
+        (true, StatusCode::UNSUPPORTED_MEDIA_TYPE) => {
+            let refused = format!("The request media type {kind} is not supported by this server. ");
+            (refused, message.to_string(), "")
+        }
+        (true, StatusCode::RANGE_NOT_SATISFIABLE) => {
+            ("The Range requested is not available.".into(), message.to_string(), "  ")
+        }
+        (true, _) => (webob_explanation(status).to_string(), message.to_string(), "  "),
+        (false, StatusCode::METHOD_NOT_ALLOWED) => (message.to_string(), String::new(), ""),
+        (false, _) => (message.to_string(), String::new(), "  "),
+    };
+    if !about.accepts {
+        let text = format!("{title}\n\n{}\n\n {}{tail}", explanation, detail);
+        return answer(status, "text/plain; charset=UTF-8", text);
+    }
+    let lines = if status == StatusCode::METHOD_NOT_ALLOWED { "" } else { "\n\n" };
+    let page = format!(
+        "<html>\n <head>\n  <title>{title}</title>\n </head>\n <body>\n  <h1>{title}</h1>\n  {}<br /><br />\n{}\n{lines} </body>\n</html>",
+        escaped(&explanation),
+        escaped(&detail)
+    );
+    answer(status, HTML, page)
 }
 
 /// The page that webob writes.

@@ -8,7 +8,7 @@ mod request;
 mod route;
 mod server;
 
-pub use fault::Faults;
+pub use fault::{DETAIL, Faults};
 pub use microversion::Microversions;
 pub use reply::Reply;
 pub use request::{Body, Query, Request};
@@ -17,3 +17,4 @@ pub use server::{Authenticate, Prefix, Service, serve};
 
 pub use axum::http::{HeaderMap, Method, StatusCode, header};
 pub use bytes::Bytes;
+pub use form_urlencoded;

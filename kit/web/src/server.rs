@@ -127,8 +127,14 @@ impl<S: Send + Sync + 'static> Served<S> {
         negotiated: &mut Option<Version>,
     ) -> Response {
         let service = &self.service;
-        let mut about =
-            About { request_id, version: None, range: service.microversions.map(|m| (m.min, m.max)) };
+        let content_type = header_text(request.headers(), "content-type").map(str::to_string);
+        let mut about = About {
+            request_id,
+            version: None,
+            range: service.microversions.map(|m| (m.min, m.max)),
+            accepts: request.headers().contains_key(header::ACCEPT) || request.method() == Method::HEAD,
+            content_type: content_type.as_deref(),
+        };
         let path = request.uri().path().to_string();
         let canonical = self.canonical(&path);
         let bare = without_project(&canonical);
@@ -149,12 +155,14 @@ impl<S: Send + Sync + 'static> Served<S> {
         let mut candidates = of(&method);
         if candidates.is_empty()
             && method == Method::HEAD
-            && !matches!(service.faults, Faults::Nova | Faults::Placement)
+            && !matches!(service.faults, Faults::Nova | Faults::Placement | Faults::Glance)
         {
             candidates = of(&Method::GET);
         }
         if candidates.is_empty() {
-            let allowed: Vec<&str> = numbers.iter().map(|n| service.routes[*n].method.as_str()).collect();
+            let mut allowed: Vec<&str> = numbers.iter().map(|n| service.routes[*n].method.as_str()).collect();
+            allowed.sort_unstable();
+            allowed.dedup();
             let refused = self.lost(&canonical, request.headers(), negotiated).await;
             return match refused && service.faults == Faults::Nova {
                 true => service.faults.unauthorized(&service.identity_url, &about),
@@ -221,7 +229,7 @@ impl<S: Send + Sync + 'static> Served<S> {
             done = Err(Error::internal(format!("nobody asked whether {} is allowed", route.rule)));
         }
         match done {
-            Ok(reply) => Reply::into_response(reply, service.faults.json_type(), service.faults.empty_type()),
+            Ok(reply) => Reply::into_response(reply, crate::fault::JSON, service.faults.empty_type()),
             Err(error) if error.is(ErrorKind::Unauthorized) && !route.is(Mark::Open) => {
                 service.faults.unauthorized(&service.identity_url, &about)
             }
@@ -234,12 +242,13 @@ impl<S: Send + Sync + 'static> Served<S> {
         }
     }
 
-    /// Placement, cinder and nova ask who it is before they look where to. True: the token does not hold.
+    /// Placement, cinder, nova and glance ask who it is before they look where to. True: the token does not hold.
     async fn lost(&self, path: &str, headers: &HeaderMap, negotiated: &mut Option<Version>) -> bool {
         let asks = match self.service.faults {
             Faults::Placement => true,
             Faults::Cinder => path.starts_with("/v3"),
             Faults::Nova => path.starts_with("/v2.1"),
+            Faults::Glance => path.starts_with("/v2"),
             _ => false,
         };
         if !asks {
@@ -335,6 +344,10 @@ fn without_project(path: &str) -> Option<String> {
 /// The project id in the path, if there is one.
 fn project_of(path: &str) -> Option<&str> {
     path.split('/').nth(2).filter(|part| id::is_uuid(part))
+}
+
+fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
 }
 
 fn decoded(text: &str) -> String {

@@ -1,0 +1,250 @@
+//! An image's bytes: up, down, and aside to be imported. They stream; only a chunk at a time is in memory.
+
+use super::detailed;
+use crate::{
+    Glance,
+    bytes::{Facts, Upload},
+    model::{Image, STORE, Status},
+};
+use axum::body::Body;
+use base::{Error, Result, id};
+use db::{Filter, Stored};
+use futures::stream;
+use http_body_util::BodyExt;
+use std::{io::SeekFrom, sync::Arc};
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use web::{Mark, Reply, Request, Routes, StatusCode, get, put};
+
+pub fn routes() -> Routes<Glance> {
+    vec![
+        get("/v2/images/{image_id}/file", "download_image", download),
+        put("/v2/images/{image_id}/file", "upload_image", upload).marks(&[Mark::Stream]),
+        put("/v2/images/{image_id}/stage", "modify_image", stage).marks(&[Mark::Stream]),
+    ]
+}
+
+const BYTES: &str = "application/octet-stream";
+const CHUNK_BYTES: u64 = 256 * 1024;
+
+fn check_media_type(request: &Request) -> Result<()> {
+    let given = request.header("content-type").unwrap_or_default();
+    match given.split(';').next().unwrap_or_default().trim() {
+        BYTES => Ok(()),
+        other => Err(detailed(Error::unsupported_media_type(format!("Invalid content type {other}")))),
+    }
+}
+
+async fn upload(glance: Arc<Glance>, mut request: Request) -> Result<Reply> {
+    check_media_type(&request)?;
+    let (whole, _) = glance.allowed(&request).await?;
+    let image = whole.image;
+    let (Some(disk_format), Some(container_format)) = (image.disk_format.clone(), image.container_format.clone())
+    else {
+        let mut unset = Vec::new();
+        if image.disk_format.is_none() {
+            unset.push("disk_format");
+        }
+        if image.container_format.is_none() {
+            unset.push("container_format");
+        }
+        return Err(Error::bad_request(format!(
+            "Properties {} must be set prior to saving data.",
+            unset.join(", ")
+        )));
+    };
+    turn(&glance, &image.id, &[Status::Queued], Status::Saving).await?;
+    let attempt = id::uuid();
+    let received = async {
+        let incoming = receive(&glance, request.stream(), &attempt).await?;
+        incoming.finish(&disk_format, &container_format, &glance.files.path(&image.id)).await
+    };
+    match received.await {
+        Ok(facts) => activate(&glance, &image.id, Status::Saving, facts).await?,
+        Err(error) => {
+            turn(&glance, &image.id, &[Status::Saving], Status::Queued).await?;
+            return Err(error);
+        }
+    }
+    Ok(super::nothing())
+}
+
+async fn receive(glance: &Glance, mut body: Body, attempt: &str) -> Result<Upload> {
+    let mut incoming = glance.files.begin(attempt)?;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| Error::bad_request(format!("The upload was cut off: {e}")))?;
+        let Ok(bytes) = frame.into_data() else { continue };
+        let cap = glance.options.image_size_cap_bytes;
+        if incoming.size() + bytes.len() as u64 > cap {
+            return Err(Error::too_large(format!("The incoming image is too large: more than {cap} bytes")));
+        }
+        incoming.write(bytes).await?;
+    }
+    Ok(incoming)
+}
+
+/// From one of these states to another; `Conflict` from any other.
+pub async fn turn(glance: &Glance, image_id: &str, from: &'static [Status], to: Status) -> Result<()> {
+    let (id, now) = (image_id.to_string(), glance.clock.now());
+    glance
+        .write(move |tx| {
+            let known = [Filter::eq("id", &*id), Filter::any("status", from.iter().copied())];
+            let changed = tx.set::<Image>(&known, &[("status", to.store()), ("updated_at", now.store())])?;
+            if changed > 0 {
+                return Ok(());
+            }
+            match tx.find::<Image>(&id)? {
+                None => Err(crate::store::missing(&id)),
+                Some(image) => Err(Error::conflict(format!(
+                    "Image status transition from {} to {to} is not allowed",
+                    image.status
+                ))),
+            }
+        })
+        .await
+}
+
+/// The bytes are in place: now the image is there. If it was deleted meanwhile, they go.
+pub async fn activate(glance: &Glance, image_id: &str, from: Status, facts: Facts) -> Result<()> {
+    let (id, now) = (image_id.to_string(), glance.clock.now());
+    let changed = glance
+        .write(move |tx| {
+            let changes = [
+                ("status", Status::Active.store()),
+                ("size", (facts.size as i64).store()),
+                ("virtual_size", (facts.virtual_size as i64).store()),
+                ("checksum", facts.md5.store()),
+                ("os_hash_algo", "sha512".store()),
+                ("os_hash_value", facts.sha512.store()),
+                ("stores", STORE.store()),
+                ("updated_at", now.store()),
+            ];
+            tx.set::<Image>(&[Filter::eq("id", &*id), Filter::eq("status", from)], &changes)
+        })
+        .await?;
+    if changed == 0 {
+        glance.files.remove(image_id)?;
+        return Err(Error::gone(format!(
+            "Image {image_id} could not be found after upload. The image may have been deleted during the upload."
+        )));
+    }
+    Ok(())
+}
+
+async fn stage(glance: Arc<Glance>, mut request: Request) -> Result<Reply> {
+    check_media_type(&request)?;
+    let (whole, _) = glance.allowed(&request).await?;
+    let id = whole.image.id;
+    turn(&glance, &id, &[Status::Queued], Status::Uploading).await?;
+    let staged = async {
+        let incoming = receive(&glance, request.stream(), &id::uuid()).await?;
+        incoming.stage(&glance.files.staged_path(&id)).await
+    };
+    match staged.await {
+        Ok(size) => {
+            let wanted = id.clone();
+            glance
+                .write(move |tx| {
+                    tx.set::<Image>(&[Filter::eq("id", &*wanted)], &[("size", (size as i64).store())])
+                })
+                .await?;
+            Ok(super::nothing())
+        }
+        Err(error) => {
+            turn(&glance, &id, &[Status::Uploading], Status::Queued).await?;
+            Err(error)
+        }
+    }
+}
+
+async fn download(glance: Arc<Glance>, request: Request) -> Result<Reply> {
+    let (whole, target) = glance.image(&request).await?;
+    let image = whole.image;
+    if image.status == Status::Deactivated && !request.ctx.is_admin() {
+        request.can(&target)?;
+        return Err(Error::forbidden(
+            "The requested image has been deactivated. Image data download is forbidden.",
+        ));
+    }
+    request.can(&target)?;
+    let bytes_there = matches!(image.status, Status::Active | Status::Deactivated);
+    let (true, Some(size)) = (bytes_there, image.size.and_then(|size| u64::try_from(size).ok())) else {
+        return Ok(Reply::no_content());
+    };
+    let range = match request.header("range").or(request.header("content-range")) {
+        Some(text) => range(text, size)?,
+        None => None,
+    };
+    let (start, end) = range.unwrap_or((0, size));
+    let mut file = tokio::fs::File::open(glance.files.path(&image.id)).await?;
+    file.seek(SeekFrom::Start(start)).await?;
+    let chunks = stream::try_unfold((file, end - start), |(mut file, left)| async move {
+        if left == 0 {
+            return Ok::<_, std::io::Error>(None);
+        }
+        let mut chunk = vec![0; left.min(CHUNK_BYTES) as usize];
+        let count = file.read(&mut chunk).await?;
+        if count == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        chunk.truncate(count);
+        Ok(Some((::bytes::Bytes::from(chunk), (file, left - count as u64))))
+    });
+    let status = if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
+    let mut reply = Reply::body(status, BYTES, Body::from_stream(chunks))
+        .header("content-length", (end - start).to_string());
+    if let Some(checksum) = image.checksum {
+        reply = reply.header("content-md5", checksum);
+    }
+    if range.is_some() {
+        reply = reply.header("content-range", format!("bytes {start}-{}/{size}", end - 1));
+    }
+    Ok(reply)
+}
+
+/// `bytes=5-9`, `bytes=5-`, `bytes=-5`: where it begins and ends; none for what is not understood.
+fn range(text: &str, size: u64) -> Result<Option<(u64, u64)>> {
+    let last = size.saturating_sub(1);
+    let outside = || {
+        detailed(Error::range_not_satisfiable(format!(
+            "Invalid start position in Range header. Start position MUST be in the inclusive range [0, {last}]."
+        )))
+    };
+    let Some(spec) = text.trim().strip_prefix("bytes").map(|rest| rest.trim_start_matches(['=', ' '])) else {
+        return Ok(None);
+    };
+    let spec = spec.split('/').next().unwrap_or(spec);
+    let Some((first, end)) = spec.split_once('-') else { return Ok(None) };
+    let number = |text: &str| text.trim().parse::<u64>().ok();
+    match (number(first), number(end)) {
+        (Some(start), _) if start >= size => Err(outside()),
+        (Some(start), Some(end)) if end < start => {
+            Err(detailed(Error::range_not_satisfiable("The Range requested is not available.")))
+        }
+        (Some(start), Some(end)) => Ok(Some((start, end.min(last) + 1))),
+        (Some(start), None) => Ok(Some((start, size))),
+        (None, Some(count)) if count > 0 => Ok(Some((size.saturating_sub(count), size))),
+        _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::range;
+
+    #[test]
+    fn ranges() {
+        for (text, expected) in [
+            ("bytes=5-9", Some((5, 10))),
+            ("bytes=5-", Some((5, 22))),
+            ("bytes=-5", Some((17, 22))),
+            ("bytes=0-900", Some((0, 22))),
+            ("bytes 5-9/22", Some((5, 10))),
+            ("lines=1-2", None),
+            ("bytes=x", None),
+        ] {
+            assert_eq!(range(text, 22).unwrap(), expected, "{text}");
+        }
+        assert!(range("bytes=22-23", 22).is_err());
+        assert!(range("bytes=9-5", 22).is_err());
+    }
+}

@@ -1,0 +1,239 @@
+//! Images: create, list, show, change and delete.
+
+use super::{body, detailed, patch};
+use crate::{
+    Glance,
+    list::Wanted,
+    model::{Image, Status, Visibility, Whole},
+    schemas, store,
+};
+use base::{Error, Json, Result, id};
+use serde_json::json;
+use std::{collections::BTreeSet, sync::Arc};
+use web::{Reply, Request, Routes, delete, get, patch as patch_route, post};
+
+pub fn routes() -> Routes<Glance> {
+    vec![
+        get("/v2/images", "get_images", list),
+        post("/v2/images", "add_image", create),
+        get("/v2/images/{image_id}", "get_image", show),
+        patch_route("/v2/images/{image_id}", "modify_image", update),
+        delete("/v2/images/{image_id}", "delete_image", remove),
+    ]
+}
+
+/// Set by glance alone.
+pub const READ_ONLY: [&str; 14] = [
+    "created_at", "updated_at", "status", "checksum", "size", "virtual_size", "direct_url", "self", "file",
+    "schema", "id", "os_hash_algo", "os_hash_value", "stores",
+];
+/// Names that no property may have.
+pub const RESERVED: [&str; 4] = ["location", "deleted", "deleted_at", "is_public"];
+/// What has a column.
+pub const BASE: [&str; 11] = [
+    "name", "visibility", "protected", "os_hidden", "owner", "container_format", "disk_format", "tags", "min_ram",
+    "min_disk", "locations",
+];
+
+async fn create(glance: Arc<Glance>, request: Request) -> Result<Reply> {
+    let given = body(&request)?.clone();
+    let Some(object) = given.as_object() else {
+        return Err(Error::bad_request("Malformed JSON in request body."));
+    };
+    schemas::check(&given)?;
+    for name in object.keys() {
+        if name != "id" && READ_ONLY.contains(&name.as_str()) {
+            request.can(&json!({"project_id": request.ctx.project_id, "owner": request.ctx.project_id}))?;
+            return Err(Error::forbidden(format!("Attribute '{name}' is read-only.")));
+        }
+        if RESERVED.contains(&name.as_str()) {
+            return Err(Error::forbidden(format!("Attribute '{name}' is reserved.")));
+        }
+    }
+    let text = |name: &str| given[name].as_str().map(str::to_string);
+    let owner = text("owner").unwrap_or_else(|| request.ctx.project_id.clone());
+    let visibility = text("visibility").and_then(|v| Visibility::parse(&v)).unwrap_or(Visibility::Shared);
+    let target = json!({"project_id": request.ctx.project_id, "owner": owner, "visibility": visibility.as_str()});
+    if owner != request.ctx.project_id && !request.ctx.is_admin() {
+        let sentence = format!("You are not permitted to create images owned by '{owner}'");
+        return Err(detailed(Error::forbidden(sentence)));
+    }
+    request.can(&target)?;
+    check_visibility(&request, visibility, &target)?;
+    let now = glance.clock.now();
+    let image = Image {
+        id: text("id").unwrap_or_else(id::uuid),
+        name: text("name"),
+        status: Status::Queued,
+        visibility,
+        owner: Some(owner),
+        disk_format: text("disk_format"),
+        container_format: text("container_format"),
+        size: None,
+        virtual_size: None,
+        checksum: None,
+        os_hash_algo: None,
+        os_hash_value: None,
+        min_disk: given["min_disk"].as_i64().unwrap_or(0),
+        min_ram: given["min_ram"].as_i64().unwrap_or(0),
+        protected: given["protected"].as_bool().unwrap_or(false),
+        os_hidden: given["os_hidden"].as_bool().unwrap_or(false),
+        stores: None,
+        created_at: now,
+        updated_at: now,
+    };
+    let tags: BTreeSet<String> =
+        given["tags"].as_array().into_iter().flatten().filter_map(Json::as_str).map(str::to_string).collect();
+    let own = |name: &String| name != "id" && !BASE.contains(&name.as_str());
+    let properties: Vec<(String, String)> = object
+        .iter()
+        .filter(|(name, _)| own(name))
+        .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_string())))
+        .collect();
+    check_quotas(&glance, &tags, &properties)?;
+    let whole = glance
+        .write(move |tx| {
+            if tx.find::<Image>(&image.id)?.is_some() {
+                return Err(Error::conflict(format!("Image ID {} already exists!", image.id)));
+            }
+            tx.insert(&image)?;
+            store::set_tags(tx, &image.id, &tags)?;
+            store::set_properties(tx, &image.id, &properties)?;
+            Ok(Whole {
+                image: image.clone(),
+                tags: tags.iter().cloned().collect(),
+                properties: properties.clone(),
+            })
+        })
+        .await?;
+    let location = format!("{}/v2/images/{}", request.base_url, whole.image.id);
+    let methods = crate::api::import::METHODS.join(",");
+    Ok(Reply::created(whole.view())
+        .header("location", location)
+        .header("openstack-image-import-methods", methods)
+        .header("openstack-image-store-ids", "file"))
+}
+
+/// Making an image seen by more people has rules of its own.
+pub fn check_visibility(request: &Request, wanted: Visibility, target: &Json) -> Result<()> {
+    match wanted {
+        Visibility::Public => request.can_rule("publicize_image", target),
+        Visibility::Community => request.can_rule("communitize_image", target),
+        Visibility::Private | Visibility::Shared => Ok(()),
+    }
+}
+
+pub fn check_quotas(glance: &Glance, tags: &BTreeSet<String>, properties: &[(String, String)]) -> Result<()> {
+    let options = &glance.options;
+    let checks = [
+        ("tags", tags.len() as i64, options.image_tag_quota),
+        ("properties", properties.len() as i64, options.image_property_quota),
+    ];
+    for (what, attempted, maximum) in checks {
+        if maximum >= 0 && attempted > maximum {
+            let word = if what == "tags" { "tags" } else { "image properties" };
+            let sentence =
+                format!("The limit has been exceeded on the number of allowed {word}. Attempted: {attempted}, Maximum: {maximum}");
+            return Err(Error::too_large(sentence));
+        }
+    }
+    Ok(())
+}
+
+async fn list(glance: Arc<Glance>, request: Request) -> Result<Reply> {
+    request.can(&json!({"project_id": request.ctx.project_id}))?;
+    let options = &glance.options;
+    let wanted = Wanted::parse(&request.ctx, &request.query, options.limit_param_default, options.api_limit_max)?;
+    let limit = wanted.limit;
+    let found = glance
+        .read(move |tx| {
+            let images = wanted.find(tx)?;
+            store::with_all(tx, images)
+        })
+        .await?;
+    let url = |query: String| match query.is_empty() {
+        true => "/v2/images".to_string(),
+        false => format!("/v2/images?{query}"),
+    };
+    let mut view = json!({
+        "images": found.iter().map(Whole::view).collect::<Vec<_>>(),
+        "schema": "/v2/schemas/images",
+        "first": url(once_each(&request).finish()),
+    });
+    if let Some(last) = found.last().filter(|_| found.len() as u64 == limit) {
+        let mut query = once_each(&request);
+        query.append_pair("marker", &last.image.id);
+        view["next"] = json!(url(query.finish()));
+    }
+    Ok(Reply::ok(view))
+}
+
+/// The query without marker, each name with its last value, as upstream repeats it.
+fn once_each(request: &Request) -> web::form_urlencoded::Serializer<'static, String> {
+    let mut query = web::form_urlencoded::Serializer::new(String::new());
+    let mut seen: Vec<&str> = vec!["marker"];
+    for (name, _) in &request.query.0 {
+        if !seen.contains(&name.as_str()) {
+            seen.push(name);
+            query.append_pair(name, request.query.get(name).unwrap_or_default());
+        }
+    }
+    query
+}
+
+async fn show(glance: Arc<Glance>, request: Request) -> Result<Reply> {
+    let (whole, _) = glance.allowed(&request).await?;
+    Ok(Reply::ok(whole.view()))
+}
+
+async fn update(glance: Arc<Glance>, request: Request) -> Result<Reply> {
+    let changes = patch::parse(&request)?;
+    let (_, target) = glance.allowed(&request).await?;
+    let admin = request.ctx.is_admin();
+    if let Some(wanted) = patch::visibility(&changes) {
+        check_visibility(&request, wanted, &target)?;
+    }
+    let (cx, id, clock) = (request.ctx.clone(), request.param("image_id").to_string(), glance.clock.clone());
+    let quotas = glance.clone();
+    let whole = glance
+        .write(move |tx| {
+            let mut whole = store::visible(tx, &cx, &id)?;
+            for change in &changes {
+                patch::apply(&mut whole, change, admin)?;
+            }
+            let tags: BTreeSet<String> = whole.tags.iter().cloned().collect();
+            check_quotas(&quotas, &tags, &whole.properties)?;
+            if !changes.is_empty() {
+                whole.image.updated_at = clock.now();
+            }
+            tx.update(&whole.image)?;
+            store::set_tags(tx, &id, &tags)?;
+            store::set_properties(tx, &id, &whole.properties)?;
+            Ok(whole)
+        })
+        .await?;
+    Ok(Reply::ok(whole.view()))
+}
+
+async fn remove(glance: Arc<Glance>, request: Request) -> Result<Reply> {
+    let id = request.param("image_id").to_string();
+    let (whole, target) = glance.image(&request).await.map_err(|error| match error.kind {
+        base::ErrorKind::NotFound => Error::not_found(format!("Failed to find image {id} to delete")),
+        _ => error,
+    })?;
+    request.can(&target)?;
+    if whole.image.protected {
+        return Err(Error::forbidden(format!("Image {id} is protected and cannot be deleted.")));
+    }
+    let gone = id.clone();
+    glance
+        .write(move |tx| {
+            if tx.find::<Image>(&gone)?.is_some_and(|image| image.protected) {
+                return Err(Error::forbidden(format!("Image {gone} is protected and cannot be deleted.")));
+            }
+            store::remove(tx, &gone)
+        })
+        .await?;
+    glance.files.remove(&id)?;
+    Ok(super::nothing())
+}

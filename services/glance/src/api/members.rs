@@ -1,0 +1,156 @@
+//! The projects that an image is shared with.
+
+use super::{body, target};
+use crate::{
+    Glance,
+    model::{Member, MemberStatus, Visibility},
+    store,
+};
+use base::{Error, ErrorKind, Json, Result};
+use db::Stored;
+use serde_json::json;
+use std::sync::Arc;
+use web::{Reply, Request, Routes, delete, get, post, put};
+
+pub fn routes() -> Routes<Glance> {
+    const ALL: &str = "/v2/images/{image_id}/members";
+    const ONE: &str = "/v2/images/{image_id}/members/{member_id}";
+    vec![
+        get(ALL, "get_members", list),
+        post(ALL, "add_member", create),
+        get(ONE, "get_member", show),
+        put(ONE, "modify_member", update),
+        delete(ONE, "delete_member", remove),
+    ]
+}
+
+fn view(member: &Member) -> Json {
+    json!({
+        "image_id": member.image_id, "member_id": member.member_id, "status": member.status.as_str(),
+        "created_at": member.created_at.seconds(), "updated_at": member.updated_at.seconds(),
+        "schema": "/v2/schemas/member",
+    })
+}
+
+const ONLY_SHARED: &str = "Only shared images have members.";
+
+async fn list(glance: Arc<Glance>, request: Request) -> Result<Reply> {
+    let (whole, _) = glance.allowed(&request).await?;
+    if whole.image.visibility != Visibility::Shared {
+        return Err(Error::forbidden(ONLY_SHARED));
+    }
+    let (id, cx) = (whole.image.id.clone(), request.ctx.clone());
+    let mut found = glance.read(move |tx| store::members(tx, &id)).await?;
+    // Members see themselves alone.
+    if !cx.is_admin() && whole.image.owner.as_deref() != Some(&cx.project_id) {
+        found.retain(|member| member.member_id == cx.project_id);
+    }
+    let views: Vec<Json> = found.iter().map(view).collect();
+    Ok(Reply::ok(json!({"members": views, "schema": "/v2/schemas/members"})))
+}
+
+async fn create(glance: Arc<Glance>, request: Request) -> Result<Reply> {
+    let given = body(&request)?;
+    let Some(member_id) = given.as_object().and_then(|object| object.get("member")) else {
+        return Err(match given.is_object() {
+            true => Error::bad_request("Member to be added not specified"),
+            false => Error::bad_request("Expected a member in the form: {\"member\": \"image_id\"}"),
+        });
+    };
+    let member_id = member_id.as_str().unwrap_or_default().to_string();
+    if member_id.is_empty() {
+        return Err(Error::bad_request("Member can't be empty"));
+    }
+    let (whole, _) = glance.allowed(&request).await?;
+    let id = whole.image.id.clone();
+    if whole.image.visibility != Visibility::Shared {
+        return Err(Error::forbidden(format!("Not allowed to create members for image {id}.")));
+    }
+    let (now, quota) = (glance.clock.now(), glance.options.image_member_quota);
+    let member = Member {
+        image_id: id.clone(),
+        member_id,
+        status: MemberStatus::Pending,
+        created_at: now,
+        updated_at: now,
+    };
+    let reply = view(&member);
+    glance
+        .write(move |tx| {
+            let members = store::members(tx, &id)?;
+            if members.iter().any(|other| other.member_id == member.member_id) {
+                let member_id = &member.member_id;
+                return Err(Error::conflict(format!("Member {member_id} is duplicated for image {id}")));
+            }
+            let attempted = members.len() as i64 + 1;
+            if quota >= 0 && attempted > quota {
+                return Err(Error::too_large(format!(
+                    "The limit has been exceeded on the number of allowed image members for this image. Attempted: \
+                     {attempted}, Maximum: {quota}"
+                )));
+            }
+            tx.insert(&member)
+        })
+        .await?;
+    Ok(Reply::ok(reply))
+}
+
+/// The member of the path, asked about by the route's rule.
+async fn member(glance: &Glance, request: &Request) -> Result<Member> {
+    let (cx, id) = (request.ctx.clone(), request.param("image_id").to_string());
+    let member_id = request.param("member_id").to_string();
+    let (whole, mut target, found) = glance
+        .read(move |tx| {
+            let whole = store::visible(tx, &cx, &id)?;
+            let target = target(tx, &cx, &whole)?;
+            Ok((whole, target, store::member(tx, &id, &member_id)?))
+        })
+        .await?;
+    let (id, member_id) = (request.param("image_id"), request.param("member_id"));
+    if whole.image.visibility != Visibility::Shared {
+        return Err(Error::forbidden(ONLY_SHARED));
+    }
+    let found = found.ok_or_else(|| {
+        Error::not_found(format!("{member_id} not found in the member list of the image {id}."))
+    })?;
+    target["member_id"] = json!(found.member_id);
+    request.can(&target)?;
+    Ok(found)
+}
+
+async fn show(glance: Arc<Glance>, request: Request) -> Result<Reply> {
+    let hidden = || {
+        let (id, member_id) = (request.param("image_id"), request.param("member_id"));
+        Error::not_found(format!("{member_id} not found in the member list of the image {id}."))
+    };
+    let found = member(&glance, &request).await.map_err(|error| match error.kind {
+        ErrorKind::Forbidden => hidden(),
+        _ => error,
+    })?;
+    Ok(Reply::ok(view(&found)))
+}
+
+async fn update(glance: Arc<Glance>, request: Request) -> Result<Reply> {
+    let given = body(&request)?;
+    let Some(status) = given.as_object().and_then(|object| object.get("status")) else {
+        return Err(match given.is_object() {
+            true => Error::bad_request("Status not specified"),
+            false => Error::bad_request("Expected a status in the form: {\"status\": \"status\"}"),
+        });
+    };
+    let found = member(&glance, &request).await?;
+    let Some(status) = status.as_str().and_then(MemberStatus::parse) else {
+        let sentence = "Incorrect request: Status must be \"pending\", \"accepted\" or \"rejected\".";
+        return Err(Error::bad_request(sentence));
+    };
+    let changed = Member { status, updated_at: glance.clock.now(), ..found };
+    let reply = view(&changed);
+    glance.write(move |tx| tx.update(&changed)).await?;
+    Ok(Reply::ok(reply))
+}
+
+async fn remove(glance: Arc<Glance>, request: Request) -> Result<Reply> {
+    let found = member(&glance, &request).await?;
+    glance.write(move |tx| tx.delete::<Member>(&[found.image_id.store(), found.member_id.store()])).await?;
+    Ok(Reply::no_content())
+}

@@ -1,0 +1,80 @@
+//! The route table of images, and what its nouns share.
+
+mod actions;
+mod image_data;
+mod images;
+mod import;
+mod members;
+mod patch;
+mod schemas;
+mod tags;
+mod versions;
+
+use crate::{Glance, model::Whole, store};
+use base::{Context, Error, Json, Result};
+use db::Tx;
+use serde_json::json;
+use web::{Reply, Request, Routes};
+
+pub fn routes() -> Routes<Glance> {
+    let mut routes = versions::routes();
+    for table in [
+        images::routes(),
+        image_data::routes(),
+        actions::routes(),
+        tags::routes(),
+        members::routes(),
+        import::routes(),
+        schemas::routes(),
+    ] {
+        routes.extend(table);
+    }
+    routes
+}
+
+/// What rules are asked about an image.
+fn target(tx: &mut Tx, cx: &Context, whole: &Whole) -> Result<Json> {
+    let image = &whole.image;
+    let member = store::member(tx, &image.id, &cx.project_id)?.map(|member| member.member_id);
+    Ok(json!({
+        "project_id": image.owner, "owner": image.owner, "visibility": image.visibility.as_str(),
+        "member_id": member.unwrap_or_default(),
+    }))
+}
+
+impl Glance {
+    /// The image of the path that the caller may see, and what rules are asked about it.
+    async fn image(&self, request: &Request) -> Result<(Whole, Json)> {
+        let (cx, id) = (request.ctx.clone(), request.param("image_id").to_string());
+        self.read(move |tx| {
+            let whole = store::visible(tx, &cx, &id)?;
+            let target = target(tx, &cx, &whole)?;
+            Ok((whole, target))
+        })
+        .await
+    }
+
+    /// The same, if the caller may do with it what the route's rule says.
+    async fn allowed(&self, request: &Request) -> Result<(Whole, Json)> {
+        let (whole, target) = self.image(request).await?;
+        request.can(&target)?;
+        Ok((whole, target))
+    }
+}
+
+/// The JSON body; there must be one.
+fn body(request: &Request) -> Result<&Json> {
+    match &request.body {
+        web::Body::Json(json) => Ok(json),
+        _ => Err(Error::bad_request("Body expected in request.")),
+    }
+}
+
+/// 204 with the content type that upstream leaves on it.
+fn nothing() -> Reply {
+    Reply::no_content().header("content-type", "text/html; charset=UTF-8")
+}
+
+fn detailed(error: Error) -> Error {
+    error.code(web::DETAIL)
+}

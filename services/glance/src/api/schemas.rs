@@ -1,0 +1,18 @@
+//! What images and members look like, for clients that ask.
+
+use crate::{Glance, schemas};
+use base::{Json, Result};
+use web::{Reply, Routes, get};
+
+pub fn routes() -> Routes<Glance> {
+    vec![
+        get("/v2/schemas/image", "", |_, _| shown(schemas::image())),
+        get("/v2/schemas/images", "", |_, _| shown(schemas::collection("images", schemas::image()))),
+        get("/v2/schemas/member", "", |_, _| shown(schemas::member())),
+        get("/v2/schemas/members", "", |_, _| shown(schemas::collection("members", schemas::member()))),
+    ]
+}
+
+async fn shown(schema: Json) -> Result<Reply> {
+    Ok(Reply::ok(schema))
+}

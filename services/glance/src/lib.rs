@@ -1,0 +1,141 @@
+//! Glance: images and their bytes. What is uploaded is looked at on its way in, hashed, and kept as a file; who may
+//! see it and change it follows from its owner, its visibility and its members.
+
+mod api;
+mod bytes;
+mod contract;
+mod list;
+mod model;
+mod options;
+mod rules;
+mod schemas;
+mod store;
+
+pub use api::routes;
+pub use model::TABLES;
+pub use options::Options;
+pub use rules::RULES;
+
+use base::{Clock, Error, Result, id};
+use bytes::Files;
+use db::{Db, Filter, Tx};
+use model::{Image, Status, Visibility};
+use policy::Policy;
+use std::{path::Path, sync::Arc};
+
+/// The service. Handlers get it in an `Arc`.
+pub struct Glance {
+    db: Db,
+    clock: Clock,
+    options: Options,
+    files: Files,
+}
+
+/// Upstream's limit on bodies that are not images.
+const BODY_BYTES_MAX: usize = 1 << 20;
+
+impl Glance {
+    /// On a database opened with [`TABLES`]; images are files below `directory`.
+    pub fn new(db: Db, clock: Clock, options: Options, directory: &Path) -> Result<Arc<Self>> {
+        let files = Files::open(directory)?;
+        Ok(Arc::new(Self { db, clock, options, files }))
+    }
+
+    /// Clears away what an earlier process left half done: its uploads are lost, their images wait for another.
+    pub async fn start(&self) -> Result<()> {
+        self.files.forget_incoming()?;
+        let now = self.clock.now();
+        self.write(move |tx| {
+            use db::Stored;
+            for lost in [Status::Saving, Status::Importing] {
+                let changes =
+                    [("status", Status::Queued.store()), ("size", Option::<i64>::None.store()), ("updated_at", now.store())];
+                tx.set::<Image>(&[Filter::eq("status", lost)], &changes)?;
+            }
+            Ok(())
+        })
+        .await?;
+        let known = self.read(store::ids_with_bytes).await?;
+        self.files.forget_all_but(&known)
+    }
+
+    /// The HTTP service, its rules with those of a `policy.yaml` over them.
+    pub fn service(
+        self: &Arc<Self>,
+        overrides: Option<&str>,
+        identity: Arc<dyn web::Authenticate>,
+        identity_url: &str,
+    ) -> Result<web::Service<Self>> {
+        let refusal = |rule: &str| format!("You are not authorized to complete {rule} action.");
+        Ok(web::Service {
+            name: "glance",
+            state: self.clone(),
+            routes: api::routes(),
+            policy: Arc::new(Policy::new(&[RULES], overrides)?.worded(refusal)),
+            faults: web::Faults::Glance,
+            microversions: None,
+            prefixes: &[],
+            identity,
+            identity_url: identity_url.into(),
+            body_bytes_max: BODY_BYTES_MAX,
+        })
+    }
+
+    /// Makes a file a public qcow2 image of this name, if there is no public image of that name yet.
+    pub async fn bootstrap(&self, name: &str, owner: &str, file: &Path) -> Result<()> {
+        let wanted = name.to_string();
+        if self.read(move |tx| store::has_public(tx, &wanted)).await? {
+            return Ok(());
+        }
+        let mut reader = tokio::fs::File::open(file)
+            .await
+            .map_err(|e| Error::bad_request(format!("{}: {e}", file.display())))?;
+        let mut upload = self.files.begin(&id::uuid())?;
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            let count = tokio::io::AsyncReadExt::read(&mut reader, &mut buffer).await?;
+            if count == 0 {
+                break;
+            }
+            upload.write(::bytes::Bytes::copy_from_slice(&buffer[..count])).await?;
+        }
+        let (id, now) = (id::uuid(), self.clock.now());
+        let facts = upload.finish("qcow2", "bare", &self.files.path(&id)).await?;
+        let image = Image {
+            id,
+            name: Some(name.into()),
+            status: Status::Active,
+            visibility: Visibility::Public,
+            owner: Some(owner.into()),
+            disk_format: Some("qcow2".into()),
+            container_format: Some("bare".into()),
+            size: Some(facts.size as i64),
+            virtual_size: Some(facts.virtual_size as i64),
+            checksum: Some(facts.md5),
+            os_hash_algo: Some("sha512".into()),
+            os_hash_value: Some(facts.sha512),
+            min_disk: 0,
+            min_ram: 0,
+            protected: false,
+            os_hidden: false,
+            stores: Some(model::STORE.into()),
+            created_at: now,
+            updated_at: now,
+        };
+        self.write(move |tx| tx.insert(&image)).await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&mut Tx) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.db.read(work).await
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&mut Tx) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.db.write(work).await
+    }
+}

@@ -1,0 +1,136 @@
+//! Images, their tags, properties and members as tables.
+
+use base::{Json, Timestamp};
+use db::Resource;
+use serde_json::{Map, json};
+
+pub static TABLES: &[&db::Table] = &[Image::TABLE, Tag::TABLE, Property::TABLE, Member::TABLE];
+
+/// The one place where bytes are kept.
+pub const STORE: &str = "file";
+
+db::text_enum! {
+    pub enum Status {
+        Queued = "queued",
+        Saving = "saving",
+        /// Bytes wait to be imported.
+        Uploading = "uploading",
+        Importing = "importing",
+        Active = "active",
+        Deactivated = "deactivated",
+    }
+}
+
+db::text_enum! {
+    pub enum Visibility {
+        Community = "community",
+        Public = "public",
+        Private = "private",
+        Shared = "shared",
+    }
+}
+
+#[derive(Clone, Debug, Resource)]
+#[resource(
+    table = "images",
+    index = "owner, created_at",
+    index = "visibility, created_at",
+    index = "created_at, id",
+    index = "name"
+)]
+pub struct Image {
+    #[field(key)]
+    pub id: String,
+    pub name: Option<String>,
+    pub status: Status,
+    pub visibility: Visibility,
+    pub owner: Option<String>,
+    pub disk_format: Option<String>,
+    pub container_format: Option<String>,
+    pub size: Option<i64>,
+    pub virtual_size: Option<i64>,
+    pub checksum: Option<String>,
+    pub os_hash_algo: Option<String>,
+    pub os_hash_value: Option<String>,
+    pub min_disk: i64,
+    pub min_ram: i64,
+    pub protected: bool,
+    pub os_hidden: bool,
+    pub stores: Option<String>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "image_tags", index = "tag")]
+pub struct Tag {
+    #[field(key)]
+    pub image_id: String,
+    #[field(key)]
+    pub tag: String,
+}
+
+/// A property of one's own: `hw_disk_bus`, `colour`.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "image_properties", index = "name, value")]
+pub struct Property {
+    #[field(key)]
+    pub image_id: String,
+    #[field(key)]
+    pub name: String,
+    pub value: String,
+}
+
+/// A project that a shared image is shared with.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "image_members", index = "member_id, status")]
+pub struct Member {
+    #[field(key)]
+    pub image_id: String,
+    #[field(key)]
+    pub member_id: String,
+    pub status: MemberStatus,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+db::text_enum! {
+    pub enum MemberStatus {
+        Pending = "pending",
+        Accepted = "accepted",
+        Rejected = "rejected",
+    }
+}
+
+/// An image with all that is shown of it.
+#[derive(Clone, Debug)]
+pub struct Whole {
+    pub image: Image,
+    pub tags: Vec<String>,
+    pub properties: Vec<(String, String)>,
+}
+
+impl Whole {
+    pub fn view(&self) -> Json {
+        let image = &self.image;
+        let url = format!("/v2/images/{}", image.id);
+        let mut view: Map<String, Json> =
+            self.properties.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+        let columns = json!({
+            "name": image.name, "disk_format": image.disk_format, "container_format": image.container_format,
+            "visibility": image.visibility.as_str(), "size": image.size, "virtual_size": image.virtual_size,
+            "status": image.status.as_str(), "checksum": image.checksum, "protected": image.protected,
+            "min_ram": image.min_ram, "min_disk": image.min_disk, "owner": image.owner,
+            "os_hidden": image.os_hidden, "os_hash_algo": image.os_hash_algo, "os_hash_value": image.os_hash_value,
+            "id": image.id, "created_at": image.created_at.seconds(), "updated_at": image.updated_at.seconds(),
+            "tags": self.tags, "self": url, "file": format!("{url}/file"), "schema": "/v2/schemas/image",
+        });
+        if let Json::Object(columns) = columns {
+            view.extend(columns);
+        }
+        if let Some(stores) = &image.stores {
+            view.insert("stores".into(), json!(stores));
+        }
+        Json::Object(view)
+    }
+}

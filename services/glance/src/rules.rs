@@ -1,0 +1,32 @@
+//! Default policy rules, named as upstream's.
+
+use policy::Rule;
+
+const MEMBER: &str = "rule:context_is_admin or (role:member and project_id:%(project_id)s)";
+const READER: &str = "rule:context_is_admin or (role:reader and project_id:%(project_id)s)";
+const SEES: &str = "rule:context_is_admin or (role:reader and (project_id:%(project_id)s or project_id:%(member_id)s or 'community':%(visibility)s or 'public':%(visibility)s or 'shared':%(visibility)s))";
+const DOWNLOADS: &str = "rule:context_is_admin or (role:member and (project_id:%(project_id)s or project_id:%(member_id)s or 'community':%(visibility)s or 'public':%(visibility)s or 'shared':%(visibility)s))";
+const OF_MEMBERS: &str =
+    "rule:context_is_admin or role:reader and (project_id:%(project_id)s or project_id:%(member_id)s)";
+
+#[rustfmt::skip]
+pub const RULES: &[Rule] = &[
+    Rule::new("context_is_admin", "role:admin", "Defines the rule for the is_admin:True check."),
+    Rule::new("service_api", "role:service or role:admin", "Default rule for the service-to-service API."),
+    Rule::new("add_image", "rule:context_is_admin or (role:member and project_id:%(project_id)s and project_id:%(owner)s)", "Create new image"),
+    Rule::new("delete_image", MEMBER, "Deletes the image"),
+    Rule::new("get_image", SEES, "Get specified image"),
+    Rule::new("get_images", READER, "Get all available images"),
+    Rule::new("modify_image", MEMBER, "Updates given image"),
+    Rule::new("publicize_image", "rule:context_is_admin", "Publicize given image"),
+    Rule::new("communitize_image", MEMBER, "Communitize given image"),
+    Rule::new("download_image", DOWNLOADS, "Downloads given image"),
+    Rule::new("upload_image", MEMBER, "Uploads data to specified image"),
+    Rule::new("add_member", MEMBER, "Create image member"),
+    Rule::new("delete_member", MEMBER, "Delete image member"),
+    Rule::new("get_member", OF_MEMBERS, "Show image member details"),
+    Rule::new("get_members", OF_MEMBERS, "List image members"),
+    Rule::new("modify_member", "rule:context_is_admin or (role:member and project_id:%(member_id)s)", "Update image member"),
+    Rule::new("deactivate", MEMBER, "Deactivate image"),
+    Rule::new("reactivate", MEMBER, "Reactivate image"),
+];

@@ -1,0 +1,87 @@
+//! What glance asks its database, one function per question.
+
+use crate::model::*;
+use base::{Context, Error, Result};
+use db::{Filter, List, Stored, Tx, params, sql};
+use std::collections::{BTreeSet, HashMap};
+
+pub fn missing(id: &str) -> Error {
+    Error::not_found(format!("No image found with ID {id}"))
+}
+
+/// An image that the caller may see, with what is shown of it.
+pub fn visible(tx: &mut Tx, cx: &Context, id: &str) -> Result<Whole> {
+    let image = tx.find::<Image>(id)?.ok_or_else(|| missing(id))?;
+    let open = matches!(image.visibility, Visibility::Public | Visibility::Community);
+    let sees = open
+        || cx.is_admin()
+        || image.owner.as_deref() == Some(&cx.project_id)
+        || (image.visibility == Visibility::Shared && member(tx, id, &cx.project_id)?.is_some());
+    if !sees {
+        return Err(missing(id));
+    }
+    Ok(with_all(tx, vec![image])?.remove(0))
+}
+
+pub fn with_all(tx: &mut Tx, images: Vec<Image>) -> Result<Vec<Whole>> {
+    let ids: Vec<&str> = images.iter().map(|image| image.id.as_str()).collect();
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let of_these = || List::all().filter(Filter::any("image_id", ids.iter().copied()));
+    let mut tags: HashMap<String, Vec<String>> = HashMap::new();
+    for row in tx.list::<Tag>(&of_these())? {
+        tags.entry(row.image_id).or_default().push(row.tag);
+    }
+    let mut properties: HashMap<String, Vec<(String, String)>> = HashMap::new();
+    for row in tx.list::<Property>(&of_these())? {
+        properties.entry(row.image_id).or_default().push((row.name, row.value));
+    }
+    let whole = |image: Image| Whole {
+        tags: tags.remove(&image.id).unwrap_or_default(),
+        properties: properties.remove(&image.id).unwrap_or_default(),
+        image,
+    };
+    Ok(images.into_iter().map(whole).collect())
+}
+
+pub fn member(tx: &mut Tx, image_id: &str, project_id: &str) -> Result<Option<Member>> {
+    tx.get::<Member>(&[image_id.store(), project_id.store()])
+}
+
+pub fn members(tx: &mut Tx, image_id: &str) -> Result<Vec<Member>> {
+    tx.list(&List::all().eq("image_id", image_id))
+}
+
+pub fn set_tags(tx: &mut Tx, image_id: &str, tags: &BTreeSet<String>) -> Result<()> {
+    tx.execute(sql!("DELETE FROM image_tags WHERE image_id = $1"), params![image_id])?;
+    tags.iter().try_for_each(|tag| tx.insert(&Tag { image_id: image_id.into(), tag: tag.clone() }))
+}
+
+pub fn set_properties(tx: &mut Tx, image_id: &str, properties: &[(String, String)]) -> Result<()> {
+    tx.execute(sql!("DELETE FROM image_properties WHERE image_id = $1"), params![image_id])?;
+    properties.iter().try_for_each(|(name, value)| {
+        tx.insert(&Property { image_id: image_id.into(), name: name.clone(), value: value.clone() })
+    })
+}
+
+pub fn remove(tx: &mut Tx, image_id: &str) -> Result<()> {
+    tx.execute(sql!("DELETE FROM image_members WHERE image_id = $1"), params![image_id])?;
+    set_tags(tx, image_id, &BTreeSet::new())?;
+    set_properties(tx, image_id, &[])?;
+    tx.remove::<Image>(image_id).map(drop)
+}
+
+/// Images that have bytes, staged ones included.
+pub fn ids_with_bytes(tx: &mut Tx) -> Result<BTreeSet<String>> {
+    let rows = tx.query(
+        sql!("SELECT id FROM images WHERE status IN ('active', 'deactivated', 'uploading')"),
+        &[],
+    )?;
+    rows.iter().map(|row| row.at(0)).collect()
+}
+
+pub fn has_public(tx: &mut Tx, name: &str) -> Result<bool> {
+    let wanted = [Filter::eq("name", name), Filter::eq("visibility", Visibility::Public)];
+    Ok(tx.count::<Image>(&wanted)? > 0)
+}
