@@ -80,9 +80,7 @@ impl Faults {
                 let page = "<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n<p>The requested URL was not found on the server. If you entered the URL manually please check your spelling and try again.</p>\n";
                 answer(StatusCode::NOT_FOUND, "text/html; charset=utf-8", page.into())
             }
-            Faults::Glance => {
-                glance(StatusCode::NOT_FOUND, "The resource could not be found.", false, about)
-            }
+            Faults::Glance => glance(StatusCode::NOT_FOUND, "The resource could not be found.", false, about),
             Faults::Nova | Faults::Cinder => answer(
                 StatusCode::NOT_FOUND,
                 "text/plain; charset=UTF-8",
@@ -135,9 +133,12 @@ impl Faults {
                 JSON,
                 json!({"message": "The method is not allowed for the requested URL."}).to_string(),
             ),
-            Faults::Glance => {
-                glance(status, &format!("The method {method} is not allowed for this resource. "), false, about)
-            }
+            Faults::Glance => glance(
+                status,
+                &format!("The method {method} is not allowed for this resource. "),
+                false,
+                about,
+            ),
             Faults::Neutron => self.response(
                 &Error::method_not_allowed(format!("The method {method} is not allowed for this resource. ")),
                 about,

@@ -147,7 +147,8 @@ impl Upload {
         let Some(writer) = self.writer.take() else { return Err(Error::internal("upload: is over")) };
         let (from, to) = (self.path.clone(), place.to_path_buf());
         let (disk_format, container_format) = (disk_format.to_string(), container_format.to_string());
-        let done = tokio::task::spawn_blocking(move || settle(writer, &disk_format, &container_format, &from, &to));
+        let done =
+            tokio::task::spawn_blocking(move || settle(writer, &disk_format, &container_format, &from, &to));
         done.await.map_err(|e| Error::internal(e.to_string()))?
     }
 
@@ -167,7 +168,13 @@ impl Drop for Upload {
     }
 }
 
-fn settle(writer: Writer, disk_format: &str, container_format: &str, from: &Path, to: &Path) -> Result<Facts> {
+fn settle(
+    writer: Writer,
+    disk_format: &str,
+    container_format: &str,
+    from: &Path,
+    to: &Path,
+) -> Result<Facts> {
     let size = writer.inspector.size_bytes();
     writer.file.set_len(size)?;
     writer.file.sync_all()?;

@@ -48,8 +48,11 @@ impl Glance {
         self.write(move |tx| {
             use db::Stored;
             for lost in [Status::Saving, Status::Importing] {
-                let changes =
-                    [("status", Status::Queued.store()), ("size", Option::<i64>::None.store()), ("updated_at", now.store())];
+                let changes = [
+                    ("status", Status::Queued.store()),
+                    ("size", Option::<i64>::None.store()),
+                    ("updated_at", now.store()),
+                ];
                 tx.set::<Image>(&[Filter::eq("status", lost)], &changes)?;
             }
             Ok(())

@@ -124,9 +124,9 @@ impl Wanted {
                 self.add("protected = ?", [flag.store()]);
             }
             "size_min" | "size_max" | "size" | "min_ram" | "min_disk" => {
-                let number: i64 = value.parse().map_err(|_| {
-                    Error::bad_request(format!("Parameter {name} must be an integer"))
-                })?;
+                let number: i64 = value
+                    .parse()
+                    .map_err(|_| Error::bad_request(format!("Parameter {name} must be an integer")))?;
                 let column = name.strip_suffix("_min").or(name.strip_suffix("_max")).unwrap_or(name);
                 let operator = match name {
                     "size_min" => ">=",
@@ -160,7 +160,8 @@ impl Wanted {
             "lte" => "<=",
             _ => return Err(Error::bad_request("Unable to filter on a unknown operator.")),
         };
-        let malformed = || Error::bad_request(format!("Invalid datetime format for filter '{column}': {text}"));
+        let malformed =
+            || Error::bad_request(format!("Invalid datetime format for filter '{column}': {text}"));
         let time = Timestamp::parse(text).ok_or_else(malformed)?;
         // Clients see whole seconds.
         self.add(&format!("{column} / 1000000 {operator} ?"), [time.unix_seconds().store()]);
@@ -199,7 +200,9 @@ impl Wanted {
         let order: Vec<String> = self
             .sort
             .iter()
-            .map(|(column, ascending)| format!("{} {}", comparable(column), if *ascending { "ASC" } else { "DESC" }))
+            .map(|(column, ascending)| {
+                format!("{} {}", comparable(column), if *ascending { "ASC" } else { "DESC" })
+            })
             .collect();
         let columns: Vec<&str> = Image::TABLE.fields.iter().map(|field| field.column).collect();
         let sql = format!(
@@ -338,13 +341,16 @@ mod tests {
     fn orders() {
         let of = |text: &str| sort(&Query::parse(text));
         assert_eq!(of("").unwrap(), [("created_at", false), ("id", false)]);
-        assert_eq!(of("sort=name:asc,size").unwrap(), [
-            ("name", true),
-            ("size", false),
-            ("created_at", false),
-            ("id", false)
-        ]);
-        for wrong in ["sort=colour", "sort_dir=up", "sort=name&sort_key=size", "sort_key=name&sort_dir=asc&sort_dir=asc"] {
+        assert_eq!(
+            of("sort=name:asc,size").unwrap(),
+            [("name", true), ("size", false), ("created_at", false), ("id", false)]
+        );
+        for wrong in [
+            "sort=colour",
+            "sort_dir=up",
+            "sort=name&sort_key=size",
+            "sort_key=name&sort_dir=asc&sort_dir=asc",
+        ] {
             assert!(of(wrong).is_err(), "{wrong}");
         }
     }

@@ -74,10 +74,8 @@ pub fn remove(tx: &mut Tx, image_id: &str) -> Result<()> {
 
 /// Images that have bytes, staged ones included.
 pub fn ids_with_bytes(tx: &mut Tx) -> Result<BTreeSet<String>> {
-    let rows = tx.query(
-        sql!("SELECT id FROM images WHERE status IN ('active', 'deactivated', 'uploading')"),
-        &[],
-    )?;
+    let rows =
+        tx.query(sql!("SELECT id FROM images WHERE status IN ('active', 'deactivated', 'uploading')"), &[])?;
     rows.iter().map(|row| row.at(0)).collect()
 }
 

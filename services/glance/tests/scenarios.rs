@@ -2,8 +2,8 @@
 
 use base::{Clock, Secret};
 use compat::{Credentials, Mode};
-use keystone::{Bootstrap, EndpointUrls, Keystone};
 use glance::{Glance, Options};
+use keystone::{Bootstrap, EndpointUrls, Keystone};
 use std::{future::pending, path::Path};
 use tokio::net::TcpListener;
 

@@ -38,7 +38,8 @@ async fn upload(glance: Arc<Glance>, mut request: Request) -> Result<Reply> {
     check_media_type(&request)?;
     let (whole, _) = glance.allowed(&request).await?;
     let image = whole.image;
-    let (Some(disk_format), Some(container_format)) = (image.disk_format.clone(), image.container_format.clone())
+    let (Some(disk_format), Some(container_format)) =
+        (image.disk_format.clone(), image.container_format.clone())
     else {
         let mut unset = Vec::new();
         if image.disk_format.is_none() {

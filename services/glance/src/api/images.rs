@@ -24,15 +24,36 @@ pub fn routes() -> Routes<Glance> {
 
 /// Set by glance alone.
 pub const READ_ONLY: [&str; 14] = [
-    "created_at", "updated_at", "status", "checksum", "size", "virtual_size", "direct_url", "self", "file",
-    "schema", "id", "os_hash_algo", "os_hash_value", "stores",
+    "created_at",
+    "updated_at",
+    "status",
+    "checksum",
+    "size",
+    "virtual_size",
+    "direct_url",
+    "self",
+    "file",
+    "schema",
+    "id",
+    "os_hash_algo",
+    "os_hash_value",
+    "stores",
 ];
 /// Names that no property may have.
 pub const RESERVED: [&str; 4] = ["location", "deleted", "deleted_at", "is_public"];
 /// What has a column.
 pub const BASE: [&str; 11] = [
-    "name", "visibility", "protected", "os_hidden", "owner", "container_format", "disk_format", "tags", "min_ram",
-    "min_disk", "locations",
+    "name",
+    "visibility",
+    "protected",
+    "os_hidden",
+    "owner",
+    "container_format",
+    "disk_format",
+    "tags",
+    "min_ram",
+    "min_disk",
+    "locations",
 ];
 
 async fn create(glance: Arc<Glance>, request: Request) -> Result<Reply> {
@@ -53,7 +74,8 @@ async fn create(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     let text = |name: &str| given[name].as_str().map(str::to_string);
     let owner = text("owner").unwrap_or_else(|| request.ctx.project_id.clone());
     let visibility = text("visibility").and_then(|v| Visibility::parse(&v)).unwrap_or(Visibility::Shared);
-    let target = json!({"project_id": request.ctx.project_id, "owner": owner, "visibility": visibility.as_str()});
+    let target =
+        json!({"project_id": request.ctx.project_id, "owner": owner, "visibility": visibility.as_str()});
     if owner != request.ctx.project_id && !request.ctx.is_admin() {
         let sentence = format!("You are not permitted to create images owned by '{owner}'");
         return Err(detailed(Error::forbidden(sentence)));
@@ -132,8 +154,9 @@ pub fn check_quotas(glance: &Glance, tags: &BTreeSet<String>, properties: &[(Str
     for (what, attempted, maximum) in checks {
         if maximum >= 0 && attempted > maximum {
             let word = if what == "tags" { "tags" } else { "image properties" };
-            let sentence =
-                format!("The limit has been exceeded on the number of allowed {word}. Attempted: {attempted}, Maximum: {maximum}");
+            let sentence = format!(
+                "The limit has been exceeded on the number of allowed {word}. Attempted: {attempted}, Maximum: {maximum}"
+            );
             return Err(Error::too_large(sentence));
         }
     }
@@ -143,7 +166,8 @@ pub fn check_quotas(glance: &Glance, tags: &BTreeSet<String>, properties: &[(Str
 async fn list(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     request.can(&json!({"project_id": request.ctx.project_id}))?;
     let options = &glance.options;
-    let wanted = Wanted::parse(&request.ctx, &request.query, options.limit_param_default, options.api_limit_max)?;
+    let wanted =
+        Wanted::parse(&request.ctx, &request.query, options.limit_param_default, options.api_limit_max)?;
     let limit = wanted.limit;
     let found = glance
         .read(move |tx| {

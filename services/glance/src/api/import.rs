@@ -48,7 +48,8 @@ async fn import(glance: Arc<Glance>, request: Request) -> Result<Reply> {
             "Image needs to be staged before '{method}' method can be used"
         )));
     }
-    let (Some(disk_format), Some(container_format)) = (image.disk_format.clone(), image.container_format.clone())
+    let (Some(disk_format), Some(container_format)) =
+        (image.disk_format.clone(), image.container_format.clone())
     else {
         return Err(Error::bad_request("'disk_format' and 'container_format' need to be set before import"));
     };

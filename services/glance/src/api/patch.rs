@@ -1,6 +1,9 @@
 //! JSON patch as glance speaks it: one level deep, add, replace and remove; 2.0's older form, too.
 
-use super::{detailed, images::{BASE, READ_ONLY, RESERVED}};
+use super::{
+    detailed,
+    images::{BASE, READ_ONLY, RESERVED},
+};
 use crate::{
     model::{Status, Visibility, Whole},
     schemas,
@@ -69,7 +72,8 @@ fn operation(one: &Json, old: bool) -> Result<Change> {
         }
         (first.0, first.1)
     } else {
-        let absent = |name: &str| Error::bad_request(format!("Unable to find '{name}' in JSON Schema change"));
+        let absent =
+            |name: &str| Error::bad_request(format!("Unable to find '{name}' in JSON Schema change"));
         let Some(name) = object.get("op") else { return Err(absent("op")) };
         let name = name.as_str().map_or_else(|| name.to_string(), str::to_string);
         let op = kind(&name).ok_or_else(|| unknown(&name))?;
@@ -81,10 +85,10 @@ fn operation(one: &Json, old: bool) -> Result<Change> {
         (Op::Remove, _) => Json::Null,
         (_, Some(value)) => value.clone(),
         (_, None) => {
-            return Err(Error::bad_request("Operation \"%s\" requires a member named \"value\".".replace(
-                "%s",
-                if op == Op::Add { "add" } else { "replace" },
-            )));
+            return Err(Error::bad_request(
+                "Operation \"%s\" requires a member named \"value\"."
+                    .replace("%s", if op == Op::Add { "add" } else { "replace" }),
+            ));
         }
     };
     Ok(Change { op, name, rest, value })

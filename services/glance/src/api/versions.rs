@@ -7,8 +7,8 @@ use std::sync::Arc;
 use web::{Mark, Reply, Request, Routes, StatusCode, get};
 
 const VERSIONS: [&str; 16] = [
-    "v2.15", "v2.13", "v2.12", "v2.11", "v2.10", "v2.9", "v2.8", "v2.17", "v2.7", "v2.6", "v2.5", "v2.4", "v2.3",
-    "v2.2", "v2.1", "v2.0",
+    "v2.15", "v2.13", "v2.12", "v2.11", "v2.10", "v2.9", "v2.8", "v2.17", "v2.7", "v2.6", "v2.5", "v2.4",
+    "v2.3", "v2.2", "v2.1", "v2.0",
 ];
 const CURRENT: &str = "v2.17";
 
