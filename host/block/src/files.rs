@@ -3,7 +3,7 @@
 //! anything, and everything may be removed in any order.
 
 use crate::{
-    Blocks, Export, GIB, Source, Stats, check_id, daemon::Daemon, exists, exported, image::virtual_bytes,
+    Blocks, Export, GIB, Source, Stats, check_id, daemon::Daemon, exists, exported, image::inspect,
     locks::Locks, snapshot_missing, volume_missing,
 };
 use async_trait::async_trait;
@@ -225,19 +225,19 @@ async fn copy(from: &Path, to: &Path) -> Result<()> {
 /// Writes an image's bytes out as a raw disk. Foreign bytes are not opened by QEMU's tools before they are
 /// known to be what they are said to be, and not without limits.
 async fn convert(image: &Path, format: &str, to: &Path, bytes_max: u64) -> Result<()> {
-    let bytes = virtual_bytes(image, format).await?;
-    if bytes > bytes_max {
+    let found = inspect(image, format).await?;
+    if found.virtual_bytes > bytes_max {
         let gib = |bytes: u64| bytes.div_ceil(GIB);
         return Err(Error::bad_request(format!(
             "Size of specified image {}GB is larger than volume size {}GB.",
-            gib(bytes),
+            gib(found.virtual_bytes),
             gib(bytes_max)
         )));
     }
     run("prlimit")
         .arg(format!("--as={CONVERT_BYTES_MAX}"))
         .arg(format!("--fsize={bytes_max}"))
-        .args(["--", "qemu-img", "convert", "-f", format, "-O", "raw"])
+        .args(["--", "qemu-img", "convert", "-f", found.format, "-O", "raw"])
         .args([image, to])
         .timeout(COPY_PATIENCE)
         .output()

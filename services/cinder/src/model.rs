@@ -246,6 +246,8 @@ pub struct BackEnd {
     pub uuid: String,
     pub disabled: bool,
     pub disabled_reason: Option<String>,
+    /// Nothing on it is made, removed or kept until it is thawed.
+    pub frozen: bool,
     pub facts: AsJson<volume::BackEnd>,
     pub last_seen_at: Timestamp,
     pub created_at: Timestamp,

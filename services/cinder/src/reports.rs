@@ -23,6 +23,7 @@ impl VolumeReports for Cinder {
                     uuid: id::uuid(),
                     disabled: false,
                     disabled_reason: None,
+                    frozen: false,
                     facts,
                     last_seen_at: now,
                     created_at: now,

@@ -285,6 +285,14 @@ pub fn zones(tx: &mut Tx) -> Result<BTreeMap<String, bool>> {
     Ok(zones)
 }
 
+fn refuse_frozen(tx: &mut Tx, volume: &Volume) -> Result<()> {
+    let back_end = volume.back_end().map(|host| tx.find::<BackEnd>(host)).transpose()?.flatten();
+    match back_end.is_some_and(|back_end| back_end.frozen) {
+        true => Err(invalid_input("Modification operations are not allowed on frozen storage backends.")),
+        false => Ok(()),
+    }
+}
+
 const DELETABLE: &[VolumeStatus] = &[
     VolumeStatus::Available,
     VolumeStatus::Error,
@@ -302,6 +310,7 @@ pub fn delete(
     force: bool,
 ) -> Result<()> {
     let volume = store::volume(tx, id)?;
+    refuse_frozen(tx, &volume)?;
     let snapshots = store::snapshots(tx, id)?;
     let kept = match (cascade, force) {
         (false, _) => !snapshots.is_empty(),
@@ -390,6 +399,7 @@ pub fn create_snapshot(
     wanted: &WantedSnapshot,
 ) -> Result<Snapshot> {
     let volume = store::volume(tx, &wanted.volume_id)?;
+    refuse_frozen(tx, &volume)?;
     if volume.status == VolumeStatus::Maintenance {
         return Err(invalid_volume("The snapshot cannot be created when the volume is in maintenance mode."));
     }
@@ -433,6 +443,8 @@ pub fn create_snapshot(
 
 pub fn delete_snapshot(cinder: &Arc<Cinder>, tx: &mut Tx, cx: &Context, id: &str, force: bool) -> Result<()> {
     let snapshot = store::snapshot(tx, id)?;
+    let volume = store::volume(tx, &snapshot.volume_id)?;
+    refuse_frozen(tx, &volume)?;
     if !force && !matches!(snapshot.status, SnapshotStatus::Available | SnapshotStatus::Error) {
         return Err(invalid_snapshot(
             "Snapshot status must be available or error and must not be part of a group.",

@@ -42,6 +42,8 @@ pub const RULES: &[Rule] = &[
     Rule::new("volume_extension:services:index", "rule:admin_api", "List all services."),
     Rule::new("volume_extension:services:update", "rule:admin_api", "Update service, including failover_host, thaw, freeze, disable, enable, set-log and get-log actions."),
     Rule::new("scheduler_extension:scheduler_stats:get_pools", "rule:admin_api", "List all backend pools."),
+    Rule::new("volume:freeze_host", "rule:admin_api", "Freeze a backend host."),
+    Rule::new("volume:thaw_host", "rule:admin_api", "Thaw a backend host."),
     Rule::new("volume_extension:hosts", "rule:admin_api", "List, update or show hosts for a project."),
     Rule::new("limits_extension:used_limits", "rule:xena_system_admin_or_project_reader", "Show limits with used limit attributes."),
     Rule::new("volume_extension:type_create", "rule:admin_api", "Create volume type."),

@@ -71,6 +71,9 @@ fn room(
     if back_end.disabled {
         return Err("it is disabled".into());
     }
+    if back_end.frozen {
+        return Err("it is frozen".into());
+    }
     if !is_up(back_end, options, now) {
         return Err("it has given no sign of life for too long".into());
     }

@@ -345,6 +345,9 @@ forms! {
     }));
 
     SERVICE = service(false);
+    FREEZE = json!({
+        "type": "object", "properties": {"cluster": name_or_null(), "host": host()}, "additionalProperties": false,
+    });
     SERVICE_WITH_REASON = service(true);
 
     DEFAULT_TYPE = wrapped("default_type", object(

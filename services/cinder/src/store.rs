@@ -209,3 +209,40 @@ pub fn metadata_of_all(tx: &mut Tx, project_id: Option<&str>) -> Result<Vec<(Str
     }
     Ok(pairs)
 }
+
+/// What a project has on a host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    pub volumes: i64,
+    pub volumes_gb: i64,
+    pub snapshots: i64,
+    pub snapshots_gb: i64,
+}
+
+/// By project, of a host with its pool.
+pub fn on_host(tx: &mut Tx, host: &str) -> Result<BTreeMap<String, Held>> {
+    let mut held: BTreeMap<String, Held> = BTreeMap::new();
+    let volumes = tx.query(
+        sql!(
+            "SELECT project_id, COUNT(*), CAST(COALESCE(SUM(size), 0) AS BIGINT)
+             FROM volumes WHERE host = $1 GROUP BY project_id"
+        ),
+        params![host],
+    )?;
+    for row in volumes {
+        let of_project = held.entry(row.at(0)?).or_default();
+        (of_project.volumes, of_project.volumes_gb) = (row.at(1)?, row.at(2)?);
+    }
+    let snapshots = tx.query(
+        sql!(
+            "SELECT s.project_id, COUNT(*), CAST(COALESCE(SUM(s.volume_size), 0) AS BIGINT)
+             FROM snapshots s JOIN volumes v ON v.id = s.volume_id WHERE v.host = $1 GROUP BY s.project_id"
+        ),
+        params![host],
+    )?;
+    for row in snapshots {
+        let of_project = held.entry(row.at(0)?).or_default();
+        (of_project.snapshots, of_project.snapshots_gb) = (row.at(1)?, row.at(2)?);
+    }
+    Ok(held)
+}

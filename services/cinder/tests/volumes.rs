@@ -218,6 +218,36 @@ async fn what_the_back_end_refuses_is_told_and_can_be_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_back_end_stays_as_it_is() {
+    let cloud = Cloud::new().await;
+    let id = cloud.volume(json!({"size": 2})).await;
+    let freeze = json!({"host": "h1@files"});
+    let switch = async |verb: &str, body: &Json, status: u16| {
+        let path = format!("/v3/os-services/{verb}");
+        let answer = cloud.call("admin", "PUT", &path, Some(body.clone())).await;
+        assert_eq!(answer.status, status, "{}", answer.body);
+    };
+    assert_eq!(cloud.call("member", "PUT", "/v3/os-services/freeze", Some(freeze.clone())).await.status, 403);
+    switch("freeze", &json!({"host": "nobody"}), 400).await;
+    switch("freeze", &freeze, 202).await;
+    switch("freeze", &freeze, 400).await;
+    let refused = cloud.call("member", "DELETE", &format!("/v3/volumes/{id}"), None).await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.message().contains("frozen storage backends"), "{}", refused.body);
+    assert_eq!(cloud.post("/v3/snapshots", json!({"snapshot": {"volume_id": id}})).await.status, 400);
+    switch("thaw", &freeze, 202).await;
+    assert_eq!(cloud.post("/v3/snapshots", json!({"snapshot": {"volume_id": id}})).await.status, 202);
+    cloud.cinder.settled().await;
+    let host = cloud.call("admin", "GET", "/v3/os-hosts/h1@files", None).await.body["host"].clone();
+    assert_eq!(host[0]["resource"]["project"], "(total)");
+    assert_eq!(
+        (&host[1]["resource"]["project"], &host[1]["resource"]["total_snapshot_gb"]),
+        (&json!(PROJECT), &json!("2"))
+    );
+    assert_eq!(cloud.call("admin", "GET", "/v3/os-hosts/x", None).await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_old_client_at_v2() {
     let cloud = Cloud::new().await;
     let path = format!("/v2/{PROJECT}/volumes");

@@ -1,12 +1,12 @@
 //! The back ends as services, pools and availability zones.
 
-use super::{of_project, query_flag, text};
-use crate::{Cinder, model::*, requests, scheduler, schemas};
+use super::{no_body, of_project, query_flag, text};
+use crate::{Cinder, model::*, requests, scheduler, schemas, store::Held};
 use base::{Error, Json, Result};
 use db::List;
 use serde_json::json;
 use std::sync::Arc;
-use web::{Reply, Request, Routes, get, put};
+use web::{Reply, Request, Routes, StatusCode, get, put};
 
 pub fn routes() -> Routes<Cinder> {
     vec![
@@ -14,6 +14,10 @@ pub fn routes() -> Routes<Cinder> {
         put("/v3/os-services/enable", "volume_extension:services:update", enable),
         put("/v3/os-services/disable", "volume_extension:services:update", disable),
         put("/v3/os-services/disable-log-reason", "volume_extension:services:update", disable_with_reason),
+        put("/v3/os-services/freeze", "volume:freeze_host", freeze),
+        put("/v3/os-services/thaw", "volume:thaw_host", thaw),
+        get("/v3/os-hosts", "volume_extension:hosts", hosts),
+        get("/v3/os-hosts/{host}", "volume_extension:hosts", host),
         get("/v3/os-availability-zone", "", zones),
         get("/v3/scheduler-stats/get_pools", "scheduler_extension:scheduler_stats:get_pools", pools),
         get("/v3/capabilities/{host}", "volume_extension:capabilities", capabilities),
@@ -48,7 +52,7 @@ async fn list(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
             "disabled_reason": back_end.disabled_reason,
             "replication_status": "disabled",
             "active_backend_id": null,
-            "frozen": false,
+            "frozen": back_end.frozen,
         });
         if request.since(3, 7) {
             service["cluster"] = Json::Null;
@@ -111,6 +115,88 @@ async fn switch(cinder: Arc<Cinder>, request: Request, disabled: bool, with_reas
         answer["cluster"] = Json::Null;
     }
     Ok(Reply::ok(answer))
+}
+
+async fn freeze(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
+    set_frozen(cinder, request, true).await
+}
+
+async fn thaw(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
+    set_frozen(cinder, request, false).await
+}
+
+async fn set_frozen(cinder: Arc<Cinder>, request: Request, frozen: bool) -> Result<Reply> {
+    request.can(&())?;
+    schemas::FREEZE.body(request.json())?;
+    let host = request.json()["host"].as_str().unwrap_or_default().to_string();
+    cinder
+        .write(move |tx| {
+            let found = tx.find::<BackEnd>(&host)?;
+            let mut back_end =
+                found.ok_or_else(|| Error::bad_request(format!("No service found with host={host}")))?;
+            if back_end.frozen == frozen {
+                let already = if frozen { "already frozen" } else { "not frozen" };
+                return Err(Error::bad_request(format!("Service {host} is {already}.")));
+            }
+            back_end.frozen = frozen;
+            tx.update(&back_end).map(drop)
+        })
+        .await?;
+    Ok(no_body(StatusCode::ACCEPTED))
+}
+
+async fn hosts(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
+    request.can(&())?;
+    let now = cinder.clock.now();
+    let view = |back_end: &BackEnd| {
+        json!({
+            "host_name": back_end.host,
+            "service": BINARY,
+            "zone": back_end.facts.availability_zone,
+            "service-status": if scheduler::is_up(back_end, &cinder.options, now) { "available" } else { "unavailable" },
+            "service-state": if back_end.disabled { "disabled" } else { "enabled" },
+            "last-update": back_end.last_seen_at.micros(),
+        })
+    };
+    let zone = request.query.get("zone");
+    let fits = |back_end: &&BackEnd| zone.is_none_or(|zone| zone == back_end.facts.availability_zone);
+    let hosts: Vec<Json> = all(&cinder).await?.iter().filter(fits).map(view).collect();
+    Ok(Reply::ok(json!({"hosts": hosts})))
+}
+
+/// What is on a host: in all, and of each project.
+async fn host(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
+    request.can(&())?;
+    let name = request.param("host").to_string();
+    let rows = cinder
+        .read(move |tx| {
+            let found = tx.find::<BackEnd>(&name)?;
+            let back_end = found.ok_or_else(|| {
+                Error::not_found(format!("Service {BINARY} could not be found on host {name}."))
+            })?;
+            crate::store::on_host(tx, &scheduler::pool(&back_end))
+        })
+        .await?;
+    let sum = |of: fn(&Held) -> i64| rows.iter().map(|(_, held)| of(held)).sum::<i64>();
+    let total = Held {
+        volumes: sum(|held| held.volumes),
+        volumes_gb: sum(|held| held.volumes_gb),
+        snapshots: sum(|held| held.snapshots),
+        snapshots_gb: sum(|held| held.snapshots_gb),
+    };
+    let view = |project: &str, held: &Held| {
+        json!({"resource": {
+            "host": request.param("host"),
+            "project": project,
+            "volume_count": held.volumes.to_string(),
+            "total_volume_gb": held.volumes_gb.to_string(),
+            "snapshot_count": held.snapshots.to_string(),
+            "total_snapshot_gb": held.snapshots_gb.to_string(),
+        }})
+    };
+    let each = rows.iter().map(|(project, held)| view(project, held));
+    let shown: Vec<Json> = std::iter::once(view("(total)", &total)).chain(each).collect();
+    Ok(Reply::ok(json!({"host": shown})))
 }
 
 /// Anyone with a token may ask.
