@@ -30,6 +30,9 @@ async fn from_host(directory: &Path, config: &Config) -> Result<()> {
         };
         host_virt::Libvirt::start(options).await?.remove_everything().await?;
     }
+    if directory.join("volumes").exists() {
+        cinder_volume::clean(directory).await?;
+    }
     if directory.join("net").exists() {
         let physical_networks = config.section::<neutron_agent::Options>()?.physical_networks;
         let options = host_net::Options { dir: directory.join("net"), physical_networks, metadata: None };

@@ -1,7 +1,10 @@
 //! The cloud in this process: services on their databases and ports, each given the others it asks.
 
 use crate::{Secrets, Settings, clouds_yaml, endpoints, state::Running};
-use base::{Clock, Result};
+use base::{Clock, Context, Result};
+use bus::{Bus, Topic};
+use cinder::Cinder;
+use contracts::agents::volume::{REPORTS_TOPIC, RemoteVolumeReports, VolumeReports};
 use db::Db;
 use glance::Glance;
 use keystone::{Bootstrap, FirstMember, Keystone};
@@ -39,6 +42,7 @@ impl Cloud {
             listeners.push((endpoint.name, endpoints::bind(&settings, endpoint.ports).await?));
         }
         let mut serving = Serving::new();
+        let mut held = Held::default();
         let mut serve = |name: &str, router: axum::Router| {
             let taken = listeners.iter().position(|(of, _)| *of == name);
             for listener in taken.map(|place| listeners.swap_remove(place).1).into_iter().flatten() {
@@ -65,6 +69,13 @@ impl Cloud {
         let policy = settings.policy("placement")?;
         let service = placement.service(policy.as_deref(), keystone.clone(), &identity_url)?;
         serve("placement", service.into_router()?);
+
+        let bus = Bus::local();
+        let cinder = start_cinder(&settings, &clock, &bus, &glance, &mut held).await?;
+        let policy = settings.policy("cinder")?;
+        let service = cinder.service(policy.as_deref(), keystone.clone(), &identity_url)?;
+        serve("cinder", service.into_router()?);
+        serving.held = held;
 
         Ok(Self { settings, secrets, clock, keystone, running, serving })
     }
@@ -104,8 +115,45 @@ async fn start_keystone(settings: &Settings, secrets: &Secrets, clock: &Clock) -
     Ok(keystone)
 }
 
+/// Cinder and the agent of this host's volumes, which reach each other over the bus alone.
+async fn start_cinder(
+    settings: &Settings,
+    clock: &Clock,
+    bus: &Bus,
+    glance: &Arc<Glance>,
+    held: &mut Held,
+) -> Result<Arc<Cinder>> {
+    let db = open(settings, "cinder", cinder::TABLES).await?;
+    let peers = cinder::Peers { images: glance.clone() };
+    let cinder = Cinder::new(db, clock.clone(), settings.config.section()?, bus.clone(), peers);
+    held.bus.push(cinder.start().await?);
+    let options: cinder_volume::Options = settings.config.section()?;
+    let agent = match settings.simulate {
+        true => cinder_volume::simulated(options, host_block::Fake::default()),
+        false => cinder_volume::on_files(options, &settings.state, glance.clone())?,
+    };
+    held.bus.push(cinder_volume::serve(bus, agent.clone()).await?);
+    let reports = Arc::new(RemoteVolumeReports::new(bus.clone(), Topic::any(REPORTS_TOPIC)));
+    reports.back_end_reported(&Context::internal(), &agent.back_end().await?).await?;
+    held.tasks.spawn(cinder_volume::run(agent, reports));
+    let stopped = cinder.clone();
+    held.stop.push(Box::new(move || stopped.stop()));
+    Ok(cinder)
+}
+
+/// What runs behind the services as long as the cloud.
+#[derive(Default)]
+struct Held {
+    bus: Vec<bus::Serving>,
+    /// Aborted when they are dropped.
+    tasks: JoinSet<()>,
+    /// Leaves operations where they stand.
+    stop: Vec<Box<dyn Fn() + Send + Sync>>,
+}
+
 /// The servers behind the ports.
 struct Serving {
+    held: Held,
     end: watch::Sender<bool>,
     servers: JoinSet<Result<()>>,
     background: Vec<JoinHandle<()>>,
@@ -113,7 +161,7 @@ struct Serving {
 
 impl Serving {
     fn new() -> Self {
-        Self { end: watch::Sender::new(false), servers: JoinSet::new(), background: Vec::new() }
+        Self { held: Held::default(), end: watch::Sender::new(false), servers: JoinSet::new(), background: Vec::new() }
     }
 
     fn add(&mut self, listener: TcpListener, router: axum::Router) {
@@ -132,6 +180,8 @@ impl Serving {
         let finished = async { while self.servers.join_next().await.is_some() {} };
         // A client that keeps its connection busy does not keep the cloud from ending.
         let _ = tokio::time::timeout(REQUESTS_END_WITHIN, finished).await;
+        self.held.stop.iter().for_each(|stop| stop());
+        self.held.tasks.shutdown().await;
     }
 }
 

@@ -4,10 +4,11 @@ use base::{Error, Result};
 use std::{collections::BTreeSet, path::Path};
 
 /// Programs that agents call, and what needs them.
-const PROGRAMS: [(&str, &[(&str, &str)]); 3] = [
+const PROGRAMS: [(&str, &[(&str, &str)]); 4] = [
     ("guests", &host_virt::PROGRAMS),
     ("guests' disks", &nova_compute::PROGRAMS),
     ("networks", &neutron_agent::PROGRAMS),
+    ("volumes", &cinder_volume::PROGRAMS),
 ];
 
 /// One finding that keeps a cloud from running here.

@@ -73,7 +73,9 @@ macro_rules! sections {
             keystone::Options,
             nova::Options,
             nova_compute::Options,
-            neutron_agent::Options
+            neutron_agent::Options,
+            cinder::Options,
+            cinder_volume::Options
         )
     };
 }

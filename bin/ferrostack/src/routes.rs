@@ -8,6 +8,7 @@ pub fn table() -> String {
     let mut text = String::new();
     add(&mut text, "keystone", keystone::routes());
     add(&mut text, "glance", glance::routes());
+    add(&mut text, "cinder", cinder::routes());
     add(&mut text, "placement", placement::routes());
     text
 }
@@ -36,7 +37,7 @@ mod tests {
     #[test]
     fn every_service_is_there() {
         let table = super::table();
-        for service in ["keystone", "glance", "placement"] {
+        for service in ["cinder", "keystone", "glance", "placement"] {
             assert!(table.lines().filter(|line| line.starts_with(service)).count() > 15, "{service}");
         }
         assert!(table.contains("/v3/auth/tokens"));

@@ -177,7 +177,7 @@ async fn host(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
             crate::store::on_host(tx, &scheduler::pool(&back_end))
         })
         .await?;
-    let sum = |of: fn(&Held) -> i64| rows.iter().map(|(_, held)| of(held)).sum::<i64>();
+    let sum = |of: fn(&Held) -> i64| rows.values().map(of).sum::<i64>();
     let total = Held {
         volumes: sum(|held| held.volumes),
         volumes_gb: sum(|held| held.volumes_gb),
