@@ -161,7 +161,12 @@ struct Serving {
 
 impl Serving {
     fn new() -> Self {
-        Self { held: Held::default(), end: watch::Sender::new(false), servers: JoinSet::new(), background: Vec::new() }
+        Self {
+            held: Held::default(),
+            end: watch::Sender::new(false),
+            servers: JoinSet::new(),
+            background: Vec::new(),
+        }
     }
 
     fn add(&mut self, listener: TcpListener, router: axum::Router) {
