@@ -1,35 +1,63 @@
 //! `ferrostack routes`: every operation of every service, as the services' own tables have it.
 
+use axum::http::Method;
+use base::Version;
 use std::fmt::Write;
-use web::Routes;
+use web::{Mark, Routes};
+
+/// An entry of a service's table, without its handler.
+pub struct Operation {
+    pub service: &'static str,
+    pub method: Method,
+    pub path: &'static str,
+    pub action: Option<&'static str>,
+    pub since: Option<Version>,
+    pub until: Option<Version>,
+    pub rule: &'static str,
+    /// Needs no token.
+    pub open: bool,
+}
+
+/// Every operation of every service.
+pub fn all() -> Vec<Operation> {
+    let mut all = Vec::new();
+    add(&mut all, "keystone", keystone::routes());
+    add(&mut all, "glance", glance::routes());
+    add(&mut all, "cinder", cinder::routes());
+    add(&mut all, "placement", placement::routes());
+    all
+}
+
+fn add<S>(all: &mut Vec<Operation>, service: &'static str, routes: Routes<S>) {
+    all.extend(routes.into_iter().map(|route| Operation {
+        service,
+        open: route.is(Mark::Open),
+        method: route.method,
+        path: route.path,
+        action: route.action,
+        since: route.since,
+        until: route.until,
+        rule: route.rule,
+    }));
+}
 
 /// A line for every operation: service, method, path, action, microversions, policy rule.
 pub fn table() -> String {
     let mut text = String::new();
-    add(&mut text, "keystone", keystone::routes());
-    add(&mut text, "glance", glance::routes());
-    add(&mut text, "cinder", cinder::routes());
-    add(&mut text, "placement", placement::routes());
-    text
-}
-
-fn add<S>(text: &mut String, service: &str, routes: Routes<S>) {
-    for route in routes {
-        let path = match route.action {
-            Some(action) => format!("{} {{{action}}}", route.path),
-            None => route.path.to_string(),
+    for Operation { service, method, path, action, since, until, rule, .. } in all() {
+        let path = match action {
+            Some(action) => format!("{path} {{{action}}}"),
+            None => path.to_string(),
         };
-        let versions = match (route.since, route.until) {
+        let version = |version: Option<Version>| version.map(|v| v.to_string()).unwrap_or_default();
+        let versions = match (since, until) {
             (None, None) => String::new(),
-            (since, until) => {
-                let text =
-                    |version: Option<base::Version>| version.map(|v| v.to_string()).unwrap_or_default();
-                format!("{}-{}", text(since), text(until))
-            }
+            (since, until) => format!("{}-{}", version(since), version(until)),
         };
-        let rule = if route.rule.is_empty() { "-" } else { route.rule };
-        let _ = writeln!(text, "{service:<10} {:<7} {path:<72} {versions:<10} {rule}", route.method.as_str());
+        let rule = if rule.is_empty() { "-" } else { rule };
+        let _ = writeln!(text, "{service:<10} {:<7} {path:<72} {versions:<10} {rule}", method.as_str());
     }
+    text
 }
 
 #[cfg(test)]
