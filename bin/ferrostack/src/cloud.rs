@@ -1,7 +1,7 @@
 //! The cloud in this process: services on their databases and ports, each given the others it asks.
 
 use crate::{Secrets, Settings, clouds_yaml, endpoints, state::Running};
-use base::{Clock, Context, Result};
+use base::{Clock, Context, Error, Result};
 use bus::{Bus, Topic};
 use cinder::Cinder;
 use contracts::agents::volume::{REPORTS_TOPIC, RemoteVolumeReports, VolumeReports};
@@ -43,17 +43,19 @@ impl Cloud {
         }
         let mut serving = Serving::new();
         let mut held = Held::default();
-        let mut serve = |name: &str, router: axum::Router| {
-            let taken = listeners.iter().position(|(of, _)| *of == name);
-            for listener in taken.map(|place| listeners.swap_remove(place).1).into_iter().flatten() {
+        let mut serve = |name: &str, router: axum::Router| -> Result<()> {
+            let place = listeners.iter().position(|(of, _)| *of == name);
+            let place = place.ok_or_else(|| Error::internal(format!("{name} has no endpoint")))?;
+            for listener in listeners.swap_remove(place).1 {
                 serving.add(listener, router.clone());
             }
+            Ok(())
         };
         let identity_url = endpoints::identity_url(&settings);
 
         let keystone = start_keystone(&settings, &secrets, &clock).await?;
         let service = keystone.service(settings.policy("keystone")?.as_deref(), &identity_url)?;
-        serve("keystone", service.into_router()?);
+        serve("keystone", service.into_router()?)?;
         clouds_yaml::write(&settings, &secrets)?;
 
         let db = open(&settings, "glance", glance::TABLES).await?;
@@ -62,19 +64,19 @@ impl Cloud {
         glance.start().await?;
         let policy = settings.policy("glance")?;
         let service = glance.service(policy.as_deref(), keystone.clone(), &identity_url)?;
-        serve("glance", service.into_router()?);
+        serve("glance", service.into_router()?)?;
 
         let db = open(&settings, "placement", placement::TABLES).await?;
         let placement = Placement::new(db, clock.clone(), settings.config.section()?);
         let policy = settings.policy("placement")?;
         let service = placement.service(policy.as_deref(), keystone.clone(), &identity_url)?;
-        serve("placement", service.into_router()?);
+        serve("placement", service.into_router()?)?;
 
         let bus = Bus::local();
         let cinder = start_cinder(&settings, &clock, &bus, &glance, &mut held).await?;
         let policy = settings.policy("cinder")?;
         let service = cinder.service(policy.as_deref(), keystone.clone(), &identity_url)?;
-        serve("cinder", service.into_router()?);
+        serve("cinder", service.into_router()?)?;
         serving.held = held;
 
         Ok(Self { settings, secrets, clock, keystone, running, serving })

@@ -16,8 +16,9 @@ pub struct Endpoint {
     pub path: &'static str,
 }
 
-pub const ENDPOINTS: [Endpoint; 3] = [
+pub const ENDPOINTS: [Endpoint; 4] = [
     Endpoint { name: "keystone", service_type: "identity", ports: &[5000, 35357], path: "/v3" },
+    Endpoint { name: "glance", service_type: "image", ports: &[9292], path: "" },
     Endpoint { name: "cinder", service_type: "block-storage", ports: &[8776], path: "/v3/$(project_id)s" },
     Endpoint { name: "placement", service_type: "placement", ports: &[8778], path: "" },
 ];
