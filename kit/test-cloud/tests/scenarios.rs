@@ -24,6 +24,11 @@ async fn keystone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn cinder() {
+    play("cinder", 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn glance() {
     play("glance", 2).await;
 }
