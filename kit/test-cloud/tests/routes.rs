@@ -96,7 +96,9 @@ async fn no_operation_breaks_on_rubbish() {
         for body in &bodies {
             match status(operation, caller, Some(&caller.token), body).await {
                 Ok(200..=499 | 501) => {}
-                other => wrong.push(format!("{}: {other:?}", &body.to_string()[..20.min(body.to_string().len())])),
+                other => {
+                    wrong.push(format!("{}: {other:?}", &body.to_string()[..20.min(body.to_string().len())]))
+                }
             }
         }
         wrong
