@@ -3,6 +3,7 @@
 
 use crate::{
     Keystone,
+    compliance::Refusal,
     fernet::{self, Payload, Scope},
     model::*,
     password, schemas, store,
@@ -94,11 +95,8 @@ impl Keystone {
         let password = named.get("password").and_then(Json::as_str).map(Secret::new);
         let password = password.ok_or_else(|| expecting("password", "user"))?;
         let user = self.read(move |tx| named_user(tx, &named)).await?;
-        let stored = user.as_ref().and_then(|user| user.password_hash.clone());
-        if !password::verify(password, stored, self.options.password_hash_rounds).await? {
-            return Err(refuse("wrong password or user"));
-        }
-        let user = user.filter(|user| user.enabled).ok_or_else(|| refuse("user disabled"))?;
+        let user = self.check_password(user, password).await.map_err(Refusal::into_error)?;
+        let user = user.ok_or_else(|| refuse("wrong password, or no such user, or disabled, or locked"))?;
         Ok(Asker { user, methods: vec!["password"], expires_at: None, chain: None, application: None })
     }
 

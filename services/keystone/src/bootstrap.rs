@@ -169,6 +169,11 @@ fn user(tx: &mut Tx, name: &str, password_hash: Option<String>) -> Result<String
         default_project_id: None,
         password_hash,
         password_changed_at: None,
+        password_expires_at: None,
+        password_set_by_owner: false,
+        failed_logins: 0,
+        failed_login_at: None,
+        last_active_at: None,
         options: json!({}),
         extra: json!({}),
     })?;

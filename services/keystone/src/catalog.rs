@@ -1,10 +1,13 @@
 //! The catalog as one token sees it: URLs filled in for its project.
 
-use crate::model::{Endpoint, Service};
+use crate::{
+    model::{Endpoint, ProjectEndpoint, Service},
+    store,
+};
 use base::{Json, Result};
-use db::{List, Tx};
+use db::{Filter, List, Tx};
 use serde_json::json;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What URLs may ask for: `$(project_id)s`, `%(tenant_id)s`, …
 pub struct Filling<'a> {
@@ -15,7 +18,9 @@ pub struct Filling<'a> {
 /// Enabled services in order of their ids, each with its enabled endpoints.
 pub fn entries(tx: &mut Tx, filling: &Filling) -> Result<Json> {
     let mut endpoints: HashMap<String, Vec<Json>> = HashMap::new();
-    for endpoint in tx.list::<Endpoint>(&List::all())?.into_iter().filter(|endpoint| endpoint.enabled) {
+    let chosen = chosen(tx, filling.project_id)?;
+    let seen = |endpoint: &Endpoint| endpoint.enabled && (chosen.is_empty() || chosen.contains(&endpoint.id));
+    for endpoint in tx.list::<Endpoint>(&List::all())?.into_iter().filter(seen) {
         let Some(url) = fill(&endpoint.url, filling) else { continue };
         let mut shown = json!({
             "id": endpoint.id, "interface": endpoint.interface, "region_id": endpoint.region_id,
@@ -32,6 +37,22 @@ pub fn entries(tx: &mut Tx, filling: &Filling) -> Result<Json> {
         json!({"endpoints": endpoints, "id": service.id, "type": service.kind, "name": service.name})
     };
     Ok(services.into_iter().filter(|service| service.enabled).map(entry).collect::<Vec<_>>().into())
+}
+
+/// Ids of the endpoints chosen for a project, one by one or by groups. None chosen: it sees all.
+pub fn chosen(tx: &mut Tx, project_id: &str) -> Result<HashSet<String>> {
+    if project_id.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let links = tx.list::<ProjectEndpoint>(&List::all().filter(Filter::eq("project_id", project_id)))?;
+    let mut chosen: HashSet<String> = links.into_iter().map(|link| link.endpoint_id).collect();
+    let groups = store::endpoint_groups_of(tx, project_id)?;
+    if !groups.is_empty() {
+        let all = tx.list::<Endpoint>(&List::all())?;
+        let held = all.into_iter().filter(|endpoint| groups.iter().any(|group| group.chooses(endpoint)));
+        chosen.extend(held.map(|endpoint| endpoint.id));
+    }
+    Ok(chosen)
 }
 
 /// None when the URL needs what the token has not: such an endpoint is left out.

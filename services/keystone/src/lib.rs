@@ -5,6 +5,8 @@ mod api;
 mod authentication;
 mod bootstrap;
 mod catalog;
+mod compliance;
+mod domain_defaults;
 mod fernet;
 mod model;
 mod options;

@@ -19,8 +19,31 @@ pub struct User {
     pub password_hash: Option<String>,
     #[field(hidden)]
     pub password_changed_at: Option<Timestamp>,
+    /// Set with the password, from what was configured then.
+    pub password_expires_at: Option<Timestamp>,
+    #[field(hidden)]
+    pub password_set_by_owner: bool,
+    #[field(hidden)]
+    pub failed_logins: i64,
+    #[field(hidden)]
+    pub failed_login_at: Option<Timestamp>,
+    /// The last login, or the creation: who stays away too long may not come back.
+    #[field(hidden)]
+    pub last_active_at: Option<Timestamp>,
     pub options: Json,
     pub extra: Json,
+}
+
+/// A password that a user had, kept while it may not be used again. The newest is the one in force.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "old_passwords", singular = "old_password", index = "user_id")]
+pub struct OldPassword {
+    #[field(key)]
+    pub id: String,
+    pub user_id: String,
+    #[field(sort)]
+    pub set_at: Timestamp,
+    pub password_hash: String,
 }
 
 #[derive(Clone, Debug, Resource)]
@@ -296,8 +319,133 @@ pub struct Limit {
     pub description: Option<String>,
 }
 
+/// A text that services may fetch as their policy.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "policies", singular = "policy")]
+pub struct Policy {
+    #[field(key, sort)]
+    pub id: String,
+    pub blob: String,
+    #[field(filter, json = "type")]
+    pub kind: String,
+    pub extra: Json,
+}
+
+/// For which endpoints a policy is meant: one, those of a service, or those of a service in a region.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "policy_associations", singular = "policy_association", index = "policy_id")]
+pub struct PolicyAssociation {
+    /// Empty where it does not matter; so are the next two.
+    #[field(key)]
+    pub endpoint_id: String,
+    #[field(key)]
+    pub service_id: String,
+    #[field(key)]
+    pub region_id: String,
+    pub policy_id: String,
+}
+
+/// Endpoints chosen by what they have in common.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "endpoint_groups", singular = "Endpoint Group")]
+pub struct EndpointGroup {
+    #[field(key, sort)]
+    pub id: String,
+    #[field(filter)]
+    pub name: String,
+    pub description: Option<String>,
+    pub filters: Json,
+}
+
+/// A project that sees chosen endpoints in its catalog sees no others.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "project_endpoints", singular = "project_endpoint", index = "project_id")]
+pub struct ProjectEndpoint {
+    #[field(key)]
+    pub endpoint_id: String,
+    #[field(key)]
+    pub project_id: String,
+}
+
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "project_endpoint_groups", singular = "project_endpoint_group", index = "project_id")]
+pub struct ProjectEndpointGroup {
+    #[field(key)]
+    pub endpoint_group_id: String,
+    #[field(key)]
+    pub project_id: String,
+}
+
+/// One option of one domain's own configuration.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "domain_options", singular = "domain_option")]
+pub struct DomainOption {
+    #[field(key)]
+    pub domain_id: String,
+    #[field(key)]
+    pub section: String,
+    #[field(key, sort)]
+    pub name: String,
+    pub value: Json,
+    /// Never shown; the value is text encrypted with the credential keys.
+    pub sensitive: bool,
+}
+
+/// A program that acts for users by OAuth 1.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "consumers", singular = "consumer")]
+pub struct Consumer {
+    #[field(key, sort)]
+    pub id: String,
+    pub description: Option<String>,
+    /// Encrypted with the credential keys: signatures need it as it is.
+    #[field(hidden)]
+    pub secret: String,
+    pub extra: Json,
+}
+
+/// What a consumer asks a user to authorize, and once authorized trades for an access token.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "request_tokens", singular = "request_token", index = "consumer_id")]
+pub struct RequestToken {
+    #[field(key)]
+    pub id: String,
+    #[field(hidden)]
+    pub secret: String,
+    pub verifier: Option<String>,
+    pub authorizing_user_id: Option<String>,
+    pub requested_project_id: String,
+    /// Ids of roles.
+    pub roles: Vec<String>,
+    pub consumer_id: String,
+    pub expires_at: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug, Resource)]
+#[resource(
+    table = "access_tokens",
+    singular = "access_token",
+    index = "authorizing_user_id",
+    index = "consumer_id"
+)]
+pub struct AccessToken {
+    #[field(key, sort)]
+    pub id: String,
+    #[field(hidden)]
+    pub secret: String,
+    #[field(filter)]
+    pub authorizing_user_id: String,
+    pub project_id: String,
+    /// Ids of roles.
+    pub roles: Vec<String>,
+    #[field(filter)]
+    pub consumer_id: String,
+    pub expires_at: Option<Timestamp>,
+}
+
 pub const TABLES: &[&db::Table] = &[
     User::TABLE,
+    OldPassword::TABLE,
     Project::TABLE,
     Group::TABLE,
     Membership::TABLE,
@@ -314,4 +462,13 @@ pub const TABLES: &[&db::Table] = &[
     Revocation::TABLE,
     RegisteredLimit::TABLE,
     Limit::TABLE,
+    Policy::TABLE,
+    PolicyAssociation::TABLE,
+    EndpointGroup::TABLE,
+    ProjectEndpoint::TABLE,
+    ProjectEndpointGroup::TABLE,
+    DomainOption::TABLE,
+    Consumer::TABLE,
+    RequestToken::TABLE,
+    AccessToken::TABLE,
 ];

@@ -24,6 +24,35 @@ pub struct Options {
     pub max_project_tree_depth: usize,
     /// The most entries that one list answers.
     pub list_limit_max: u64,
+    /// How long an OAuth 1 request token may be authorized and traded in, in seconds. 0: for ever.
+    pub oauth1_request_token_seconds: u64,
+    /// How long an OAuth 1 access token is good, in seconds. 0: for ever.
+    pub oauth1_access_token_seconds: u64,
+    pub security_compliance: SecurityCompliance,
+}
+
+/// Rules for passwords and accounts. Unset ones do not apply.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SecurityCompliance {
+    /// Failed logins in a row after which an account is locked.
+    pub lockout_failure_attempts: Option<i64>,
+    /// How long an account stays locked, in seconds. Unset: 1800. 0: until it is enabled again.
+    pub lockout_duration_seconds: Option<u64>,
+    /// Days after which a password must be changed.
+    pub password_expires_days: Option<u64>,
+    /// How many passwords in a row, the new one included, must differ from each other.
+    pub unique_last_password_count: usize,
+    /// Days that a password must be used before its owner may change it.
+    pub minimum_password_age_days: u64,
+    /// A regular expression that new passwords must match from their beginning.
+    pub password_regex: Option<String>,
+    /// What the regular expression means, for whoever it turns down.
+    pub password_regex_description: Option<String>,
+    /// A password that an administrator gave must be changed before it is good for a login.
+    pub change_password_upon_first_use: bool,
+    /// Days without a login after which an account is disabled.
+    pub disable_user_account_days_inactive: Option<u64>,
 }
 
 impl Default for Options {
@@ -37,6 +66,9 @@ impl Default for Options {
             password_hash_rounds: 12,
             max_project_tree_depth: 5,
             list_limit_max: 1000,
+            oauth1_request_token_seconds: 28_800,
+            oauth1_access_token_seconds: 86_400,
+            security_compliance: SecurityCompliance::default(),
         }
     }
 }

@@ -189,6 +189,53 @@ fn application_credential() -> Json {
     }, "required": ["name"], "additionalProperties": true})
 }
 
+fn policy(update: bool) -> Json {
+    let blob = json!({"type": "string"});
+    let kind = json!({"type": "string", "maxLength": 255});
+    let properties = json!({"blob": blob, "type": kind});
+    match update {
+        true => {
+            json!({"type": "object", "properties": properties, "minProperties": 1, "additionalProperties": true})
+        }
+        false => {
+            json!({"type": "object", "properties": properties, "required": ["blob", "type"], "additionalProperties": true})
+        }
+    }
+}
+
+fn endpoint_group(update: bool) -> Json {
+    let filters = json!({"type": "object", "properties": {
+        "interface": {"type": "string", "enum": ["admin", "internal", "public"]},
+        "service_id": {"type": "string"}, "region_id": text(), "enabled": {"type": "boolean"},
+    }});
+    let mut inner = json!({"type": "object", "properties": {
+        "description": text(), "filters": filters, "name": name(255),
+    }});
+    if update {
+        inner["minProperties"] = 1.into();
+        inner["additionalProperties"] = false.into();
+        return wrapped("endpoint_group", inner);
+    }
+    inner["required"] = json!(["name", "filters"]);
+    inner["additionalProperties"] = false.into();
+    json!({"type": "object", "properties": {"endpoint_group": inner}, "additionalProperties": false})
+}
+
+fn consumer(update: bool) -> Json {
+    let properties = json!({"description": text()});
+    match update {
+        true => {
+            json!({"type": "object", "properties": properties, "not": {"required": ["secret"]}, "minProperties": 1, "additionalProperties": true})
+        }
+        false => json!({"type": "object", "properties": properties, "additionalProperties": true}),
+    }
+}
+
+fn request_token_roles() -> Json {
+    json!({"type": "array", "items": {"type": "object", "properties": {"id": id(), "name": name(255)},
+        "minProperties": 1, "maxProperties": 1, "additionalProperties": false}})
+}
+
 fn limit_number() -> Json {
     json!({"type": "integer", "minimum": -1, "maximum": 2147483647})
 }
@@ -303,6 +350,16 @@ forms! {
     LIMITS_CREATE = limits();
     LIMIT_UPDATE = limit_update();
     TOKEN_ISSUE = token_issue();
+    POLICY_CREATE = policy(false);
+    POLICY_UPDATE = policy(true);
+    ENDPOINT_GROUP_CREATE = endpoint_group(false);
+    ENDPOINT_GROUP_UPDATE = endpoint_group(true);
+    ENDPOINT_GROUPS_QUERY = json!({
+        "type": "object", "properties": {"name": name(255)}, "additionalProperties": false,
+    });
+    CONSUMER_CREATE = consumer(false);
+    CONSUMER_UPDATE = consumer(true);
+    REQUEST_TOKEN_ROLES = request_token_roles();
     ASSIGNMENTS_QUERY = json!({
         "type": "object",
         "dependentRequired": {"include_subtree": ["scope.project.id"]},

@@ -190,12 +190,18 @@ pub fn forget_user_secrets(tx: &mut Tx, user_id: &str) -> Result<()> {
         params![user_id],
     )?;
     tx.execute(sql!("DELETE FROM access_rules WHERE user_id = $1"), params![user_id])?;
+    tx.execute(sql!("DELETE FROM old_passwords WHERE user_id = $1"), params![user_id])?;
+    tx.execute(sql!("DELETE FROM access_tokens WHERE authorizing_user_id = $1"), params![user_id])?;
+    tx.execute(sql!("DELETE FROM request_tokens WHERE authorizing_user_id = $1"), params![user_id])?;
     tx.execute(sql!("DELETE FROM application_credentials WHERE user_id = $1"), params![user_id]).map(drop)
 }
 
 pub fn forget_scope(tx: &mut Tx, id: &str) -> Result<()> {
     tx.execute(sql!("DELETE FROM assignments WHERE scope_id = $1"), params![id])?;
     tx.execute(sql!("DELETE FROM trusts WHERE project_id = $1"), params![id])?;
+    tx.execute(sql!("DELETE FROM access_tokens WHERE project_id = $1"), params![id])?;
+    tx.execute(sql!("DELETE FROM project_endpoints WHERE project_id = $1"), params![id])?;
+    tx.execute(sql!("DELETE FROM project_endpoint_groups WHERE project_id = $1"), params![id])?;
     tx.execute(sql!("DELETE FROM credentials WHERE project_id = $1"), params![id])?;
     tx.execute(sql!("DELETE FROM application_credentials WHERE project_id = $1"), params![id]).map(drop)
 }
@@ -228,6 +234,24 @@ pub fn forget_domain(tx: &mut Tx, id: &str) -> Result<()> {
             "DELETE FROM implied_roles WHERE prior_role_id IN (SELECT id FROM roles WHERE domain_id = $1)
              OR implied_role_id IN (SELECT id FROM roles WHERE domain_id = $1)"
         ),
+        sql!("DELETE FROM domain_options WHERE domain_id = $1"),
+        sql!("DELETE FROM old_passwords WHERE user_id IN (SELECT id FROM users WHERE domain_id = $1)"),
+        sql!(
+            "DELETE FROM access_tokens WHERE authorizing_user_id IN (SELECT id FROM users WHERE domain_id = $1)
+             OR project_id IN (SELECT id FROM projects WHERE domain_id = $1)"
+        ),
+        sql!(
+            "DELETE FROM trusts WHERE trustor_user_id IN (SELECT id FROM users WHERE domain_id = $1)
+             OR trustee_user_id IN (SELECT id FROM users WHERE domain_id = $1)
+             OR project_id IN (SELECT id FROM projects WHERE domain_id = $1)"
+        ),
+        sql!(
+            "DELETE FROM project_endpoints WHERE project_id IN (SELECT id FROM projects WHERE domain_id = $1)"
+        ),
+        sql!(
+            "DELETE FROM project_endpoint_groups
+             WHERE project_id IN (SELECT id FROM projects WHERE domain_id = $1)"
+        ),
         sql!("DELETE FROM users WHERE domain_id = $1"),
         sql!("DELETE FROM user_groups WHERE domain_id = $1"),
         sql!("DELETE FROM roles WHERE domain_id = $1"),
@@ -236,6 +260,48 @@ pub fn forget_domain(tx: &mut Tx, id: &str) -> Result<()> {
         tx.execute(statement, params![id])?;
     }
     Ok(())
+}
+
+pub fn forget_policy(tx: &mut Tx, id: &str) -> Result<()> {
+    tx.execute(sql!("DELETE FROM policy_associations WHERE policy_id = $1"), params![id]).map(drop)
+}
+
+pub fn forget_endpoint(tx: &mut Tx, id: &str) -> Result<()> {
+    tx.execute(sql!("DELETE FROM policy_associations WHERE endpoint_id = $1"), params![id])?;
+    tx.execute(sql!("DELETE FROM project_endpoints WHERE endpoint_id = $1"), params![id]).map(drop)
+}
+
+pub fn forget_endpoint_group(tx: &mut Tx, id: &str) -> Result<()> {
+    let statement = sql!("DELETE FROM project_endpoint_groups WHERE endpoint_group_id = $1");
+    tx.execute(statement, params![id]).map(drop)
+}
+
+pub fn endpoint_groups_of(tx: &mut Tx, project_id: &str) -> Result<Vec<EndpointGroup>> {
+    let rows = tx.query(
+        sql!(
+            "SELECT g.id, g.name, g.description, g.filters FROM endpoint_groups g
+             JOIN project_endpoint_groups p ON p.endpoint_group_id = g.id
+             WHERE p.project_id = $1 ORDER BY g.id"
+        ),
+        params![project_id],
+    )?;
+    rows.iter().map(EndpointGroup::from_row).collect()
+}
+
+pub fn forget_domain_options(tx: &mut Tx, domain_id: &str) -> Result<()> {
+    tx.execute(sql!("DELETE FROM domain_options WHERE domain_id = $1"), params![domain_id]).map(drop)
+}
+
+/// The newest first.
+pub fn old_passwords(tx: &mut Tx, user_id: &str) -> Result<Vec<OldPassword>> {
+    let rows = tx.query(
+        sql!(
+            "SELECT id, user_id, set_at, password_hash FROM old_passwords
+             WHERE user_id = $1 ORDER BY set_at DESC, id DESC"
+        ),
+        params![user_id],
+    )?;
+    rows.iter().map(OldPassword::from_row).collect()
 }
 
 /// Revocations that may still concern a living token.

@@ -179,7 +179,8 @@ fn build(tx: &mut Tx, payload: &Payload, token: &str, now: Timestamp) -> Result<
         "methods": payload.methods,
         "user": {
             "domain": {"id": user_domain.id, "name": user_domain.name},
-            "id": user.id, "name": user.name, "password_expires_at": null,
+            "id": user.id, "name": user.name,
+            "password_expires_at": user.password_expires_at.map(Timestamp::micros),
         },
         "audit_ids": payload.audit_ids,
         "expires_at": payload.expires_at.micros_z(),
@@ -282,7 +283,8 @@ fn act_for_trustor(tx: &mut Tx, trust: &Trust, context: &mut Context, shown: &mu
     if trust.impersonation {
         shown["user"] = json!({
             "domain": {"id": domain.id, "name": domain.name},
-            "id": trustor.id, "name": trustor.name, "password_expires_at": null,
+            "id": trustor.id, "name": trustor.name,
+            "password_expires_at": trustor.password_expires_at.map(Timestamp::micros),
         });
         (context.user_id, context.user_name) = (trustor.id, trustor.name);
         (context.user_domain_id, context.user_domain_name) = (domain.id, domain.name);

@@ -85,9 +85,12 @@ async fn remove(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     request.can(&())?;
     let id = request.param("endpoint_id").to_string();
     keystone
-        .write(move |tx| match tx.remove::<Endpoint>(&id)? {
-            true => Ok(()),
-            false => Err(store::not_found("endpoint", &id)),
+        .write(move |tx| {
+            store::forget_endpoint(tx, &id)?;
+            match tx.remove::<Endpoint>(&id)? {
+                true => Ok(()),
+                false => Err(store::not_found("endpoint", &id)),
+            }
         })
         .await?;
     Ok(Reply::no_content())
@@ -157,7 +160,7 @@ fn check_url(url: &str) -> Result<()> {
     Ok(())
 }
 
-fn show_one(request: &Request, endpoint: &Endpoint) -> Json {
+pub fn show_one(request: &Request, endpoint: &Endpoint) -> Json {
     let columns = json!({
         "id": endpoint.id, "interface": endpoint.interface, "region_id": endpoint.region_id,
         "service_id": endpoint.service_id, "url": endpoint.url, "enabled": endpoint.enabled,

@@ -4,12 +4,15 @@ mod application_credentials;
 mod assignments;
 mod auth;
 mod credentials;
+mod domain_config;
 mod domains;
 mod ec2;
+mod endpoint_filter;
 mod endpoints;
 mod grants;
 mod groups;
 mod limits;
+mod policies;
 mod projects;
 mod regions;
 mod roles;
@@ -43,6 +46,9 @@ pub fn routes() -> Routes<Keystone> {
         ec2::routes(),
         trusts::routes(),
         limits::routes(),
+        policies::routes(),
+        endpoint_filter::routes(),
+        domain_config::routes(),
     ] {
         routes.extend(table);
     }

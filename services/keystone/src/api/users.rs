@@ -6,8 +6,9 @@ use super::{
 use crate::{
     Keystone,
     authentication::{expecting, unauthorized},
+    compliance::{Refusal, Setter, set_password},
     model::*,
-    password, schemas, store,
+    schemas, store,
 };
 use base::{Error, Json, Result, Secret, id};
 use db::List;
@@ -75,20 +76,30 @@ async fn create(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
         default_project_id: text(&given, "default_project_id").map(str::to_string),
         password_hash: None,
         password_changed_at: None,
+        password_expires_at: None,
+        password_set_by_owner: false,
+        failed_logins: 0,
+        failed_login_at: None,
+        last_active_at: Some(keystone.clock.now()),
         options: json!({}),
         extra: extra(&given, COLUMNS),
     };
     merge_options(&mut user.options, &given);
-    if let Some(password) = text(&given, "password") {
-        user.password_hash =
-            Some(password::hash(Secret::new(password), keystone.options.password_hash_rounds).await?);
-    }
-    let row = user.clone();
-    keystone
+    let hash = match text(&given, "password") {
+        None => None,
+        Some(password) => Some(keystone.hash_new(password).await?),
+    };
+    let (compliance, now) = (keystone.options.security_compliance.clone(), keystone.clock.now());
+    let user = keystone
         .write(move |tx| {
-            store::domain(tx, &row.domain_id)?;
-            check_default_project(tx, row.default_project_id.as_deref())?;
-            tx.insert(&row).map_err(|error| duplicate(error, &row))
+            let mut user = user.clone();
+            store::domain(tx, &user.domain_id)?;
+            check_default_project(tx, user.default_project_id.as_deref())?;
+            if let Some(hash) = &hash {
+                set_password(tx, &compliance, &mut user, hash, Setter::Other, now)?;
+            }
+            tx.insert(&user).map_err(|error| duplicate(error, &user))?;
+            Ok(user)
         })
         .await?;
     Ok(Reply::created(json!({"user": show_one(&request, &user)})))
@@ -108,17 +119,19 @@ async fn update(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     check_id(&given, &user.id)?;
     let hash = match text(&given, "password") {
         None => None,
-        Some(password) => {
-            Some(password::hash(Secret::new(password), keystone.options.password_hash_rounds).await?)
-        }
+        Some(password) => Some(keystone.hash_new(password).await?),
     };
-    let now = keystone.clock.now();
+    let (compliance, now) = (keystone.options.security_compliance.clone(), keystone.clock.now());
     let user = keystone
         .write(move |tx| {
             let mut user: User = store::find(tx, &user.id)?;
             apply(&mut user, &given);
             if let Some(hash) = &hash {
-                (user.password_hash, user.password_changed_at) = (Some(hash.clone()), Some(now));
+                set_password(tx, &compliance, &mut user, hash, Setter::Other, now)?;
+            }
+            if flag(&given, "enabled", false) {
+                user.forget_failures();
+                user.last_active_at = Some(now);
             }
             if given.contains_key("default_project_id") {
                 check_default_project(tx, user.default_project_id.as_deref())?;
@@ -158,25 +171,27 @@ async fn change_password(keystone: Arc<Keystone>, request: Request) -> Result<Re
     schemas::PASSWORD_CHANGE.resource(&given)?;
     let secret = |key: &str| Secret::new(given[key].as_str().unwrap_or_default());
     let user_id = request.param("user_id").to_string();
-    let user = keystone.read(move |tx| tx.find::<User>(&user_id)).await?.filter(|user| user.enabled);
-    let stored = user.as_ref().and_then(|user| user.password_hash.clone());
-    let rounds = keystone.options.password_hash_rounds;
-    if !password::verify(secret("original_password"), stored, rounds).await? {
-        return Err(unauthorized());
-    }
-    let mut user = user.ok_or_else(unauthorized)?;
-    if user.options["lock_password"] == true {
-        return Err(Error::bad_request(
-            "Changing password is locked. Contact your administrator to have it unlocked.",
-        ));
-    }
-    let now = keystone.clock.now();
-    user.password_hash = Some(password::hash(secret("password"), rounds).await?);
-    user.password_changed_at = Some(now);
+    let user = keystone.read(move |tx| tx.find::<User>(&user_id)).await?;
+    let user = match keystone.check_password(user, secret("original_password")).await {
+        Ok(user) => user.ok_or_else(unauthorized)?,
+        // An expired password is good for this alone.
+        Err(Refusal::Expired(user)) => *user,
+        Err(refusal) => return Err(refusal.into_error()),
+    };
+    let password = secret("password");
+    keystone.check_change(&user, &password).await?;
+    let hash = keystone.hash_new(password.expose()).await?;
+    let (compliance, now) = (keystone.options.security_compliance.clone(), keystone.clock.now());
     keystone
         .write(move |tx| {
-            void_tokens(tx, &user.id, now)?;
-            tx.update(&user).map(drop)
+            let mut row: User = store::find(tx, &user.id)?;
+            // Changed twice at once: the old password was right for one of them only.
+            if row.password_hash != user.password_hash {
+                return Err(unauthorized());
+            }
+            set_password(tx, &compliance, &mut row, &hash, Setter::Owner, now)?;
+            void_tokens(tx, &row.id, now)?;
+            tx.update(&row).map(drop)
         })
         .await?;
     Ok(Reply::no_content())
@@ -294,7 +309,7 @@ pub fn domain_of(request: &Request, given: &Object) -> Result<String> {
 pub fn show_one(request: &Request, user: &User) -> Json {
     let mut columns = json!({
         "id": user.id, "name": user.name, "domain_id": user.domain_id, "enabled": user.enabled,
-        "password_expires_at": null, "options": user.options,
+        "password_expires_at": user.password_expires_at.map(base::Timestamp::micros), "options": user.options,
     });
     if let Some(project) = &user.default_project_id {
         columns["default_project_id"] = project.as_str().into();
