@@ -306,16 +306,22 @@ mod tests {
         let now = Timestamp::from_unix_seconds(1000);
         let ends = rules.expiry(&user(0, 0, json!({})), Setter::Other, now);
         assert_eq!(ends, Some(Timestamp::from_unix_seconds(1000 + 2 * 86_400)));
-        assert_eq!(rules.expiry(&user(0, 0, json!({"ignore_password_expiry": true})), Setter::Other, now), None);
-        let first = SecurityCompliance { change_password_upon_first_use: true, ..SecurityCompliance::default() };
+        assert_eq!(
+            rules.expiry(&user(0, 0, json!({"ignore_password_expiry": true})), Setter::Other, now),
+            None
+        );
+        let first =
+            SecurityCompliance { change_password_upon_first_use: true, ..SecurityCompliance::default() };
         assert_eq!(first.expiry(&user(0, 0, json!({})), Setter::Other, now), Some(now));
         assert_eq!(first.expiry(&user(0, 0, json!({})), Setter::Owner, now), None);
     }
 
     #[test]
     fn who_stays_away_is_disabled() {
-        let rules =
-            SecurityCompliance { disable_user_account_days_inactive: Some(1), ..SecurityCompliance::default() };
+        let rules = SecurityCompliance {
+            disable_user_account_days_inactive: Some(1),
+            ..SecurityCompliance::default()
+        };
         let later = |seconds: i64| Timestamp::from_unix_seconds(1000 + seconds);
         assert!(!rules.is_inactive(&user(0, 1000, json!({})), later(86_399)));
         assert!(rules.is_inactive(&user(0, 1000, json!({})), later(86_400)));

@@ -16,7 +16,11 @@ pub fn routes() -> Routes<Keystone> {
     vec![
         get("/v3/domains/config/default", "identity:get_domain_config_default", show_default),
         get("/v3/domains/config/{group}/default", "identity:get_domain_config_default", show_default),
-        get("/v3/domains/config/{group}/{option}/default", "identity:get_domain_config_default", show_default),
+        get(
+            "/v3/domains/config/{group}/{option}/default",
+            "identity:get_domain_config_default",
+            show_default,
+        ),
         put(WHOLE, "identity:create_domain_config", create),
         get(WHOLE, "identity:get_domain_config", show),
         get(GROUP, "identity:get_domain_config", show),
@@ -191,7 +195,10 @@ impl Part {
             (Some(group), None) => format!("group {group}"),
             _ => "any options".to_string(),
         };
-        Error::not_found(format!("Could not find {what} in domain configuration for domain {}.", self.domain_id))
+        Error::not_found(format!(
+            "Could not find {what} in domain configuration for domain {}.",
+            self.domain_id
+        ))
     }
 }
 
@@ -219,7 +226,9 @@ fn check_whole(config: &Json) -> Result<()> {
     let groups = groups.ok_or_else(|| refusal("No options specified"))?;
     for (group, options) in groups {
         let options = options.as_object().filter(|options| !options.is_empty()).ok_or_else(|| {
-            refusal(&format!("The value of group {group} specified in the config should be a dictionary of options"))
+            refusal(&format!(
+                "The value of group {group} specified in the config should be a dictionary of options"
+            ))
         })?;
         for option in options.keys() {
             check_known(Some(group), Some(option))?;

@@ -108,7 +108,8 @@ async fn remove(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
 /// Upstream does not ask whether there is such a group here.
 async fn list_group_projects(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     request.can(&())?;
-    let wanted = List::all().filter(Filter::eq("endpoint_group_id", request.param("endpoint_group_id").to_string()));
+    let wanted =
+        List::all().filter(Filter::eq("endpoint_group_id", request.param("endpoint_group_id").to_string()));
     let found = keystone
         .read(move |tx| {
             let links = tx.list::<ProjectEndpointGroup>(&wanted)?;
@@ -335,7 +336,13 @@ fn apply(group: &mut EndpointGroup, given: &Object) {
 
 /// The query as an object, for a form that knows which filters there are.
 fn query_json(request: &Request) -> Json {
-    request.query.0.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect::<Object>().into()
+    request
+        .query
+        .0
+        .iter()
+        .map(|(name, value)| (name.clone(), value.as_str().into()))
+        .collect::<Object>()
+        .into()
 }
 
 fn groups_reply(request: &Request, found: &[EndpointGroup]) -> Reply {
@@ -343,7 +350,11 @@ fn groups_reply(request: &Request, found: &[EndpointGroup]) -> Reply {
 }
 
 fn projects_reply(request: &Request, found: &[Project]) -> Reply {
-    collection(request, "projects", found.iter().map(|project| projects::show_one(request, project)).collect())
+    collection(
+        request,
+        "projects",
+        found.iter().map(|project| projects::show_one(request, project)).collect(),
+    )
 }
 
 fn endpoints_reply(request: &Request, found: &[Endpoint]) -> Reply {

@@ -156,7 +156,8 @@ async fn list_endpoints(keystone: Arc<Keystone>, request: Request) -> Result<Rep
     let found = keystone
         .read(move |tx| {
             store::find::<Policy>(tx, &id)?;
-            let meant = tx.list::<PolicyAssociation>(&List::all().filter(Filter::eq("policy_id", id.clone())))?;
+            let meant =
+                tx.list::<PolicyAssociation>(&List::all().filter(Filter::eq("policy_id", id.clone())))?;
             let (all, regions) = (tx.list::<Endpoint>(&List::all())?, tx.list::<Region>(&List::all())?);
             let covers = |endpoint: &Endpoint| meant.iter().any(|one| covers(one, endpoint, &regions));
             Ok(all.into_iter().filter(|endpoint| covers(endpoint)).collect::<Vec<_>>())
@@ -240,7 +241,10 @@ fn around<'a>(region: Option<&'a str>, regions: &'a [Region]) -> Vec<&'a str> {
     let (mut seen, mut order, mut next) = (HashSet::new(), Vec::new(), region);
     while let Some(id) = next.filter(|id| seen.insert(*id)) {
         order.push(id);
-        next = regions.iter().find(|region| region.id == id).and_then(|region| region.parent_region_id.as_deref());
+        next = regions
+            .iter()
+            .find(|region| region.id == id)
+            .and_then(|region| region.parent_region_id.as_deref());
     }
     order
 }
