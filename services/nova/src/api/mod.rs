@@ -1,14 +1,24 @@
 //! The route table of compute, and what its nouns share.
 
+mod server_actions;
+mod server_create;
+mod server_list;
+mod server_metadata;
+mod server_view;
+mod servers;
 mod versions;
 
-use crate::{Nova, model::Instance, store};
-use base::{Context, Json, Result};
+use crate::{Nova, model::Instance, schemas::Form, store};
+use base::{Context, Error, Json, Result};
 use serde_json::json;
 use web::{Request, Routes};
 
 pub fn routes() -> Routes<Nova> {
-    versions::routes()
+    let mut routes = versions::routes();
+    for table in [servers::routes(), server_metadata::routes(), server_actions::routes()] {
+        routes.extend(table);
+    }
+    routes
 }
 
 /// Upstream asks most rules about the caller's own project.
@@ -25,6 +35,45 @@ fn target(instance: &Instance) -> Json {
 fn check_visible(cx: &Context, instance: &Instance) -> Result<()> {
     let visible = cx.is_admin() || instance.project_id == cx.project_id;
     if visible { Ok(()) } else { Err(store::instance_not_found(&instance.uuid)) }
+}
+
+/// The body, checked against the form of the request's version.
+fn checked<'a>(request: &'a Request, form: &Form) -> Result<&'a Json> {
+    form.at(request.version()).body(request.json())?;
+    Ok(request.json())
+}
+
+/// `["1"]` or `[true]` and its like, as upstream's lists of words have them.
+fn is_true(value: &Json) -> bool {
+    match value {
+        Json::Bool(flag) => *flag,
+        Json::String(text) => word_is_true(text),
+        _ => false,
+    }
+}
+
+fn word_is_true(text: &str) -> bool {
+    matches!(text.trim().to_lowercase().as_str(), "1" | "t" | "true" | "on" | "y" | "yes")
+}
+
+fn links(request: &Request, noun: &str, id: &str) -> Json {
+    json!([
+        {"rel": "self", "href": format!("{}/v2.1/{noun}/{id}", request.base_url)},
+        {"rel": "bookmark", "href": format!("{}/{noun}/{id}", request.base_url)},
+    ])
+}
+
+fn bookmark(request: &Request, noun: &str, id: &str) -> Json {
+    json!([{"rel": "bookmark", "href": format!("{}/{noun}/{id}", request.base_url)}])
+}
+
+/// Refuses to change a locked server for all but administrators.
+fn check_unlocked(request: &Request, instance: &Instance) -> Result<()> {
+    let rule = "os_compute_api:os-lock-server:unlock:unlock_override";
+    if instance.locked_by.is_none() || request.may(rule, &target(instance)) {
+        return Ok(());
+    }
+    Err(Error::conflict(format!("Instance {} is locked", instance.uuid)))
 }
 
 impl Nova {
