@@ -12,6 +12,7 @@ mod quota;
 mod reports;
 mod rules;
 mod scheduler;
+mod schemas;
 mod status;
 mod store;
 

@@ -1,7 +1,6 @@
 //! The route table of compute, and what its nouns share.
 
 mod server_actions;
-mod server_create;
 mod server_list;
 mod server_metadata;
 mod server_view;
