@@ -148,18 +148,24 @@ fn disk_config() -> Json {
 }
 
 fn personality() -> Json {
-    until("2.56", json!({"type": "array", "items": {
-        "type": "object",
-        "properties": {"path": {"type": "string"}, "contents": {"type": "string", "format": "base64"}},
-        "additionalProperties": false,
-    }}))
+    until(
+        "2.56",
+        json!({"type": "array", "items": {
+            "type": "object",
+            "properties": {"path": {"type": "string"}, "contents": {"type": "string", "format": "base64"}},
+            "additionalProperties": false,
+        }}),
+    )
 }
 
 fn trusted_certificates() -> Json {
-    since("2.63", json!({
-        "type": ["array", "null"], "minItems": 1, "maxItems": 50, "uniqueItems": true,
-        "items": {"type": "string", "minLength": 1},
-    }))
+    since(
+        "2.63",
+        json!({
+            "type": ["array", "null"], "minItems": 1, "maxItems": 50, "uniqueItems": true,
+            "items": {"type": "string", "minLength": 1},
+        }),
+    )
 }
 
 fn flavor_ref() -> Json {
@@ -446,31 +452,114 @@ fn many(item: Json) -> Json {
 }
 
 const SORT_KEYS: &[&str] = &[
-    "launched_at", "display_name", "launch_index", "display_description", "config_drive", "project_id",
-    "locked_by", "ramdisk_id", "auto_disk_config", "root_device_name", "kernel_id", "access_ip_v6",
-    "terminated_at", "availability_zone", "uuid", "created_at", "access_ip_v4", "progress", "locked", "host",
-    "hostname", "image_ref", "power_state", "key_name", "task_state", "user_id", "node", "vm_state",
-    "updated_at", "instance_type_id",
+    "launched_at",
+    "display_name",
+    "launch_index",
+    "display_description",
+    "config_drive",
+    "project_id",
+    "locked_by",
+    "ramdisk_id",
+    "auto_disk_config",
+    "root_device_name",
+    "kernel_id",
+    "access_ip_v6",
+    "terminated_at",
+    "availability_zone",
+    "uuid",
+    "created_at",
+    "access_ip_v4",
+    "progress",
+    "locked",
+    "host",
+    "hostname",
+    "image_ref",
+    "power_state",
+    "key_name",
+    "task_state",
+    "user_id",
+    "node",
+    "vm_state",
+    "updated_at",
+    "instance_type_id",
 ];
 
 /// Taken and not heeded before 2.75.
 const SORT_KEYS_OF_OLD: &[&str] = &[
-    "architecture", "cell_name", "cleaned", "default_ephemeral_device", "default_swap_device", "deleted",
-    "deleted_at", "disable_terminate", "ephemeral_gb", "ephemeral_key_uuid", "id", "key_data", "launched_on",
-    "memory_mb", "os_type", "reservation_id", "root_gb", "shutdown_terminate", "user_data", "vcpus", "vm_mode",
+    "architecture",
+    "cell_name",
+    "cleaned",
+    "default_ephemeral_device",
+    "default_swap_device",
+    "deleted",
+    "deleted_at",
+    "disable_terminate",
+    "ephemeral_gb",
+    "ephemeral_key_uuid",
+    "id",
+    "key_data",
+    "launched_on",
+    "memory_mb",
+    "os_type",
+    "reservation_id",
+    "root_gb",
+    "shutdown_terminate",
+    "user_data",
+    "vcpus",
+    "vm_mode",
 ];
 
 const QUERY_TEXTS: &[&str] = &[
-    "user_id", "project_id", "tenant_id", "launch_index", "image_ref", "image", "vm_state", "task_state", "host",
-    "uuid", "sort_dir", "all_tenants", "soft_deleted", "deleted", "status", "block_device_mapping", "services",
-    "metadata", "system_metadata", "info_cache", "security_groups", "pci_devices",
+    "user_id",
+    "project_id",
+    "tenant_id",
+    "launch_index",
+    "image_ref",
+    "image",
+    "vm_state",
+    "task_state",
+    "host",
+    "uuid",
+    "sort_dir",
+    "all_tenants",
+    "soft_deleted",
+    "deleted",
+    "status",
+    "block_device_mapping",
+    "services",
+    "metadata",
+    "system_metadata",
+    "info_cache",
+    "security_groups",
+    "pci_devices",
 ];
 
 const QUERY_PATTERNS: &[&str] = &[
-    "kernel_id", "ramdisk_id", "hostname", "key_name", "power_state", "node", "flavor", "reservation_id",
-    "launched_at", "terminated_at", "availability_zone", "name", "display_name", "description",
-    "display_description", "locked_by", "root_device_name", "config_drive", "access_ip_v4", "access_ip_v6",
-    "auto_disk_config", "progress", "ip", "ip6", "created_at",
+    "kernel_id",
+    "ramdisk_id",
+    "hostname",
+    "key_name",
+    "power_state",
+    "node",
+    "flavor",
+    "reservation_id",
+    "launched_at",
+    "terminated_at",
+    "availability_zone",
+    "name",
+    "display_name",
+    "description",
+    "display_description",
+    "locked_by",
+    "root_device_name",
+    "config_drive",
+    "access_ip_v4",
+    "access_ip_v6",
+    "auto_disk_config",
+    "progress",
+    "ip",
+    "ip6",
+    "created_at",
 ];
 
 pub static SERVER_QUERY: Form = Form::new(|| {
@@ -542,7 +631,11 @@ mod tests {
             ("min_count", json!("2"), (2, 1), true),
             ("min_count", json!(0), (2, 1), false),
         ] {
-            assert_eq!(fits(&SERVER_CREATE, version, with(key, value.clone())), fine, "{key} {value} {version:?}");
+            assert_eq!(
+                fits(&SERVER_CREATE, version, with(key, value.clone())),
+                fine,
+                "{key} {value} {version:?}"
+            );
         }
         assert!(fits(&SERVER_CREATE, (2, 36), json!({"server": {"name": "a", "flavorRef": "1"}})));
         assert!(!fits(&SERVER_CREATE, (2, 37), json!({"server": {"name": "a", "flavorRef": "1"}})));

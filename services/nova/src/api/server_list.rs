@@ -1,6 +1,10 @@
 //! Lists of servers: filters, order, pages.
 
-use super::{own_project, server_view::{self, In}, word_is_true};
+use super::{
+    own_project,
+    server_view::{self, In},
+    word_is_true,
+};
 use crate::{
     Nova,
     model::{Instance, VmState},
@@ -31,12 +35,34 @@ pub async fn detail(nova: Arc<Nova>, request: Request) -> Result<Reply> {
 
 /// Query keys that everybody may filter by; others are an administrator's.
 const FOR_ALL: &[&str] = &[
-    "reservation_id", "name", "status", "image", "flavor", "ip", "changes-since", "changes-before", "all_tenants",
-    "tags", "tags-any", "not-tags", "not-tags-any", "ip6", "locked",
+    "reservation_id",
+    "name",
+    "status",
+    "image",
+    "flavor",
+    "ip",
+    "changes-since",
+    "changes-before",
+    "all_tenants",
+    "tags",
+    "tags-any",
+    "not-tags",
+    "not-tags-any",
+    "ip6",
+    "locked",
 ];
 const FOR_ALL_SINCE_2_83: &[&str] = &[
-    "availability_zone", "config_drive", "key_name", "created_at", "launched_at", "terminated_at", "power_state",
-    "task_state", "vm_state", "progress", "user_id",
+    "availability_zone",
+    "config_drive",
+    "key_name",
+    "created_at",
+    "launched_at",
+    "terminated_at",
+    "power_state",
+    "task_state",
+    "vm_state",
+    "progress",
+    "user_id",
 ];
 const ALL_FILTERS: &str = "os_compute_api:servers:allow_all_filters";
 
@@ -64,8 +90,14 @@ async fn find(nova: &Nova, request: &Request, verb: &str) -> Result<(Vec<Instanc
     }
     let Some(mut wanted) = by_state(request, wanted, &asked, admin)? else { return Ok((Vec::new(), false)) };
     for (key, column) in [
-        ("user_id", "user_id"), ("host", "host"), ("image", "image_ref"), ("image_ref", "image_ref"),
-        ("flavor", "flavor_id"), ("uuid", "uuid"), ("reservation_id", "reservation_id"), ("node", "node"),
+        ("user_id", "user_id"),
+        ("host", "host"),
+        ("image", "image_ref"),
+        ("image_ref", "image_ref"),
+        ("flavor", "flavor_id"),
+        ("uuid", "uuid"),
+        ("reservation_id", "reservation_id"),
+        ("node", "node"),
     ] {
         if let Some(value) = get(key) {
             wanted = wanted.eq(column, value);
@@ -94,7 +126,8 @@ async fn find(nova: &Nova, request: &Request, verb: &str) -> Result<(Vec<Instanc
     let mut found = nova.read(move |tx| tx.list::<Instance>(&wanted)).await?;
     found.retain(|instance| matches.fit(instance));
     found.truncate(limit as usize);
-    let more = limit > 0 && found.len() as u64 == limit
+    let more = limit > 0
+        && found.len() as u64 == limit
         && (request.query.has("limit") || limit == nova.options.max_limit);
     Ok((found, more))
 }
@@ -305,7 +338,10 @@ fn page(request: &Request, path: &str, shown: Vec<Json>, found: &[Instance], mor
             text.append_pair(key, value);
             text
         });
-        let href = format!("{}/v2.1/{path}?{}", request.base_url, { let mut query = query; query.finish() });
+        let href = format!("{}/v2.1/{path}?{}", request.base_url, {
+            let mut query = query;
+            query.finish()
+        });
         body["servers_links"] = json!([{"rel": "next", "href": href}]);
     }
     body
