@@ -74,6 +74,7 @@ macro_rules! sections {
             nova::Options,
             nova_compute::Options,
             neutron_agent::Options,
+            glance::Options,
             cinder::Options,
             cinder_volume::Options
         )

@@ -16,8 +16,9 @@ use std::{
 };
 
 const COPY_PATIENCE: Duration = Duration::from_secs(3600);
-/// The address space of a tool that reads foreign bytes.
-const CONVERT_BYTES_MAX: u64 = 2 << 30;
+/// The address space of a tool that reads foreign bytes. Its threads' stacks take half a GiB of it; that each of them
+/// reserves an arena, too, is forbidden below.
+const CONVERT_BYTES_MAX: u64 = 4 << 30;
 
 pub struct Files {
     volumes: PathBuf,
@@ -235,6 +236,7 @@ async fn convert(image: &Path, format: &str, to: &Path, bytes_max: u64) -> Resul
         )));
     }
     run("prlimit")
+        .env("MALLOC_ARENA_MAX", "1")
         .arg(format!("--as={CONVERT_BYTES_MAX}"))
         .arg(format!("--fsize={bytes_max}"))
         .args(["--", "qemu-img", "convert", "-f", found.format, "-O", "raw"])
