@@ -1,8 +1,11 @@
 //! The route table of compute, and what its nouns share.
 
 mod server_actions;
+mod server_create;
+mod server_devices;
 mod server_list;
 mod server_metadata;
+mod server_networks;
 mod server_view;
 mod servers;
 mod versions;
@@ -64,6 +67,17 @@ fn links(request: &Request, noun: &str, id: &str) -> Json {
 
 fn bookmark(request: &Request, noun: &str, id: &str) -> Json {
     json!([{"rel": "bookmark", "href": format!("{}/{noun}/{id}", request.base_url)}])
+}
+
+/// A zone that some host is in; or none, for any.
+async fn check_zone(nova: &Nova, zone: Option<&str>) -> Result<()> {
+    let Some(zone) = zone else { return Ok(()) };
+    let (options, now) = (nova.options.clone(), nova.clock.now());
+    let hosts = nova.read(move |tx| crate::scheduler::hosts(tx, &options, now)).await?;
+    if hosts.iter().any(|host| host.zone == zone) {
+        return Ok(());
+    }
+    Err(Error::bad_request("The requested availability zone is not available"))
 }
 
 /// Refuses to change a locked server for all but administrators.

@@ -1,7 +1,7 @@
 //! Servers: create, list, show, update, delete, and their addresses.
 
 use super::{
-    check_unlocked, checked, server_list,
+    check_unlocked, checked, server_create, server_list,
     server_view::{self, In},
 };
 use crate::{Nova, flows::delete as deleting, model::TaskState, schemas, store};
@@ -13,6 +13,7 @@ use web::{Reply, Request, Routes, delete, get, post, put};
 pub fn routes() -> Routes<Nova> {
     vec![
         get("/v2.1/servers", "os_compute_api:servers:index", server_list::index),
+        post("/v2.1/servers", "os_compute_api:servers:create", server_create::create),
         get("/v2.1/servers/detail", "os_compute_api:servers:detail", server_list::detail),
         get("/v2.1/servers/{server_id}", "os_compute_api:servers:show", show),
         put("/v2.1/servers/{server_id}", "os_compute_api:servers:update", update),
