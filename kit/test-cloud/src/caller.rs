@@ -76,6 +76,15 @@ impl Caller {
         send(method, &format!("{}{path}", self.url_of(service)), &headers, body).await
     }
 
+    /// Gives an image its bytes; panics when they are refused.
+    pub async fn upload(&self, image_id: &str, bytes: Vec<u8>) {
+        let headers = [("x-auth-token", &*self.token), ("content-type", "application/octet-stream")];
+        let headers = headers.map(|(name, value)| (name.to_string(), value.to_string()));
+        let url = format!("{}/v2/images/{image_id}/file", self.url_of("glance"));
+        let answer = compat::send("PUT", &url, &headers, bytes).await.unwrap();
+        assert_eq!(answer.status, 204, "upload: {}", String::from_utf8_lossy(&answer.body));
+    }
+
     /// What a GET finds; panics when it is not there.
     pub async fn show(&self, service: &str, path: &str) -> Value {
         let answer = self.get(service, path).await;
