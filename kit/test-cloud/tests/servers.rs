@@ -162,8 +162,7 @@ async fn booted_given_a_volume_and_deleted() {
 async fn a_hundred_at_once_against_a_quota_of_ten_are_exactly_ten() {
     let stage = Stage::set().await;
     let before = stage.taken().await;
-    let answers =
-        join_all((0..100).map(|_| stage.demo.post("nova", "/servers", stage.server("many")))).await;
+    let answers = join_all((0..100).map(|_| stage.demo.post("nova", "/servers", stage.server("many")))).await;
     let made = answers.iter().filter(|answer| answer.status == 202).count();
     let refused = answers.iter().filter(|answer| answer.status == 403).count();
     assert_eq!((made, refused), (10, 90));
