@@ -91,6 +91,11 @@ impl Faults {
         }
     }
 
+    /// Cinder's answer to a slash too many.
+    pub(crate) fn no_slash(self) -> Response {
+        html(StatusCode::NOT_FOUND, "The resource could not be found.")
+    }
+
     /// A path that is served, but not in this version.
     pub(crate) fn no_version(self, about: &About) -> Response {
         match self {

@@ -147,6 +147,14 @@ impl<S: Send + Sync + 'static> Served<S> {
             };
         };
         let numbers = found.value;
+        // Cinder's map, unlike the others, tells a collection from one with a slash behind it.
+        let is_root = numbers.iter().all(|n| matches!(service.routes[*n].path, "/" | "/v3"));
+        if service.faults == Faults::Cinder && path.ends_with('/') && !is_root {
+            return match self.lost(&canonical, request.headers(), negotiated).await {
+                true => service.faults.unauthorized(&service.identity_url, &about),
+                false => service.faults.no_slash(),
+            };
+        }
         let method = request.method().clone();
         // What answers GET answers HEAD, unless the table says otherwise, or the service is nova.
         let of = |method: &Method| {
@@ -155,7 +163,7 @@ impl<S: Send + Sync + 'static> Served<S> {
         let mut candidates = of(&method);
         if candidates.is_empty()
             && method == Method::HEAD
-            && !matches!(service.faults, Faults::Nova | Faults::Placement | Faults::Glance)
+            && !matches!(service.faults, Faults::Nova | Faults::Cinder | Faults::Placement | Faults::Glance)
         {
             candidates = of(&Method::GET);
         }
@@ -268,6 +276,10 @@ impl<S: Send + Sync + 'static> Served<S> {
 
     fn canonical(&self, path: &str) -> String {
         let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };
+        let path = match self.service.faults {
+            Faults::Cinder => path.strip_suffix(".json").unwrap_or(path),
+            _ => path,
+        };
         match self.prefix(path) {
             Some(prefix) => format!("{}{}", prefix.to, &path[prefix.from.len()..]),
             None if path.is_empty() => "/".into(),

@@ -178,7 +178,7 @@ async fn why_no_back_end_fits_is_told() {
     // A back end that is silent, and one that is switched off, get nothing.
     cloud.clock.advance(Duration::from_secs(600));
     let services = cloud.call("admin", "GET", "/v3/os-services", None).await;
-    assert_eq!(services.body["services"][0]["state"], "down");
+    assert_eq!(services.body["services"][1]["state"], "down");
     cloud.report().await;
     let off = json!({"binary": "cinder-volume", "host": "h1@files", "disabled_reason": "repairs"});
     let answer = cloud.call("admin", "PUT", "/v3/os-services/disable-log-reason", Some(off)).await;
@@ -266,6 +266,12 @@ async fn an_old_client_at_v2() {
     let wrong = cloud.ask("GET", &format!("/v2/{OTHER}/volumes"), &headers, None).await;
     assert_eq!((wrong.status, wrong.message()), (400, "Malformed request url"));
     assert_eq!(cloud.ask("GET", "/v2/", &headers, None).await.status, 404);
+    for (method, path, status) in
+        [("GET", ".json", 200), ("GET", "/", 404), ("DELETE", "/", 404), ("HEAD", "", 404)]
+    {
+        let answer = cloud.ask(method, &format!("/v3/{PROJECT}/volumes{path}"), &headers, None).await;
+        assert_eq!(answer.status, status, "{method} {path}");
+    }
 }
 
 /// Who, what, the status, and a part of what is said.

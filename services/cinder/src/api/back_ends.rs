@@ -25,6 +25,7 @@ pub fn routes() -> Routes<Cinder> {
 }
 
 const BINARY: &str = "cinder-volume";
+const SCHEDULER: &str = "cinder-scheduler";
 
 async fn all(cinder: &Cinder) -> Result<Vec<BackEnd>> {
     cinder.read(|tx| tx.list::<BackEnd>(&List::all())).await
@@ -62,8 +63,33 @@ async fn list(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
         }
         service
     };
-    let services: Vec<Json> = all(&cinder).await?.iter().filter(wanted).map(view).collect();
+    let mut services: Vec<Json> = all(&cinder).await?.iter().filter(wanted).map(view).collect();
+    let own = request.query.get("host").is_none_or(|host| host == own_host());
+    if own && binary.is_none_or(|binary| binary == SCHEDULER) {
+        services.insert(0, own_service(&cinder, &request));
+    }
     Ok(Reply::ok(json!({"services": services})))
+}
+
+/// This process, which schedules; it is up, for it answers.
+fn own_service(cinder: &Cinder, request: &Request) -> Json {
+    let mut service = json!({
+        "binary": SCHEDULER,
+        "host": own_host(),
+        "zone": cinder.options.storage_availability_zone,
+        "status": "enabled",
+        "state": "up",
+        "updated_at": cinder.clock.now().micros(),
+        "disabled_reason": null,
+    });
+    if request.since(3, 7) {
+        service["cluster"] = Json::Null;
+    }
+    service
+}
+
+fn own_host() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_string()
 }
 
 async fn enable(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
@@ -160,7 +186,20 @@ async fn hosts(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
     };
     let zone = request.query.get("zone");
     let fits = |back_end: &&BackEnd| zone.is_none_or(|zone| zone == back_end.facts.availability_zone);
-    let hosts: Vec<Json> = all(&cinder).await?.iter().filter(fits).map(view).collect();
+    let mut hosts: Vec<Json> = all(&cinder).await?.iter().filter(fits).map(view).collect();
+    if zone.is_none_or(|zone| zone == cinder.options.storage_availability_zone) {
+        hosts.insert(
+            0,
+            json!({
+                "host_name": own_host(),
+                "service": SCHEDULER,
+                "zone": cinder.options.storage_availability_zone,
+                "service-status": "available",
+                "service-state": "enabled",
+                "last-update": now.micros(),
+            }),
+        );
+    }
     Ok(Reply::ok(json!({"hosts": hosts})))
 }
 
