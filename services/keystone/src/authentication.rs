@@ -6,12 +6,17 @@ use crate::{
     compliance::Refusal,
     fernet::{self, Payload, Scope},
     model::*,
-    password, schemas, store,
+    oauth1::Signed,
+    password,
+    receipts::{self, Receipt},
+    schemas, store,
     tokens::Valid,
+    totp,
 };
 use base::{Error, Json, Result, Secret, Timestamp};
 use db::{List, Tx};
 use std::{sync::Arc, time::Duration};
+use web::Request;
 
 const REQUIRES: &str = "The request you have made requires authentication.";
 
@@ -32,6 +37,13 @@ pub fn expecting(attribute: &str, target: &str) -> Error {
     ))
 }
 
+/// What a login is answered with.
+pub enum Answer {
+    Token(String, Arc<Valid>),
+    /// Right so far, but the user's rules ask for another method.
+    More(Receipt),
+}
+
 /// Who was found to ask.
 struct Asker {
     user: User,
@@ -40,17 +52,33 @@ struct Asker {
     expires_at: Option<Timestamp>,
     chain: Option<String>,
     application: Option<ApplicationCredential>,
+    /// What it may have and nothing else, whatever it asks for.
+    fixed: Option<Scope>,
+}
+
+impl Asker {
+    fn new(user: User, method: &'static str) -> Self {
+        let (expires_at, chain, application, fixed) = (None, None, None, None);
+        Self { user, methods: vec![method], expires_at, chain, application, fixed }
+    }
 }
 
 impl Keystone {
     /// The token and what it is, for the body of a request.
-    pub(crate) async fn authenticate(&self, body: &Json) -> Result<(String, Arc<Valid>)> {
+    pub(crate) async fn authenticate(&self, request: &Request, body: &Json) -> Result<Answer> {
         let auth = body.get("auth").ok_or_else(|| expecting("auth", "request body"))?;
         schemas::TOKEN_ISSUE.resource(auth)?;
         check_references(auth)?;
         check_scope(auth)?;
-        let asker = self.asker(&auth["identity"]).await?;
+        let mut asker = self.asker(request, &auth["identity"]).await?;
         let scope = self.scope(auth, &asker).await?;
+        if let Some(receipt) = request.header("openstack-auth-receipt") {
+            let before = self.receipted(receipt, &asker.user.id, self.clock.now())?;
+            asker.methods = receipts::union(&asker.methods, before);
+        }
+        if !receipts::suffices(&asker.user, &asker.methods) {
+            return Ok(Answer::More(self.receipt(asker.user, asker.methods).await?));
+        }
         let issued_at = fernet::issue_time(&self.clock);
         let lifetime = Duration::from_secs(self.options.token_expiration_seconds);
         let payload = Payload {
@@ -61,10 +89,10 @@ impl Keystone {
             audit_ids: [Some(fernet::audit_id()), asker.chain].into_iter().flatten().collect(),
             issued_at,
         };
-        self.issue(payload).await
+        self.issue(payload).await.map(|(token, valid)| Answer::Token(token, valid))
     }
 
-    async fn asker(&self, identity: &Json) -> Result<Asker> {
+    async fn asker(&self, request: &Request, identity: &Json) -> Result<Asker> {
         let methods: Vec<&str> =
             identity["methods"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
         if let Some(missing) = methods.iter().find(|method| identity.get(**method).is_none()) {
@@ -77,6 +105,8 @@ impl Keystone {
                 "password" => self.by_password(given).await?,
                 "token" => self.by_token(given).await?,
                 "application_credential" => self.by_application_credential(given).await?,
+                "totp" => self.by_totp(given).await?,
+                "oauth1" => self.by_oauth1(request).await?,
                 _ => {
                     return Err(Error::unauthorized("Attempted to authenticate with an unsupported method."));
                 }
@@ -97,13 +127,16 @@ impl Keystone {
         let user = self.read(move |tx| named_user(tx, &named)).await?;
         let user = self.check_password(user, password).await.map_err(Refusal::into_error)?;
         let user = user.ok_or_else(|| refuse("wrong password, or no such user, or disabled, or locked"))?;
-        Ok(Asker { user, methods: vec!["password"], expires_at: None, chain: None, application: None })
+        Ok(Asker::new(user, "password"))
     }
 
     async fn by_token(&self, given: &Json) -> Result<Asker> {
         let token = given["id"].as_str().unwrap_or_default();
         let valid = self.valid(token).await?;
-        if matches!(valid.payload.scope, Scope::Application { .. } | Scope::Trust { .. }) {
+        if matches!(
+            valid.payload.scope,
+            Scope::Application { .. } | Scope::Trust { .. } | Scope::OAuth1 { .. }
+        ) {
             return Err(Error::forbidden(
                 "You are not authorized to perform the requested action: Rescope a scoped token.",
             ));
@@ -115,7 +148,8 @@ impl Keystone {
             methods.insert(0, "token");
         }
         let chain = valid.payload.audit_ids.last().cloned();
-        Ok(Asker { user, methods, expires_at: Some(valid.payload.expires_at), chain, application: None })
+        let expires_at = Some(valid.payload.expires_at);
+        Ok(Asker { methods, expires_at, chain, ..Asker::new(user, "token") })
     }
 
     async fn by_application_credential(&self, given: &Json) -> Result<Asker> {
@@ -137,8 +171,52 @@ impl Keystone {
         let id = credential.user_id.clone();
         let user = self.read(move |tx| tx.find::<User>(&id)).await?;
         let user = user.filter(|user| user.enabled).ok_or_else(|| refuse("user disabled"))?;
-        let (methods, application) = (vec!["application_credential"], Some(credential));
-        Ok(Asker { user, methods, expires_at: None, chain: None, application })
+        Ok(Asker { application: Some(credential), ..Asker::new(user, "application_credential") })
+    }
+
+    async fn by_totp(&self, given: &Json) -> Result<Asker> {
+        let named = given.get("user").cloned().ok_or_else(|| expecting("user", "totp"))?;
+        let passcode = word(&named, "passcode").ok_or_else(|| expecting("passcode", "user"))?.to_string();
+        let (user, secrets) = self
+            .read(move |tx| {
+                let Some(user) = named_user(tx, &named)? else { return Ok((None, Vec::new())) };
+                let wanted = List::all().eq("user_id", user.id.clone()).eq("kind", "totp");
+                Ok((Some(user), tx.list::<Credential>(&wanted)?))
+            })
+            .await?;
+        let now = self.clock.now();
+        let user = user.filter(|user| user.enabled && !self.options.security_compliance.is_locked(user, now));
+        let user = user.ok_or_else(|| refuse("no such user, or disabled, or locked"))?;
+        let secrets = secrets.iter().map(|secret| self.reveal(&secret.blob)).collect::<Result<Vec<_>>>()?;
+        if !secrets.iter().any(|secret| totp::fits(secret, &passcode, now)) {
+            self.count_failure(&user, now).await?;
+            return Err(refuse("wrong passcode"));
+        }
+        Ok(Asker::new(user, "totp"))
+    }
+
+    /// The request itself is signed with the access token's secret.
+    async fn by_oauth1(&self, request: &Request) -> Result<Asker> {
+        let signed = Signed::parse(request.header("authorization")).ok_or_else(|| refuse("no signature"))?;
+        let id = signed.get("oauth_token").ok_or_else(|| expecting("oauth_token", "request"))?.to_string();
+        let (token, consumer, user) = self
+            .read(move |tx| {
+                let token = tx.find::<AccessToken>(&id)?;
+                let token = token.ok_or_else(|| Error::not_found("Access token not found"))?;
+                let consumer = tx.find::<Consumer>(&token.consumer_id)?;
+                let user = tx.find::<User>(&token.authorizing_user_id)?;
+                Ok((token, consumer, user))
+            })
+            .await?;
+        if token.expires_at.is_some_and(|moment| moment < self.clock.now()) {
+            return Err(refuse("access token expired"));
+        }
+        let consumer = consumer.filter(|one| signed.get("oauth_consumer_key") == Some(one.id.as_str()));
+        let consumer = consumer.ok_or_else(|| refuse("another consumer's access token"))?;
+        self.check_signed(request, &signed, &consumer.secret, &self.reveal(&token.secret)?)?;
+        let user = user.filter(|user| user.enabled).ok_or_else(|| refuse("user disabled"))?;
+        let fixed = Some(Scope::OAuth1 { project_id: token.project_id, access_token_id: token.id });
+        Ok(Asker { fixed, ..Asker::new(user, "oauth1") })
     }
 
     async fn scope(&self, auth: &Json, asker: &Asker) -> Result<Scope> {
@@ -150,6 +228,9 @@ impl Keystone {
             }
             let (project_id, credential_id) = (credential.project_id.clone(), credential.id.clone());
             return Ok(Scope::Application { project_id, credential_id });
+        }
+        if let Some(scope) = &asker.fixed {
+            return Ok(scope.clone());
         }
         let wanted = auth.get("scope").cloned();
         let user = asker.user.clone();
@@ -202,6 +283,7 @@ impl Asker {
         Self {
             chain: self.chain.or(other.chain),
             application: self.application.or(other.application),
+            fixed: self.fixed.or(other.fixed),
             ..self
         }
     }
@@ -212,6 +294,8 @@ fn check_references(auth: &Json) -> Result<()> {
     let paths = [
         "identity/password/user",
         "identity/password/user/domain",
+        "identity/totp/user",
+        "identity/totp/user/domain",
         "scope/project",
         "scope/project/domain",
         "scope/domain",

@@ -117,7 +117,7 @@ impl Keystone {
         }
     }
 
-    async fn count_failure(&self, user: &User, now: Timestamp) -> Result<()> {
+    pub(crate) async fn count_failure(&self, user: &User, now: Timestamp) -> Result<()> {
         let Some(attempts_max) = self.options.security_compliance.lockout_failure_attempts else {
             return Ok(());
         };

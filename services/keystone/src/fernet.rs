@@ -31,6 +31,11 @@ pub enum Scope {
         project_id: String,
         credential_id: String,
     },
+    /// A project, by an OAuth 1 access token.
+    OAuth1 {
+        project_id: String,
+        access_token_id: String,
+    },
 }
 
 /// What a token says.
@@ -47,7 +52,16 @@ pub struct Payload {
 }
 
 /// In keystone's order: a method's place is its bit.
-const METHODS: &[&str] = &["external", "password", "token", "oauth1", "mapped", "application_credential"];
+pub const METHODS: &[&str] = &[
+    "external",
+    "password",
+    "token",
+    "oauth1",
+    "mapped",
+    "application_credential",
+    "ec2credential",
+    "totp",
+];
 
 const TOKEN_BYTES_MAX: usize = 4096;
 
@@ -107,8 +121,40 @@ impl Keys {
         Ok(text.trim_end_matches('=').to_string())
     }
 
+    /// The text of a receipt: only user, methods and expiry are kept.
+    pub fn seal_receipt(&self, payload: &Payload) -> Result<String> {
+        let value = Value::Array(vec![
+            pack_id(&payload.user_id),
+            pack_methods(payload),
+            Value::F64(payload.expires_at.0 as f64 / 1e6),
+        ]);
+        let mut bytes = Vec::new();
+        rmpv::encode::write_value(&mut bytes, &value).map_err(|e| Error::internal(e.to_string()))?;
+        let text = self.ring.read()[0].encrypt_at_time(&bytes, payload.issued_at.unix_seconds() as u64);
+        Ok(text.trim_end_matches('=').to_string())
+    }
+
+    /// None for what is no receipt of ours; a token is none.
+    pub fn open_receipt(&self, text: &str) -> Option<Payload> {
+        let (value, issued_at) = self.unseal(text)?;
+        let [user, methods_shown, expires] = value.as_array()?.as_slice() else { return None };
+        Some(Payload {
+            user_id: unpack_id(user)?,
+            methods: methods(methods_shown.as_u64()?),
+            scope: Scope::Unscoped,
+            expires_at: Timestamp((expires.as_f64()? * 1e6).round() as i64),
+            audit_ids: Vec::new(),
+            issued_at,
+        })
+    }
+
     /// None for what none of our keys made.
     pub fn open_token(&self, text: &str) -> Option<Payload> {
+        let (value, issued_at) = self.unseal(text)?;
+        unpack(&value, issued_at)
+    }
+
+    fn unseal(&self, text: &str) -> Option<(Value, Timestamp)> {
         if text.len() > TOKEN_BYTES_MAX {
             return None;
         }
@@ -117,7 +163,7 @@ impl Keys {
         let head = URL_SAFE_NO_PAD.decode(text.get(..12)?).ok()?;
         let issued = u64::from_be_bytes(head.get(1..9)?.try_into().ok()?);
         let value = rmpv::decode::read_value(&mut bytes.as_slice()).ok()?;
-        unpack(&value, Timestamp::from_unix_seconds(issued as i64))
+        Some((value, Timestamp::from_unix_seconds(issued as i64)))
     }
 }
 
@@ -161,8 +207,7 @@ fn read_ring(directory: &Path) -> Result<Vec<Fernet>> {
 
 fn pack(payload: &Payload) -> Value {
     let user = pack_id(&payload.user_id);
-    let methods = payload.methods.iter().filter_map(|name| METHODS.iter().position(|known| known == name));
-    let methods = Value::from(methods.map(|place| 1u64 << place).sum::<u64>());
+    let methods = pack_methods(payload);
     let expires = Value::F64(payload.expires_at.0 as f64 / 1e6);
     let audits = payload.audit_ids.iter().filter_map(|id| URL_SAFE_NO_PAD.decode(id).ok());
     let audits = Value::Array(audits.map(Value::Binary).collect());
@@ -182,7 +227,16 @@ fn pack(payload: &Payload) -> Value {
         Scope::Application { project_id, credential_id } => {
             vec![9.into(), user, methods, pack_id(project_id), expires, audits, pack_id(credential_id)]
         }
+        // Here the access token stands before the expiry.
+        Scope::OAuth1 { project_id, access_token_id } => {
+            vec![7.into(), user, methods, pack_id(project_id), pack_id(access_token_id), expires, audits]
+        }
     })
+}
+
+fn pack_methods(payload: &Payload) -> Value {
+    let places = payload.methods.iter().filter_map(|name| METHODS.iter().position(|known| known == name));
+    Value::from(places.map(|place| 1u64 << place).sum::<u64>())
 }
 
 fn unpack(value: &Value, issued_at: Timestamp) -> Option<Payload> {
@@ -190,7 +244,11 @@ fn unpack(value: &Value, issued_at: Timestamp) -> Option<Payload> {
     let (version, fields) = fields.split_first()?;
     let version = version.as_u64()?;
     // Where the scope stands, if there is one; the expiry follows it.
-    let after = if version == 0 { 2 } else { 3 };
+    let after = match version {
+        0 => 2,
+        7 => 4,
+        _ => 3,
+    };
     let named = || fields.get(2);
     let scope = match version {
         0 => Scope::Unscoped,
@@ -200,6 +258,10 @@ fn unpack(value: &Value, issued_at: Timestamp) -> Option<Payload> {
         }),
         2 => Scope::Project(unpack_id(named()?)?),
         3 => Scope::Trust { project_id: unpack_id(named()?)?, trust_id: hex(fields.get(5)?.as_slice()?)? },
+        7 => Scope::OAuth1 {
+            project_id: unpack_id(named()?)?,
+            access_token_id: unpack_id(fields.get(3)?)?,
+        },
         8 => Scope::System,
         9 => {
             Scope::Application { project_id: unpack_id(named()?)?, credential_id: unpack_id(fields.get(5)?)? }
@@ -285,6 +347,7 @@ mod tests {
             Scope::System,
             Scope::Trust { project_id: id::hex(), trust_id: id::hex() },
             Scope::Application { project_id: id::hex(), credential_id: id::hex() },
+            Scope::OAuth1 { project_id: id::hex(), access_token_id: id::hex() },
         ];
         for scope in scopes {
             let payload = payload(scope);
@@ -292,6 +355,17 @@ mod tests {
             assert!(token.len() <= 255 && !token.contains('='), "{token}");
             assert_eq!(keys.open_token(&token), Some(payload));
         }
+    }
+
+    #[test]
+    fn a_receipt_is_no_token() {
+        let directory = tempfile::tempdir().unwrap();
+        let keys = Keys::open(directory.path(), 3).unwrap();
+        let given = Payload { audit_ids: Vec::new(), ..payload(Scope::Unscoped) };
+        let receipt = keys.seal_receipt(&given).unwrap();
+        assert_eq!(keys.open_receipt(&receipt), Some(given.clone()));
+        assert_eq!(keys.open_token(&receipt), None);
+        assert_eq!(keys.open_receipt(&keys.seal(&given).unwrap()), None);
     }
 
     #[test]

@@ -9,12 +9,16 @@ mod compliance;
 mod domain_defaults;
 mod fernet;
 mod model;
+mod oauth1;
 mod options;
 mod password;
+mod receipts;
 mod rules;
 mod schemas;
+mod signature;
 mod store;
 mod tokens;
+mod totp;
 
 pub use api::routes;
 pub use bootstrap::{Bootstrap, EndpointUrls, FirstMember};

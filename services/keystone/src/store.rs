@@ -288,6 +288,11 @@ pub fn endpoint_groups_of(tx: &mut Tx, project_id: &str) -> Result<Vec<EndpointG
     rows.iter().map(EndpointGroup::from_row).collect()
 }
 
+pub fn forget_consumer(tx: &mut Tx, id: &str) -> Result<()> {
+    tx.execute(sql!("DELETE FROM request_tokens WHERE consumer_id = $1"), params![id])?;
+    tx.execute(sql!("DELETE FROM access_tokens WHERE consumer_id = $1"), params![id]).map(drop)
+}
+
 pub fn forget_domain_options(tx: &mut Tx, domain_id: &str) -> Result<()> {
     tx.execute(sql!("DELETE FROM domain_options WHERE domain_id = $1"), params![domain_id]).map(drop)
 }

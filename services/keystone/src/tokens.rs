@@ -28,6 +28,16 @@ pub struct Valid {
     pub roles: Vec<Role>,
 }
 
+impl Valid {
+    /// Whether its holder acts by what somebody gave it, a trust or a stored secret, rather than by its own login.
+    pub fn is_delegated(&self) -> bool {
+        const DELEGATED: &[&str] = &["application_credential", "ec2credential", "oauth1"];
+        matches!(self.payload.scope, Scope::Trust { .. })
+            || self.payload.methods.is_empty()
+            || self.payload.methods.iter().any(|method| DELEGATED.contains(method))
+    }
+}
+
 #[derive(Default)]
 pub struct Cache(RwLock<HashMap<String, Cached>>);
 
@@ -202,7 +212,8 @@ fn build(tx: &mut Tx, payload: &Payload, token: &str, now: Timestamp) -> Result<
         }
         Scope::Project(id)
         | Scope::Application { project_id: id, .. }
-        | Scope::Trust { project_id: id, .. } => {
+        | Scope::Trust { project_id: id, .. }
+        | Scope::OAuth1 { project_id: id, .. } => {
             let project = tx.find::<Project>(id)?.filter(|project| project.enabled);
             let project = project.ok_or_else(|| refuse("project disabled"))?;
             let domain_id = if project.is_domain { &project.id } else { &project.domain_id };
@@ -233,6 +244,14 @@ fn build(tx: &mut Tx, payload: &Payload, token: &str, now: Timestamp) -> Result<
         if credential.access_rules.as_array().is_some_and(|rules| !rules.is_empty()) {
             shown["application_credential"]["access_rules"] = credential.access_rules.clone();
         }
+    }
+    if let Scope::OAuth1 { access_token_id, .. } = &payload.scope {
+        let token = tx.find::<AccessToken>(access_token_id)?;
+        let token = token.filter(|token| token.expires_at.is_none_or(|moment| moment > now));
+        let token = token.ok_or_else(|| refuse("no such access token"))?;
+        let given = store::implied_closure(&store::implications(tx)?, token.roles.clone());
+        roles.retain(|role| given.contains(&role.id));
+        shown["OS-OAUTH1"] = json!({"access_token_id": token.id, "consumer_id": token.consumer_id});
     }
     if let Some(trust) = &trust {
         let given = store::implied_closure(&store::implications(tx)?, trust.roles.clone());

@@ -3,6 +3,7 @@
 use super::{collection, domains, own_url, projects, whole_body};
 use crate::{
     Keystone,
+    authentication::Answer,
     catalog::{self, Filling},
     model::*,
     store,
@@ -29,8 +30,13 @@ pub fn routes() -> Routes<Keystone> {
 }
 
 async fn issue(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
-    let (token, valid) = keystone.authenticate(&whole_body(&request)?).await?;
-    Ok(described(&request, StatusCode::CREATED, &token, &valid))
+    match keystone.authenticate(&request, &whole_body(&request)?).await? {
+        Answer::Token(token, valid) => Ok(described(&request, StatusCode::CREATED, &token, &valid)),
+        Answer::More(receipt) => {
+            let reply = Reply::json(StatusCode::UNAUTHORIZED, receipt.body);
+            Ok(reply.header("openstack-auth-receipt", receipt.text).header("vary", "X-Auth-Token"))
+        }
+    }
 }
 
 async fn show(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
@@ -131,7 +137,7 @@ fn target(valid: &Valid) -> Json {
     json!({"target": {"token": {"user_id": valid.payload.user_id}}})
 }
 
-fn described(request: &Request, status: StatusCode, token: &str, valid: &Valid) -> Reply {
+pub fn described(request: &Request, status: StatusCode, token: &str, valid: &Valid) -> Reply {
     let body = if request.query.has("nocatalog") { &valid.body_without_catalog } else { &valid.body };
     Reply::body(status, "application/json", body.clone())
         .header("x-subject-token", token)

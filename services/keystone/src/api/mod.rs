@@ -11,12 +11,15 @@ mod endpoint_filter;
 mod endpoints;
 mod grants;
 mod groups;
+mod json_home;
 mod limits;
+mod oauth1;
 mod policies;
 mod projects;
 mod regions;
 mod roles;
 mod services;
+mod signatures;
 mod trusts;
 mod users;
 mod versions;
@@ -46,6 +49,8 @@ pub fn routes() -> Routes<Keystone> {
         ec2::routes(),
         trusts::routes(),
         limits::routes(),
+        oauth1::routes(),
+        signatures::routes(),
         policies::routes(),
         endpoint_filter::routes(),
         domain_config::routes(),

@@ -150,9 +150,7 @@ async fn authorize(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     refuse_delegated(&keystone, &request, "authorize a request token").await?;
     let (id, user_id, now) =
         (request.param("request_token_id").to_string(), request.ctx.user_id.clone(), keystone.clock.now());
-    let mut random = rand::rng();
-    let letters = (0..VERIFIER_LENGTH).filter_map(|_| VERIFIER_LETTERS.choose(&mut random));
-    let verifier: String = letters.map(|letter| char::from(*letter)).collect();
+    let verifier = verifier();
     let shown = verifier.clone();
     keystone
         .write(move |tx| {
@@ -179,9 +177,8 @@ async fn access_token(keystone: Arc<Keystone>, request: Request) -> Result<Reply
     let verifier = needed(&signed, "oauth_verifier")?.to_string();
     let now = keystone.clock.now();
     let (wanted, of) = (request_token_id.clone(), consumer_id.clone());
-    let (asked, consumer) = keystone
-        .read(move |tx| Ok((living(tx, &wanted, now)?, tx.find::<Consumer>(&of)?)))
-        .await?;
+    let work = move |tx: &mut Tx| Ok((living(tx, &wanted, now)?, tx.find::<Consumer>(&of)?));
+    let (asked, consumer) = keystone.read(work).await?;
     let consumer = consumer.filter(|consumer| consumer.id == asked.consumer_id).ok_or_else(unauthorized)?;
     let token_secret = keystone.reveal(&asked.secret)?;
     keystone.check_signed(&request, &signed, &consumer.secret, &token_secret)?;
@@ -208,6 +205,12 @@ async fn access_token(keystone: Arc<Keystone>, request: Request) -> Result<Reply
         })
         .await?;
     Ok(form(&token.id, &secret, token.expires_at))
+}
+
+fn verifier() -> String {
+    let mut random = rand::rng();
+    let letters = (0..VERIFIER_LENGTH).filter_map(|_| VERIFIER_LETTERS.choose(&mut random));
+    letters.map(|letter| char::from(*letter)).collect()
 }
 
 async fn list_tokens(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {

@@ -80,7 +80,9 @@ async fn update(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     let policy = keystone
         .write(move |tx| {
             let mut policy: Policy = store::find(tx, &id)?;
-            super::users::check_id(&given, &policy.id)?;
+            if text(&given, "id").is_some_and(|other| other != policy.id) {
+                return Err(Error::bad_request("Cannot change policy ID"));
+            }
             apply(&mut policy, &given);
             tx.update(&policy)?;
             Ok(policy)

@@ -25,6 +25,7 @@ pub fn routes() -> Routes<Keystone> {
         delete("/v3/users/{user_id}", "identity:delete_user", remove),
         // The old password is the right to change it.
         post("/v3/users/{user_id}/password", "", change_password).marks(&[Mark::Open]),
+        delete("/v3/users/{user_id}/tokens", "identity:revoke_tokens_for_user", revoke_tokens),
         get("/v3/users/{user_id}/groups", "identity:list_groups_for_user", list_groups),
         get("/v3/users/{user_id}/projects", "identity:list_user_projects", list_projects),
     ]
@@ -194,6 +195,14 @@ async fn change_password(keystone: Arc<Keystone>, request: Request) -> Result<Re
             tx.update(&row).map(drop)
         })
         .await?;
+    Ok(Reply::no_content())
+}
+
+/// For who cannot change its password: all that was issued until now is void.
+async fn revoke_tokens(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
+    let user = load(&keystone, &request).await?;
+    let now = keystone.clock.now();
+    keystone.write(move |tx| void_tokens(tx, &user.id, now)).await?;
     Ok(Reply::no_content())
 }
 
