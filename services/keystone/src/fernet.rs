@@ -52,16 +52,8 @@ pub struct Payload {
 }
 
 /// In keystone's order: a method's place is its bit.
-pub const METHODS: &[&str] = &[
-    "external",
-    "password",
-    "token",
-    "oauth1",
-    "mapped",
-    "application_credential",
-    "ec2credential",
-    "totp",
-];
+pub const METHODS: &[&str] =
+    &["external", "password", "token", "oauth1", "mapped", "application_credential", "ec2credential", "totp"];
 
 const TOKEN_BYTES_MAX: usize = 4096;
 
@@ -258,10 +250,7 @@ fn unpack(value: &Value, issued_at: Timestamp) -> Option<Payload> {
         }),
         2 => Scope::Project(unpack_id(named()?)?),
         3 => Scope::Trust { project_id: unpack_id(named()?)?, trust_id: hex(fields.get(5)?.as_slice()?)? },
-        7 => Scope::OAuth1 {
-            project_id: unpack_id(named()?)?,
-            access_token_id: unpack_id(fields.get(3)?)?,
-        },
+        7 => Scope::OAuth1 { project_id: unpack_id(named()?)?, access_token_id: unpack_id(fields.get(3)?)? },
         8 => Scope::System,
         9 => {
             Scope::Application { project_id: unpack_id(named()?)?, credential_id: unpack_id(fields.get(5)?)? }

@@ -117,7 +117,13 @@ mod tests {
         let signed = Signed::parse(Some(HEADER)).unwrap();
         let url = "http://photos.example.net/photos";
         assert!(signed.verify("GET", url, &query(), "kd94hf93k423kf44", "pfkkdhi9sl3r4s00"));
-        assert!(signed.verify("get", "HTTP://Photos.Example.net:80/photos", &query(), "kd94hf93k423kf44", "pfkkdhi9sl3r4s00"));
+        assert!(signed.verify(
+            "get",
+            "HTTP://Photos.Example.net:80/photos",
+            &query(),
+            "kd94hf93k423kf44",
+            "pfkkdhi9sl3r4s00"
+        ));
     }
 
     #[test]
@@ -133,7 +139,8 @@ mod tests {
         ] {
             assert!(!signed.verify(method, url, &query, consumer, token));
         }
-        let plain = HEADER.replace("HMAC-SHA1", "PLAINTEXT").replace("tR3%2BTy81lMeYAr%2FFid0kMTYa%2FWM%3D", "a%26b");
+        let plain =
+            HEADER.replace("HMAC-SHA1", "PLAINTEXT").replace("tR3%2BTy81lMeYAr%2FFid0kMTYa%2FWM%3D", "a%26b");
         assert!(!Signed::parse(Some(&plain)).unwrap().verify("GET", url, &query(), "a", "b"));
     }
 

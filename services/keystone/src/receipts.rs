@@ -25,7 +25,9 @@ fn rules(user: &User) -> Vec<Vec<&str>> {
         return Vec::new();
     }
     let given = user.options.get("multi_factor_auth_rules").and_then(Json::as_array);
-    let known = |rule: &'_ Json| -> Vec<&str> { fernet::METHODS.iter().filter(|one| has(rule, one)).copied().collect() };
+    let known = |rule: &'_ Json| -> Vec<&str> {
+        fernet::METHODS.iter().filter(|one| has(rule, one)).copied().collect()
+    };
     given.into_iter().flatten().map(known).filter(|rule| !rule.is_empty()).collect()
 }
 
@@ -46,8 +48,10 @@ impl Keystone {
         let domain = domain.ok_or_else(|| Error::internal("a user without a domain"))?;
         let issued_at = fernet::issue_time(&self.clock);
         let expires_at = issued_at.plus(LIFETIME);
-        let required: Vec<Vec<&str>> =
-            rules(&user).into_iter().filter(|rule| rule.iter().any(|method| methods.contains(method))).collect();
+        let required: Vec<Vec<&str>> = rules(&user)
+            .into_iter()
+            .filter(|rule| rule.iter().any(|method| methods.contains(method)))
+            .collect();
         let body = json!({
             "receipt": {
                 "methods": methods,
@@ -112,7 +116,8 @@ mod tests {
     fn one_rule_must_be_met_whole() {
         let two = json!({"multi_factor_auth_rules": [["password", "totp"], ["application_credential"]]});
         let unknown = json!({"multi_factor_auth_rules": [["retina"]]});
-        let off = json!({"multi_factor_auth_enabled": false, "multi_factor_auth_rules": [["password", "totp"]]});
+        let off =
+            json!({"multi_factor_auth_enabled": false, "multi_factor_auth_rules": [["password", "totp"]]});
         for (options, methods, enough) in [
             (json!({}), vec!["password"], true),
             (two.clone(), vec!["password"], false),

@@ -13,7 +13,8 @@ pub fn fits(secret: &str, passcode: &str, now: Timestamp) -> bool {
     let Some(key) = base32(secret) else { return false };
     let period = now.unix_seconds() / PERIOD_SECONDS;
     // All are compared, whichever fits.
-    (0..=PERIODS_BEFORE).fold(false, |fits, before| fits | same(&passcode_at(&key, period - before), passcode))
+    (0..=PERIODS_BEFORE)
+        .fold(false, |fits, before| fits | same(&passcode_at(&key, period - before), passcode))
 }
 
 fn passcode_at(key: &[u8], period: i64) -> String {

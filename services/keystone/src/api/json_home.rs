@@ -75,7 +75,8 @@ mod tests {
             let fields: Vec<&str> = line.split('\t').collect();
             assert!(fields.len() >= 2 && fields[0].contains("rel/") && fields[1].starts_with('/'), "{line}");
             let holes = fields[1].matches('{').count();
-            let vars = fields.get(2).map_or(0, |vars| vars.split(' ').filter(|pair| !pair.is_empty()).count());
+            let vars =
+                fields.get(2).map_or(0, |vars| vars.split(' ').filter(|pair| !pair.is_empty()).count());
             assert_eq!(holes, vars, "{line}");
         }
     }

@@ -157,7 +157,8 @@ async fn authorize(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
             let token = living(tx, &id, now)?;
             let roles = named_roles(tx, &wanted)?;
             let held = store::role_ids_on_project(tx, &user_id, &token.requested_project_id)?;
-            let held: HashSet<String> = store::with_implied(tx, held)?.into_iter().map(|role| role.id).collect();
+            let held: HashSet<String> =
+                store::with_implied(tx, held)?.into_iter().map(|role| role.id).collect();
             if !roles.iter().all(|role| held.contains(role)) {
                 tracing::info!(user_id, "the authorizing user has not all the roles");
                 return Err(unauthorized());
@@ -277,9 +278,7 @@ impl Keystone {
         let at = signed.get("oauth_timestamp").and_then(|text| text.parse::<i64>().ok());
         let at = at.ok_or_else(|| invalid("Invalid timestamp size"))?;
         if (self.clock.now().unix_seconds() - at).abs() > TIMESTAMP_SECONDS {
-            return Err(invalid(
-                "Timestamp given is invalid, differ from allowed by over 600 seconds.",
-            ));
+            return Err(invalid("Timestamp given is invalid, differ from allowed by over 600 seconds."));
         }
         let url = format!("{}{}", request.base_url, request.path);
         let secret = self.reveal(consumer_secret)?;
@@ -292,7 +291,8 @@ impl Keystone {
     /// What was encrypted with the credential keys.
     pub(crate) fn reveal(&self, sealed: &str) -> Result<String> {
         let plain = self.credential_keys.decrypt(sealed);
-        let plain = plain.ok_or_else(|| Error::internal("a secret that none of the credential keys opens"))?;
+        let plain =
+            plain.ok_or_else(|| Error::internal("a secret that none of the credential keys opens"))?;
         String::from_utf8(plain).map_err(|_| Error::internal("a secret that is no text"))
     }
 
@@ -347,7 +347,9 @@ async fn own_token(keystone: &Keystone, request: &Request) -> Result<AccessToken
 
 async fn token_roles(keystone: &Keystone, request: &Request) -> Result<Vec<Role>> {
     let token = own_token(keystone, request).await?;
-    keystone.read(move |tx| tx.list::<Role>(&List::all().filter(Filter::any("id", token.roles.clone())))).await
+    keystone
+        .read(move |tx| tx.list::<Role>(&List::all().filter(Filter::any("id", token.roles.clone()))))
+        .await
 }
 
 fn named_roles(tx: &mut Tx, wanted: &Json) -> Result<Vec<String>> {
@@ -356,7 +358,8 @@ fn named_roles(tx: &mut Tx, wanted: &Json) -> Result<Vec<String>> {
         let id = match one.get("name").and_then(Json::as_str) {
             None => one["id"].as_str().unwrap_or_default().to_string(),
             Some(name) => {
-                let found = tx.list::<Role>(&List::all().eq("domain_id", "").eq("name", name))?.into_iter().next();
+                let found =
+                    tx.list::<Role>(&List::all().eq("domain_id", "").eq("name", name))?.into_iter().next();
                 found.ok_or_else(|| Error::not_found(format!("Role {name} is not defined")))?.id
             }
         };

@@ -110,7 +110,8 @@ impl Keystone {
 
 /// The signature's own time, where it has one.
 fn check_time(given: &Json, now: Timestamp) -> Result<()> {
-    let word = |group: &str, name: &str| given.get(group).and_then(|group| group.get(name)).and_then(Json::as_str);
+    let word =
+        |group: &str, name: &str| given.get(group).and_then(|group| group.get(name)).and_then(Json::as_str);
     let at = word("params", "Timestamp").or(word("headers", "X-Amz-Date")).or(word("params", "X-Amz-Date"));
     let Some(at) = at else { return Ok(()) };
     let at = parse_time(at).ok_or_else(unauthorized)?;
