@@ -24,11 +24,14 @@ pub enum Op {
     Like,
     IsNull,
     NotNull,
+    /// A condition written out: see [`Filter::sql`].
+    Sql,
 }
 
-/// A condition on one column.
+/// A condition on one column, or one written out.
 #[derive(Clone, Debug)]
 pub struct Filter {
+    /// With [`Op::Sql`], the condition itself.
     pub column: &'static str,
     pub op: Op,
     pub values: Vec<Value>,
@@ -49,6 +52,11 @@ impl Filter {
 
     pub fn is_null(column: &'static str) -> Self {
         Self { column, op: Op::IsNull, values: vec![] }
+    }
+
+    /// What columns alone do not say: `(project_id = ? OR shared = TRUE)`, with `?` for each value.
+    pub fn sql(condition: &'static str, values: impl IntoIterator<Item = Value>) -> Self {
+        Self { column: condition, op: Op::Sql, values: values.into_iter().collect() }
     }
 
     pub fn not_null(column: &'static str) -> Self {
@@ -217,8 +225,12 @@ fn conditions(table: &Table, filters: &[Filter], params: &mut Vec<Value>) -> Res
 }
 
 fn condition(table: &Table, filter: &Filter, params: &mut Vec<Value>) -> Result<String> {
+    if filter.op == Op::Sql {
+        return written_out(filter, params);
+    }
     let column = column_of(table, filter.column)?.column;
     let comparison = match filter.op {
+        Op::Sql => return Err(Error::internal("a written condition has no column")),
         Op::IsNull => return Ok(format!("{column} IS NULL")),
         Op::NotNull => return Ok(format!("{column} IS NOT NULL")),
         Op::In if filter.values.is_empty() => return Ok("1 = 0".into()),
@@ -245,6 +257,18 @@ fn condition(table: &Table, filter: &Filter, params: &mut Vec<Value>) -> Result<
     params.push(value);
     let escape = if filter.op == Op::Like { r" ESCAPE '\'" } else { "" };
     Ok(format!("{column} {comparison} ${}{escape}", params.len()))
+}
+
+fn written_out(filter: &Filter, params: &mut Vec<Value>) -> Result<String> {
+    let mut pieces = filter.column.split('?');
+    let mut sql = pieces.next().unwrap_or_default().to_string();
+    let mut values = filter.values.iter();
+    for piece in pieces {
+        let value = values.next().ok_or_else(|| Error::internal(format!("too few values: {}", filter.column)))?;
+        params.push(value.clone());
+        sql.push_str(&format!("${}{piece}", params.len()));
+    }
+    Ok(sql)
 }
 
 fn where_clause(conditions: &[String]) -> String {

@@ -1,0 +1,390 @@
+//! Networks.
+
+use super::{can, can_change, check_revision, load, network_target, standard};
+use crate::{
+    Neutron,
+    agents::Touched,
+    attributes::{self, Attribute, Given, Kind, both, flag_or, post, shown, text, text_or, texts},
+    errors::{conflict, invalid},
+    listing::{Wanted, chosen},
+    model::*,
+    ports, quota,
+    store::{self, NETWORK},
+};
+use base::{Error, Json, Result, id};
+use db::{Filter, List, Stored, Tx};
+use serde_json::json;
+use std::{collections::BTreeSet, sync::Arc};
+use web::{Reply, Request, Routes, delete, get, post as post_route, put};
+
+pub fn routes() -> Routes<Neutron> {
+    vec![
+        get("/v2.0/networks", "get_network", list),
+        post_route("/v2.0/networks", "create_network", create),
+        get("/v2.0/networks/{network_id}", "get_network", show),
+        put("/v2.0/networks/{network_id}", "update_network", update),
+        delete("/v2.0/networks/{network_id}", "delete_network", remove),
+    ]
+}
+
+const ATTRIBUTES: &[Attribute] = &[
+    shown("id"),
+    both("name", Kind::Text(255)),
+    both("description", Kind::Text(255)),
+    both("admin_state_up", Kind::Bool),
+    shown("status"),
+    shown("subnets"),
+    both("mtu", Kind::Int),
+    both("shared", Kind::Bool).ruled(),
+    both("router:external", Kind::Bool).ruled(),
+    both("is_default", Kind::Bool).ruled(),
+    both("port_security_enabled", Kind::Bool),
+    both("provider:network_type", Kind::TextOrNull(32)).ruled(),
+    both("provider:physical_network", Kind::TextOrNull(64)).ruled(),
+    both("provider:segmentation_id", Kind::Any).ruled(),
+    post("availability_zone_hints", Kind::Texts),
+    both("dns_domain", Kind::Text(255)),
+    shown("created_at"),
+    shown("updated_at"),
+    shown("revision_number"),
+    shown("tags"),
+];
+
+/// Bytes that VXLAN takes of a frame.
+const VXLAN_BYTES: i64 = 50;
+
+async fn create(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
+    let (bodies, many) = attributes::bodies(&request, "network", "networks")?;
+    let mut wanted = Vec::new();
+    for given in bodies {
+        let given = attributes::created(&request, ATTRIBUTES, given)?;
+        let target = json!({"project_id": given["project_id"], "tenant_id": given["project_id"]});
+        can(&request, &target)?;
+        attributes::check_rules(&request, "network", ATTRIBUTES, &given, &target)?;
+        wanted.push(given);
+    }
+    let (options, clock) = (neutron.options.clone(), neutron.clock.clone());
+    let made = neutron
+        .write(move |tx, touched| {
+            let now = clock.now();
+            wanted.iter().map(|given| insert(tx, touched, &options, given, now)).collect::<Result<Vec<_>>>()
+        })
+        .await?;
+    let views: Vec<Json> = made
+        .iter()
+        .map(|network| {
+            let mut view = view(&request, network, &[]);
+            view["is_default"] = json!(network.is_default);
+            view
+        })
+        .collect();
+    Ok(match many {
+        true => Reply::created(json!({"networks": views})),
+        false => Reply::created(json!({"network": views[0]})),
+    })
+}
+
+fn insert(
+    tx: &mut Tx,
+    touched: &mut Touched,
+    options: &crate::Options,
+    given: &Given,
+    now: base::Timestamp,
+) -> Result<Network> {
+    let project_id = text_or(given, "project_id", "");
+    quota::take(tx, options, &project_id, "network")?;
+    let external = flag_or(given, "router:external", false);
+    let network_type = text(given, "provider:network_type").unwrap_or_else(|| "vxlan".into());
+    let physical_network = text(given, "provider:physical_network");
+    let segment = given.get("provider:segmentation_id").filter(|value| !value.is_null());
+    let segment = match segment {
+        None => None,
+        Some(value) => {
+            let number = value.as_i64().or_else(|| value.as_str()?.parse().ok());
+            Some(number.ok_or_else(|| invalid(format!("'{}' is not an integer", attributes::python(value))))?)
+        }
+    };
+    let (segmentation_id, mtu_max) = match network_type.as_str() {
+        "vxlan" => {
+            if physical_network.is_some() {
+                return Err(invalid("provider:physical_network specified for vxlan network"));
+            }
+            (Some(vni(tx, options, segment)?), options.global_physnet_mtu - VXLAN_BYTES)
+        }
+        "flat" | "local" => {
+            if segment.is_some() {
+                return Err(invalid(format!("provider:segmentation_id prohibited for {network_type} provider network")));
+            }
+            if network_type == "flat" {
+                check_flat(tx, physical_network.as_deref())?;
+            }
+            (None, options.global_physnet_mtu)
+        }
+        other => return Err(invalid(format!("network_type value '{other}' not supported"))),
+    };
+    let mtu = given.get("mtu").and_then(Json::as_i64).filter(|mtu| *mtu != 0).unwrap_or(mtu_max);
+    check_mtu(mtu, mtu_max)?;
+    let network = Network {
+        id: id::uuid(),
+        project_id,
+        name: text_or(given, "name", ""),
+        description: text_or(given, "description", ""),
+        admin_state_up: flag_or(given, "admin_state_up", true),
+        status: ACTIVE.into(),
+        mtu,
+        shared: flag_or(given, "shared", false),
+        external,
+        is_default: flag_or(given, "is_default", false),
+        port_security_enabled: flag_or(given, "port_security_enabled", true),
+        network_type,
+        physical_network,
+        segmentation_id,
+        availability_zone_hints: texts(given, "availability_zone_hints"),
+        tags: Vec::new(),
+        revision_number: 1,
+        created_at: now,
+        updated_at: now,
+    };
+    tx.insert(&network)?;
+    touched.networks.insert(network.id.clone());
+    Ok(network)
+}
+
+fn check_mtu(mtu: i64, max: i64) -> Result<()> {
+    match mtu {
+        _ if mtu > max => Err(invalid(format!("Requested MTU is too big, maximum is {max}"))),
+        _ if mtu < 68 => Err(invalid("Requested MTU is too small, minimum is 68")),
+        _ => Ok(()),
+    }
+}
+
+/// A flat physical network carries one network.
+fn check_flat(tx: &mut Tx, physical_network: Option<&str>) -> Result<()> {
+    let Some(name) = physical_network else {
+        return Err(invalid("physical_network required for flat provider network"));
+    };
+    let same = [Filter::eq("network_type", "flat"), Filter::eq("physical_network", name)];
+    match tx.count::<Network>(&same)? {
+        0 => Ok(()),
+        _ => Err(conflict(
+            "FlatNetworkInUse",
+            format!(
+                "Unable to create the flat network. Physical network {name} is in use."
+            ),
+        )),
+    }
+}
+
+/// The wanted VXLAN segment, or the next that is free.
+fn vni(tx: &mut Tx, options: &crate::Options, wanted: Option<i64>) -> Result<i64> {
+    let is_free = |tx: &mut Tx, vni: i64| -> Result<bool> {
+        let same = [Filter::eq("network_type", "vxlan"), Filter::eq("segmentation_id", vni)];
+        Ok(tx.count::<Network>(&same)? == 0)
+    };
+    if let Some(vni) = wanted {
+        if !(1..=16_777_215).contains(&vni) {
+            return Err(invalid("segmentation_id out of range (1 through 16777215)"));
+        }
+        return match is_free(tx, vni)? {
+            true => Ok(vni),
+            false => Err(conflict("TunnelIdInUse", format!(
+                "Unable to create the network. The tunnel ID {vni} is in use."
+            ))),
+        };
+    }
+    let last = tx.list::<Network>(
+        &List::all().eq("network_type", "vxlan").sort("created_at", db::Direction::Desc).limit(1),
+    )?;
+    let span = options.vni_max - options.vni_min + 1;
+    let first = last.first().and_then(|network| network.segmentation_id).unwrap_or(options.vni_min - 1);
+    for step in 1..=span {
+        let vni = options.vni_min + (first - options.vni_min + step).rem_euclid(span);
+        if is_free(tx, vni)? {
+            return Ok(vni);
+        }
+    }
+    Err(Error::unavailable("Unable to create the network. No tenant network is available for allocation.")
+        .code("NoNetworkAvailable"))
+}
+
+async fn list(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
+    can(&request, &json!({"project_id": request.ctx.project_id}))?;
+    let mut wanted = Wanted::parse::<Network>(&request, neutron.options.pagination_max_limit, |name, values| {
+        Ok(match name {
+            "subnets" => Some(Filter::sql(
+                "id IN (SELECT network_id FROM subnets WHERE id = ?)",
+                [values.first().copied().unwrap_or_default().store()],
+            )),
+            _ => None,
+        })
+    })?;
+    if !request.ctx.is_admin() {
+        let sees = "(project_id = ? OR shared = TRUE OR external = TRUE)";
+        wanted.list = wanted.list.filter(Filter::sql(sees, [request.ctx.project_id.store()]));
+    }
+    let (wanted, found) = neutron
+        .read(move |tx| {
+            let networks = wanted.find::<Network>(tx, NETWORK)?;
+            let ids: BTreeSet<String> = networks.iter().map(|network| network.id.clone()).collect();
+            let mut subnets = store::subnet_ids(tx, &ids)?;
+            let with = networks.into_iter().map(|network| {
+                let of_network = subnets.remove(&network.id).unwrap_or_default();
+                (network, of_network)
+            });
+            Ok((wanted.clone(), with.collect::<Vec<_>>()))
+        })
+        .await?;
+    let views = found.iter().map(|(network, subnets)| view(&request, network, subnets)).collect();
+    Ok(wanted.reply(&request, "networks", views))
+}
+
+async fn one(neutron: &Neutron, request: &Request) -> Result<(Network, Vec<String>)> {
+    let id = request.param("network_id").to_string();
+    neutron
+        .read(move |tx| {
+            let network = load::<Network>(tx, NETWORK, &id)?;
+            let subnets = store::subnet_ids(tx, &BTreeSet::from([id.clone()]))?.remove(&id).unwrap_or_default();
+            Ok((network, subnets))
+        })
+        .await
+}
+
+async fn show(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
+    let (network, subnets) = one(&neutron, &request).await?;
+    can(&request, &network_target(&network)).map_err(|_| crate::listing::not_found(NETWORK, &network.id))?;
+    Ok(Reply::ok(json!({"network": chosen(&request, view(&request, &network, &subnets))})))
+}
+
+async fn update(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
+    let (network, subnets) = one(&neutron, &request).await?;
+    let target = network_target(&network);
+    if !request.may("get_network", &target) {
+        return Err(crate::listing::not_found(NETWORK, &network.id));
+    }
+    let given = attributes::updated(ATTRIBUTES, attributes::one(request.json(), "network")?)?;
+    can_change(&request, NETWORK, &network.id, "get_network", &target)?;
+    attributes::check_rules(&request, "network", ATTRIBUTES, &given, &target)?;
+    check_revision(&request, network.revision_number)?;
+    let (options, clock, id) = (neutron.options.clone(), neutron.clock.clone(), network.id.clone());
+    let network = neutron
+        .write(move |tx, touched| {
+            let mut network = load::<Network>(tx, NETWORK, &id)?;
+            apply(tx, &options, &mut network, &given)?;
+            if !given.is_empty() {
+                network.revision_number += 1;
+                network.updated_at = clock.now();
+                tx.update(&network)?;
+                touched.networks.insert(id.clone());
+            }
+            Ok(network)
+        })
+        .await?;
+    Ok(Reply::ok(json!({"network": chosen(&request, view(&request, &network, &subnets))})))
+}
+
+fn apply(tx: &mut Tx, options: &crate::Options, network: &mut Network, given: &Given) -> Result<()> {
+    for name in ["provider:network_type", "provider:physical_network", "provider:segmentation_id"] {
+        if given.contains_key(name) {
+            return Err(invalid("Plugin does not support updating the following provider network attributes"));
+        }
+    }
+    if let Some(name) = text(given, "name") {
+        network.name = name;
+    }
+    if let Some(description) = text(given, "description") {
+        network.description = description;
+    }
+    network.admin_state_up = flag_or(given, "admin_state_up", network.admin_state_up);
+    network.port_security_enabled = flag_or(given, "port_security_enabled", network.port_security_enabled);
+    network.is_default = flag_or(given, "is_default", network.is_default);
+    let shared = flag_or(given, "shared", network.shared);
+    if network.shared && !shared {
+        let foreign = Filter::sql(
+            "(project_id <> ? AND device_owner NOT LIKE 'network:%')",
+            [network.project_id.store()],
+        );
+        if tx.count::<Port>(&[Filter::eq("network_id", &*network.id), foreign])? > 0 {
+            return Err(conflict(
+                "InvalidSharedSetting",
+                format!(
+                    "Unable to reconfigure sharing settings for network {}. Multiple tenants are using it.",
+                    network.id
+                ),
+            ));
+        }
+    }
+    network.shared = shared;
+    let external = flag_or(given, "router:external", network.external);
+    if network.external && !external {
+        let used = [Filter::eq("network_id", &*network.id), Filter::any("device_owner", [OWNER_GATEWAY, OWNER_FLOATING])];
+        if tx.count::<Port>(&used)? > 0 {
+            return Err(conflict(
+                "ExternalNetworkInUse",
+                format!(
+                    "External network {} cannot be updated to be made non-external, since it has existing gateway ports.",
+                    network.id
+                ),
+            ));
+        }
+    }
+    network.external = external;
+    if let Some(mtu) = given.get("mtu").and_then(Json::as_i64) {
+        let bytes = if network.network_type == "vxlan" { VXLAN_BYTES } else { 0 };
+        check_mtu(mtu, options.global_physnet_mtu - bytes)?;
+        network.mtu = mtu;
+    }
+    Ok(())
+}
+
+async fn remove(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
+    let (network, _) = one(&neutron, &request).await?;
+    can_change(&request, NETWORK, &network.id, "get_network", &network_target(&network))?;
+    let (id, clock) = (network.id, neutron.clock.clone());
+    neutron
+        .write(move |tx, touched| {
+            load::<Network>(tx, NETWORK, &id)?;
+            let used = [
+                Filter::eq("network_id", &*id),
+                Filter::new("device_owner", db::Op::Ne, OWNER_DHCP),
+            ];
+            if tx.count::<Port>(&used)? > 0 {
+                return Err(conflict(
+                    "NetworkInUse",
+                    format!(
+                        "Unable to complete operation on network {id}. There are one or more ports still in use on the \
+                         network."
+                    ),
+                ));
+            }
+            if let Some(port) = ports::dhcp_port(tx, &id)? {
+                ports::delete(tx, touched, &port.port.id, clock.now())?;
+            }
+            tx.execute(db::sql!("DELETE FROM subnets WHERE network_id = $1"), db::params![id])?;
+            tx.remove::<Network>(&id)?;
+            touched.networks.insert(id.clone());
+            Ok(())
+        })
+        .await?;
+    Ok(Reply::no_content())
+}
+
+fn view(request: &Request, network: &Network, subnets: &[String]) -> Json {
+    let mut view = json!({
+        "id": network.id, "name": network.name, "description": network.description,
+        "admin_state_up": network.admin_state_up, "status": network.status, "mtu": network.mtu,
+        "shared": network.shared, "router:external": network.external, "subnets": subnets,
+        "port_security_enabled": network.port_security_enabled,
+        "availability_zone_hints": network.availability_zone_hints, "availability_zones": [],
+        "ipv4_address_scope": null, "ipv6_address_scope": null, "tags": network.tags,
+    });
+    if network.external {
+        view["is_default"] = json!(network.is_default);
+    }
+    if request.may("get_network:provider:network_type", &network_target(network)) {
+        view["provider:network_type"] = json!(network.network_type);
+        view["provider:physical_network"] = json!(network.physical_network);
+        view["provider:segmentation_id"] = json!(network.segmentation_id);
+    }
+    standard(&mut view, &network.project_id, network.revision_number, network.created_at, network.updated_at);
+    view
+}

@@ -1,0 +1,406 @@
+//! What a host's networks shall be, made of the rows: all of it, or what was touched.
+
+use crate::{
+    Options,
+    agents::Touched,
+    ipam,
+    model::*,
+    ports,
+    store::{self, WholePort},
+};
+use base::Result;
+use contracts::agents::network as contract;
+use db::{List, Tx};
+use ipnet::IpNet;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    time::Duration,
+};
+
+/// Who does what: DHCP and routers are spread over the agents that live.
+pub struct Layout {
+    agents: Vec<Agent>,
+}
+
+impl Layout {
+    pub fn load(tx: &mut Tx, options: &Options, now: base::Timestamp) -> Result<Self> {
+        let down_after = Duration::from_secs(options.agent_down_time_seconds);
+        let mut agents = store::living_agents(tx, now, down_after)?;
+        agents.sort_by(|a, b| a.host.cmp(&b.host));
+        Ok(Self { agents })
+    }
+
+    pub fn hosts(&self) -> impl Iterator<Item = &String> {
+        self.agents.iter().map(|agent| &agent.host)
+    }
+
+    /// The host of a thing that is on one host alone: always the same while the same hosts live.
+    pub fn host_of(&self, id: &str) -> Option<&str> {
+        let weight = |agent: &&Agent| base::id::derived(&[&agent.host, id]);
+        self.agents.iter().max_by_key(weight).map(|agent| agent.host.as_str())
+    }
+
+    fn tunnel_ip(&self, host: &str) -> Option<IpAddr> {
+        self.agents.iter().find(|agent| agent.host == host)?.tunnel_ip.as_deref()?.parse().ok()
+    }
+}
+
+/// Everything of a host.
+pub fn state(tx: &mut Tx, options: &Options, layout: &Layout, host: &str) -> Result<contract::Desired> {
+    let mut all = Touched::default();
+    all.networks.extend(ids::<Network>(tx, |network| &network.id)?);
+    all.routers.extend(ids::<Router>(tx, |router| &router.id)?);
+    all.ports.extend(tx.list::<Port>(&List::all().eq("host_id", host))?.into_iter().map(|port| port.id));
+    all.security_groups.extend(ids::<SecurityGroup>(tx, |group| &group.id)?);
+    let change = change(tx, options, layout, host, &all)?;
+    fn there<T>(map: BTreeMap<String, Option<T>>) -> BTreeMap<String, T> {
+        map.into_iter().filter_map(|(id, value)| Some((id, value?))).collect()
+    }
+    Ok(contract::Desired {
+        networks: there(change.networks),
+        ports: there(change.ports),
+        security_groups: there(change.security_groups),
+        routers: there(change.routers),
+    })
+}
+
+fn ids<T: db::Resource>(tx: &mut Tx, id: impl Fn(&T) -> &String) -> Result<Vec<String>> {
+    Ok(tx.list::<T>(&List::all())?.iter().map(|row| id(row).clone()).collect())
+}
+
+/// What was touched, as it is now for a host.
+pub fn change(
+    tx: &mut Tx,
+    options: &Options,
+    layout: &Layout,
+    host: &str,
+    touched: &Touched,
+) -> Result<contract::Change> {
+    let mut change = contract::Change { revision: store::counter(tx, store::REVISION)?, ..Default::default() };
+    let mut groups = touched.security_groups.clone();
+    for whole in whole_ports(tx, &touched.ports)? {
+        if is_guest(&whole.port) && whole.port.host_id == host {
+            groups.extend(whole.groups.iter().cloned());
+            change.ports.insert(whole.port.id.clone(), Some(guest(&whole)?));
+        }
+    }
+    for id in &touched.ports {
+        change.ports.entry(id.clone()).or_insert(None);
+    }
+    for id in &touched.routers {
+        let found = match (layout.host_of(id) == Some(host), tx.find::<Router>(id)?) {
+            (true, Some(router)) => router_of(tx, &router)?,
+            _ => None,
+        };
+        change.routers.insert(id.clone(), found);
+    }
+    for id in &touched.networks {
+        let found = match tx.find::<Network>(id)? {
+            Some(network) => network_of(tx, options, layout, host, &network)?,
+            None => None,
+        };
+        change.networks.insert(id.clone(), found);
+    }
+    add_groups(tx, host, groups, &mut change)?;
+    Ok(change)
+}
+
+fn whole_ports(tx: &mut Tx, ids: &BTreeSet<String>) -> Result<Vec<WholePort>> {
+    let ports = store::any_of::<Port>(tx, "id", ids)?;
+    store::whole(tx, ports)
+}
+
+fn is_guest(port: &Port) -> bool {
+    !port.device_owner.starts_with("network:") && !port.host_id.is_empty()
+}
+
+fn addresses(whole: &WholePort) -> Vec<IpAddr> {
+    whole.addresses.iter().filter_map(|row| row.ip_address.parse().ok()).collect()
+}
+
+fn guest(whole: &WholePort) -> Result<contract::Port> {
+    let port = &whole.port;
+    let pairs = port.allowed_address_pairs.as_array().into_iter().flatten();
+    let pair = |pair: &base::Json| {
+        let text = pair["ip_address"].as_str()?;
+        let address = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
+        Some(contract::AddressPair { mac: pair["mac_address"].as_str().and_then(|mac| mac.parse().ok()), address })
+    };
+    Ok(contract::Port {
+        network_id: port.network_id.clone(),
+        mac: port.mac_address.parse()?,
+        addresses: addresses(whole),
+        allowed_address_pairs: pairs.filter_map(pair).collect(),
+        security_groups: whole.groups.iter().cloned().collect(),
+        port_security: port.port_security_enabled,
+        admin_state_up: port.admin_state_up,
+    })
+}
+
+fn network_of(
+    tx: &mut Tx,
+    options: &Options,
+    layout: &Layout,
+    host: &str,
+    network: &Network,
+) -> Result<Option<contract::Network>> {
+    let all = store::all_of::<Port>(tx, "network_id", &network.id)?;
+    let all = store::whole(tx, all)?;
+    let dhcp_port = ports::dhcp_port(tx, &network.id)?;
+    let serves = dhcp_port.is_some() && layout.host_of(&network.id) == Some(host);
+    let place = |whole: &WholePort| -> Option<String> {
+        let port = &whole.port;
+        match port.device_owner.as_str() {
+            OWNER_DHCP => layout.host_of(&network.id).map(str::to_string),
+            OWNER_ROUTER | OWNER_GATEWAY => layout.host_of(&port.device_id).map(str::to_string),
+            OWNER_FLOATING => None,
+            _ => (!port.host_id.is_empty()).then(|| port.host_id.clone()),
+        }
+    };
+    let places: Vec<Option<String>> = all.iter().map(place).collect();
+    let here = places.iter().any(|place| place.as_deref() == Some(host));
+    if !here {
+        return Ok(None);
+    }
+    let subnets = store::all_of::<Subnet>(tx, "network_id", &network.id)?;
+    let kind = match network.network_type.as_str() {
+        "vxlan" => contract::NetworkKind::Vxlan(segment(layout, host, network, &all, &places)),
+        "flat" => {
+            let physical_network = network.physical_network.clone().unwrap_or_default();
+            contract::NetworkKind::Flat { physical_network }
+        }
+        _ => contract::NetworkKind::Local,
+    };
+    let mut host_addresses = Vec::new();
+    if network.external {
+        for subnet in &subnets {
+            if let Some(gateway) = subnet.gateway_ip.as_deref().and_then(|text| text.parse::<IpAddr>().ok())
+                && let Ok(address) = IpNet::new(gateway, ipam::cidr(subnet)?.prefix_len())
+            {
+                host_addresses.push(address);
+            }
+        }
+    }
+    let dhcp = match dhcp_port.filter(|_| serves) {
+        Some(port) => Some(dhcp_of(options, &port, &subnets)?),
+        None => None,
+    };
+    let hosts = all
+        .iter()
+        .filter(|whole| !matches!(whole.port.device_owner.as_str(), OWNER_DHCP | OWNER_FLOATING))
+        .filter_map(|whole| {
+            let port = &whole.port;
+            Some(contract::DhcpHost {
+                port_id: port.id.clone(),
+                mac: port.mac_address.parse().ok()?,
+                addresses: addresses(whole),
+                hostname: (!port.dns_name.is_empty()).then(|| port.dns_name.clone()),
+                device_id: port.device_id.clone(),
+                project_id: port.project_id.clone(),
+            })
+        })
+        .collect();
+    let mtu = u16::try_from(network.mtu).unwrap_or(1450);
+    Ok(Some(contract::Network { mtu, kind, host_addresses, masquerade: false, dhcp, hosts }))
+}
+
+fn segment(
+    layout: &Layout,
+    host: &str,
+    network: &Network,
+    all: &[WholePort],
+    places: &[Option<String>],
+) -> contract::Segment {
+    let mut remotes = BTreeSet::new();
+    let mut ports = Vec::new();
+    for (whole, place) in all.iter().zip(places) {
+        let Some(place) = place.as_deref().filter(|place| *place != host) else { continue };
+        if let (Some(address), Ok(mac)) = (layout.tunnel_ip(place), whole.port.mac_address.parse()) {
+            remotes.insert(address);
+            ports.push(contract::RemotePort { mac, host: address });
+        }
+    }
+    let vni = network.segmentation_id.and_then(|vni| u32::try_from(vni).ok()).unwrap_or(0);
+    contract::Segment { vni, local: None, remotes, ports }
+}
+
+fn dhcp_of(options: &Options, port: &WholePort, subnets: &[Subnet]) -> Result<contract::Dhcp> {
+    let mut served = Vec::new();
+    for row in &port.addresses {
+        let Some(subnet) = subnets.iter().find(|subnet| subnet.id == row.subnet_id) else { continue };
+        let Ok(address) = row.ip_address.parse() else { continue };
+        let route = |route: &HostRoute| {
+            let destination = route.destination.parse().ok()?;
+            Some(contract::Route { destination, nexthop: route.nexthop.parse().ok()? })
+        };
+        served.push(contract::DhcpSubnet {
+            id: subnet.id.clone(),
+            cidr: ipam::cidr(subnet)?,
+            address,
+            gateway: subnet.gateway_ip.as_deref().and_then(|text| text.parse().ok()),
+            dns_servers: subnet.dns_nameservers.iter().filter_map(|text| text.parse().ok()).collect(),
+            host_routes: subnet.host_routes.0.iter().filter_map(route).collect(),
+            enable_dhcp: subnet.enable_dhcp,
+        });
+    }
+    Ok(contract::Dhcp {
+        port_id: port.port.id.clone(),
+        mac: port.port.mac_address.parse()?,
+        subnets: served,
+        domain: options.dns_domain.clone(),
+    })
+}
+
+fn interface(tx: &mut Tx, whole: &WholePort) -> Result<contract::Interface> {
+    let mut found = Vec::new();
+    for row in &whole.addresses {
+        if let (Some(subnet), Ok(address)) = (tx.find::<Subnet>(&row.subnet_id)?, row.ip_address.parse::<IpAddr>())
+            && let Ok(address) = IpNet::new(address, ipam::cidr(&subnet)?.prefix_len())
+        {
+            found.push(address);
+        }
+    }
+    Ok(contract::Interface {
+        port_id: whole.port.id.clone(),
+        network_id: whole.port.network_id.clone(),
+        mac: whole.port.mac_address.parse()?,
+        addresses: found,
+    })
+}
+
+fn router_of(tx: &mut Tx, router: &Router) -> Result<Option<contract::Router>> {
+    if !router.admin_state_up {
+        return Ok(None);
+    }
+    let mut made = contract::Router::default();
+    for whole in store::interfaces(tx, &router.id)? {
+        made.interfaces.push(interface(tx, &whole)?);
+    }
+    if let Some(port_id) = &router.gw_port_id
+        && let Some(port) = tx.find::<Port>(port_id)?
+    {
+        let whole = store::whole(tx, vec![port])?.remove(0);
+        let mut next_hops = Vec::new();
+        for row in &whole.addresses {
+            let subnet = tx.find::<Subnet>(&row.subnet_id)?;
+            next_hops.extend(subnet.and_then(|subnet| subnet.gateway_ip).and_then(|text| text.parse::<IpAddr>().ok()));
+        }
+        made.gateway = Some(contract::Gateway {
+            interface: interface(tx, &whole)?,
+            next_hops,
+            enable_snat: router.enable_snat,
+        });
+    }
+    for floating in store::all_of::<FloatingIp>(tx, "router_id", &router.id)? {
+        let fixed = floating.fixed_ip_address.as_deref().and_then(|text| text.parse().ok());
+        if let (Ok(floating), Some(fixed)) = (floating.floating_ip_address.parse(), fixed) {
+            made.floating_ips.push(contract::FloatingIp { floating, fixed });
+        }
+    }
+    for route in &router.routes.0 {
+        if let (Ok(destination), Ok(nexthop)) = (route.destination.parse(), route.nexthop.parse()) {
+            made.routes.push(contract::Route { destination, nexthop });
+        }
+    }
+    Ok(Some(made))
+}
+
+/// The groups of the host's ports and those that their rules name, with members; none for groups nobody needs here.
+fn add_groups(tx: &mut Tx, host: &str, touched: BTreeSet<String>, change: &mut contract::Change) -> Result<()> {
+    if touched.is_empty() {
+        return Ok(());
+    }
+    let here = tx.query(
+        db::sql!(
+            "SELECT DISTINCT g.security_group_id FROM port_security_groups g
+             JOIN ports p ON p.id = g.port_id WHERE p.host_id = $1"
+        ),
+        db::params![host],
+    )?;
+    let used: BTreeSet<String> = here.iter().map(|row| row.at(0)).collect::<Result<_>>()?;
+    let used_rules = store::any_of::<SecurityGroupRule>(tx, "security_group_id", &used)?;
+    let named: BTreeSet<String> = used_rules.iter().filter_map(|rule| rule.remote_group_id.clone()).collect();
+    let mut wanted = touched;
+    for rule in &used_rules {
+        if wanted.contains(&rule.security_group_id) {
+            wanted.extend(rule.remote_group_id.clone());
+        }
+    }
+    let needed: BTreeSet<String> =
+        wanted.iter().filter(|id| used.contains(*id) || named.contains(*id)).cloned().collect();
+    let mut rules: HashMap<String, Vec<contract::Rule>> = HashMap::new();
+    for rule in store::any_of::<SecurityGroupRule>(tx, "security_group_id", &needed)? {
+        if let Some(made) = rule_of(&rule) {
+            rules.entry(rule.security_group_id).or_default().push(made);
+        }
+    }
+    let members = members(tx, &needed)?;
+    for id in wanted {
+        let group = needed.contains(&id).then(|| contract::SecurityGroup {
+            rules: rules.remove(&id).unwrap_or_default(),
+            members: members.get(&id).cloned().unwrap_or_default(),
+        });
+        change.security_groups.insert(id, group);
+    }
+    Ok(())
+}
+
+fn members(tx: &mut Tx, groups: &BTreeSet<String>) -> Result<HashMap<String, BTreeSet<IpNet>>> {
+    let rows = store::any_of::<PortGroup>(tx, "security_group_id", groups)?;
+    let ports: BTreeSet<String> = rows.iter().map(|row| row.port_id.clone()).collect();
+    let mut addresses: HashMap<String, Vec<IpNet>> = HashMap::new();
+    for row in store::any_of::<IpAllocation>(tx, "port_id", &ports)? {
+        if let Ok(address) = row.ip_address.parse::<IpAddr>() {
+            addresses.entry(row.port_id).or_default().push(IpNet::from(address));
+        }
+    }
+    let mut found: HashMap<String, BTreeSet<IpNet>> = HashMap::new();
+    for row in rows {
+        let own = addresses.get(&row.port_id).into_iter().flatten().copied();
+        found.entry(row.security_group_id).or_default().extend(own);
+    }
+    Ok(found)
+}
+
+fn rule_of(rule: &SecurityGroupRule) -> Option<contract::Rule> {
+    let six = rule.ethertype == "IPv6";
+    let small = |number: Option<i64>| number.and_then(|number| u16::try_from(number).ok());
+    Some(contract::Rule {
+        direction: match rule.direction.as_str() {
+            "ingress" => contract::Direction::Ingress,
+            _ => contract::Direction::Egress,
+        },
+        ethertype: if six { contract::Ethertype::IPv6 } else { contract::Ethertype::IPv4 },
+        protocol: match rule.protocol.as_deref() {
+            None | Some("any" | "0") => None,
+            Some(name) => Some(protocol_number(name, six)?),
+        },
+        port_min: small(rule.port_range_min),
+        port_max: small(rule.port_range_max),
+        remote: match (&rule.remote_group_id, &rule.remote_ip_prefix) {
+            (Some(group), _) => contract::Remote::Group(group.clone()),
+            (None, Some(prefix)) => contract::Remote::Cidr(prefix.parse().ok()?),
+            (None, None) => contract::Remote::Any,
+        },
+    })
+}
+
+/// IANA's numbers of the names that upstream takes.
+pub const PROTOCOLS: [(&str, u8); 24] = [
+    ("ah", 51), ("dccp", 33), ("egp", 8), ("esp", 50), ("gre", 47), ("hopopt", 0), ("icmp", 1), ("igmp", 2),
+    ("ip", 4), ("ipip", 4), ("ipv6-encap", 41), ("ipv6-frag", 44), ("ipv6-icmp", 58), ("icmpv6", 58),
+    ("ipv6-nonxt", 59), ("ipv6-opts", 60), ("ipv6-route", 43), ("ospf", 89), ("pgm", 113), ("rsvp", 46),
+    ("sctp", 132), ("tcp", 6), ("udp", 17), ("udplite", 136),
+];
+
+pub fn protocol_number(name: &str, six: bool) -> Option<u8> {
+    if name == "vrrp" {
+        return Some(112);
+    }
+    if name == "icmp" && six {
+        return Some(58);
+    }
+    let known = PROTOCOLS.iter().find(|(known, _)| *known == name).map(|(_, number)| *number);
+    known.or_else(|| name.parse().ok())
+}

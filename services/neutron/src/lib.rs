@@ -1,0 +1,124 @@
+//! Neutron: networks, subnets, ports, routers, floating addresses and security groups; which address a port gets, and
+//! what every host's networks shall be. Making them so is the network agents' matter.
+
+mod agents;
+mod api;
+mod attributes;
+mod contract;
+mod desired;
+mod errors;
+mod ipam;
+mod listing;
+mod model;
+mod options;
+mod ports;
+mod quota;
+mod routing;
+mod rules;
+mod store;
+
+pub use api::routes;
+pub use model::TABLES;
+pub use options::Options;
+pub use rules::RULES;
+
+use agents::Touched;
+use base::{Clock, Result};
+use bus::{Bus, Serving, Topic};
+use contracts::agents::network::{REPORTS_TOPIC, network_reports_handlers};
+use db::{Db, Tx};
+use policy::Policy;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// The service. Handlers get it in an `Arc`.
+pub struct Neutron {
+    db: Db,
+    clock: Clock,
+    options: Options,
+    bus: Bus,
+    /// What agents are still to be told.
+    touched: mpsc::UnboundedSender<Touched>,
+    to_tell: std::sync::Mutex<Option<mpsc::UnboundedReceiver<Touched>>>,
+}
+
+/// Upstream's limit on bodies.
+const BODY_BYTES_MAX: usize = 114_688;
+
+/// While it lives, agents are heard and told.
+pub struct Running {
+    _serving: Serving,
+    telling: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.telling.abort();
+    }
+}
+
+impl Neutron {
+    /// On a database opened with [`TABLES`]. Nothing runs before [`Neutron::start`].
+    pub fn new(db: Db, clock: Clock, options: Options, bus: Bus) -> Arc<Self> {
+        let (touched, to_tell) = mpsc::unbounded_channel();
+        Arc::new(Self { db, clock, options, bus, touched, to_tell: std::sync::Mutex::new(Some(to_tell)) })
+    }
+
+    /// Listens to the network agents and tells them of changes until the answer is dropped.
+    pub async fn start(self: &Arc<Self>) -> Result<Running> {
+        let reports = network_reports_handlers(self.clone());
+        let serving = self.bus.serve(Topic::any(REPORTS_TOPIC), reports).await?;
+        let to_tell = self.to_tell.lock().ok().and_then(|mut held| held.take());
+        let telling = tokio::spawn(agents::tell(self.clone(), to_tell));
+        Ok(Running { _serving: serving, telling })
+    }
+
+    /// The HTTP service, its rules with those of a `policy.yaml` over them.
+    pub fn service(
+        self: &Arc<Self>,
+        overrides: Option<&str>,
+        identity: Arc<dyn web::Authenticate>,
+        identity_url: &str,
+    ) -> Result<web::Service<Self>> {
+        let refusal = |rule: &str| format!("rule:{rule} is disallowed by policy");
+        Ok(web::Service {
+            name: "neutron",
+            state: self.clone(),
+            routes: api::routes(),
+            policy: Arc::new(Policy::new(&[RULES], overrides)?.worded(refusal)),
+            faults: web::Faults::Neutron,
+            microversions: None,
+            prefixes: &[],
+            identity,
+            identity_url: identity_url.into(),
+            body_bytes_max: BODY_BYTES_MAX,
+        })
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&mut Tx) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.db.read(work).await
+    }
+
+    /// A transaction, and afterwards word to the agents of what it touched.
+    async fn write<T: Send + 'static>(
+        &self,
+        mut work: impl FnMut(&mut Tx, &mut Touched) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let sender = self.touched.clone();
+        self.db
+            .write(move |tx| {
+                let mut touched = Touched::default();
+                let done = work(tx, &mut touched)?;
+                if !touched.is_empty() {
+                    store::count_up(tx, store::REVISION)?;
+                    let sender = sender.clone();
+                    tx.after_commit(move || drop(sender.send(touched)));
+                }
+                Ok(done)
+            })
+            .await
+    }
+}

@@ -1,0 +1,172 @@
+//! What neutron asks its database, one function per question.
+
+use crate::{errors::missing, model::*};
+use base::{Result, Timestamp, id};
+use db::{Filter, List, Resource, Tx, params, sql};
+use std::collections::{BTreeSet, HashMap};
+
+/// Counts every change that agents are told of.
+pub const REVISION: &str = "revision";
+
+pub type Noun = (&'static str, &'static str);
+
+pub const NETWORK: Noun = ("NetworkNotFound", "Network {} could not be found.");
+pub const SUBNET: Noun = ("SubnetNotFound", "Subnet {} could not be found.");
+pub const PORT: Noun = ("PortNotFound", "Port {} could not be found.");
+pub const ROUTER: Noun = ("RouterNotFound", "Router {} could not be found");
+pub const FLOATING_IP: Noun = ("FloatingIPNotFound", "Floating IP {} could not be found");
+pub const SECURITY_GROUP: Noun = ("SecurityGroupNotFound", "Security group {} does not exist");
+pub const RULE: Noun = ("SecurityGroupRuleNotFound", "Security group rule {} does not exist");
+pub const SUBNET_POOL: Noun = ("SubnetPoolNotFound", "Subnet pool {} could not be found.");
+pub const ADDRESS_SCOPE: Noun = ("AddressScopeNotFound", "Address scope {} could not be found");
+pub const AGENT: Noun = ("AgentNotFound", "Agent {} could not be found.");
+
+pub fn get<T: Resource>(tx: &mut Tx, noun: Noun, id: &str) -> Result<T> {
+    tx.find::<T>(id)?.ok_or_else(|| missing(noun.0, noun.1.replace("{}", id)))
+}
+
+pub fn count_up(tx: &mut Tx, name: &str) -> Result<()> {
+    tx.execute(
+        sql!(
+            "INSERT INTO counters (name, value) VALUES ($1, 1)
+             ON CONFLICT (name) DO UPDATE SET value = counters.value + 1"
+        ),
+        params![name],
+    )
+    .map(drop)
+}
+
+pub fn counter(tx: &mut Tx, name: &str) -> Result<u64> {
+    Ok(tx.find::<Counter>(name)?.map_or(0, |counter| counter.value as u64))
+}
+
+pub fn all_of<T: Resource>(tx: &mut Tx, column: &'static str, value: &str) -> Result<Vec<T>> {
+    tx.list::<T>(&List::all().eq(column, value))
+}
+
+pub fn any_of<T: Resource>(tx: &mut Tx, column: &'static str, values: &BTreeSet<String>) -> Result<Vec<T>> {
+    let mut found = Vec::new();
+    let all: Vec<&String> = values.iter().collect();
+    for some in all.chunks(500) {
+        found.extend(tx.list::<T>(&List::all().filter(Filter::any(column, some.iter().map(|v| v.as_str()))))?);
+    }
+    Ok(found)
+}
+
+/// The ids of subnets by network, in the order they were made.
+pub fn subnet_ids(tx: &mut Tx, networks: &BTreeSet<String>) -> Result<HashMap<String, Vec<String>>> {
+    let mut subnets = any_of::<Subnet>(tx, "network_id", networks)?;
+    subnets.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+    let mut found: HashMap<String, Vec<String>> = HashMap::new();
+    for subnet in subnets {
+        found.entry(subnet.network_id).or_default().push(subnet.id);
+    }
+    Ok(found)
+}
+
+/// A port with its addresses and groups.
+#[derive(Clone, Debug)]
+pub struct WholePort {
+    pub port: Port,
+    pub addresses: Vec<IpAllocation>,
+    pub groups: Vec<String>,
+}
+
+pub fn whole(tx: &mut Tx, ports: Vec<Port>) -> Result<Vec<WholePort>> {
+    let ids: BTreeSet<String> = ports.iter().map(|port| port.id.clone()).collect();
+    let mut addresses: HashMap<String, Vec<IpAllocation>> = HashMap::new();
+    for row in any_of::<IpAllocation>(tx, "port_id", &ids)? {
+        addresses.entry(row.port_id.clone()).or_default().push(row);
+    }
+    let mut groups: HashMap<String, Vec<String>> = HashMap::new();
+    for row in any_of::<PortGroup>(tx, "port_id", &ids)? {
+        groups.entry(row.port_id).or_default().push(row.security_group_id);
+    }
+    Ok(ports
+        .into_iter()
+        .map(|port| {
+            let mut own = addresses.remove(&port.id).unwrap_or_default();
+            own.sort_by_key(|row| row.position);
+            WholePort { addresses: own, groups: groups.remove(&port.id).unwrap_or_default(), port }
+        })
+        .collect())
+}
+
+pub fn whole_port(tx: &mut Tx, id: &str) -> Result<WholePort> {
+    let port = get::<Port>(tx, PORT, id)?;
+    Ok(whole(tx, vec![port])?.remove(0))
+}
+
+/// The router's ports towards networks inside.
+pub fn interfaces(tx: &mut Tx, router_id: &str) -> Result<Vec<WholePort>> {
+    let ports = tx.list::<Port>(&List::all().eq("device_id", router_id).eq("device_owner", OWNER_ROUTER))?;
+    whole(tx, ports)
+}
+
+/// A project's default group; made when it is first asked for, with the rules that upstream gives it.
+pub fn default_group(tx: &mut Tx, project_id: &str, now: Timestamp) -> Result<SecurityGroup> {
+    let wanted = List::all().eq("project_id", project_id).eq("name", DEFAULT);
+    if let Some(group) = tx.list::<SecurityGroup>(&wanted)?.into_iter().next() {
+        return Ok(group);
+    }
+    let group = SecurityGroup {
+        id: id::uuid(),
+        project_id: project_id.into(),
+        name: DEFAULT.into(),
+        description: "Default security group".into(),
+        stateful: true,
+        shared: false,
+        tags: Vec::new(),
+        revision_number: 1,
+        created_at: now,
+        updated_at: now,
+    };
+    tx.insert(&group)?;
+    first_rules(tx, &group, now)?;
+    for ethertype in ["IPv4", "IPv6"] {
+        tx.insert(&rule(&group, "ingress", ethertype, Some(group.id.clone()), now))?;
+    }
+    Ok(group)
+}
+
+pub const DEFAULT: &str = "default";
+
+/// A new group lets everything out.
+pub fn first_rules(tx: &mut Tx, group: &SecurityGroup, now: Timestamp) -> Result<()> {
+    for ethertype in ["IPv4", "IPv6"] {
+        tx.insert(&rule(group, "egress", ethertype, None, now))?;
+    }
+    Ok(())
+}
+
+fn rule(
+    group: &SecurityGroup,
+    direction: &str,
+    ethertype: &str,
+    remote_group_id: Option<String>,
+    now: Timestamp,
+) -> SecurityGroupRule {
+    SecurityGroupRule {
+        id: id::uuid(),
+        project_id: group.project_id.clone(),
+        security_group_id: group.id.clone(),
+        direction: direction.into(),
+        ethertype: ethertype.into(),
+        protocol: None,
+        port_range_min: None,
+        port_range_max: None,
+        remote_ip_prefix: None,
+        remote_group_id,
+        description: None,
+        revision_number: 0,
+        created_at: now,
+        updated_at: now,
+    }
+}
+
+/// Agents that report.
+pub fn living_agents(tx: &mut Tx, now: Timestamp, down_after: std::time::Duration) -> Result<Vec<Agent>> {
+    let mut agents = tx.list::<Agent>(&List::all())?;
+    agents.retain(|agent| agent.admin_state_up && now.since(agent.heartbeat_timestamp) < down_after);
+    Ok(agents)
+}
