@@ -264,7 +264,8 @@ fn written_out(filter: &Filter, params: &mut Vec<Value>) -> Result<String> {
     let mut sql = pieces.next().unwrap_or_default().to_string();
     let mut values = filter.values.iter();
     for piece in pieces {
-        let value = values.next().ok_or_else(|| Error::internal(format!("too few values: {}", filter.column)))?;
+        let value =
+            values.next().ok_or_else(|| Error::internal(format!("too few values: {}", filter.column)))?;
         params.push(value.clone());
         sql.push_str(&format!("${}{piece}", params.len()));
     }

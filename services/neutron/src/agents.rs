@@ -169,7 +169,8 @@ fn set_status(tx: &mut Tx, ids: &BTreeSet<String>, from: &str, to: &str, now: ba
     for some in all.chunks(500) {
         let known = [Filter::any("id", some.iter().copied()), Filter::eq("status", from)];
         tx.set::<Port>(&known, &[("status", to.store()), ("updated_at", now.store())])?;
-        let routers = tx.list::<Router>(&List::all().filter(Filter::any("gw_port_id", some.iter().copied())))?;
+        let routers =
+            tx.list::<Router>(&List::all().filter(Filter::any("gw_port_id", some.iter().copied())))?;
         for router in routers {
             let known = [Filter::eq("router_id", &*router.id), Filter::eq("status", from)];
             tx.set::<FloatingIp>(&known, &[("status", to.store())])?;

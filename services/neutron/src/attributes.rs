@@ -200,7 +200,13 @@ fn value_of(name: &str, kind: Kind, value: &Json) -> Result<Json> {
     let list = || value.as_array().ok_or_else(|| wrong(format!("'{quoted}' is not a list.")));
     match kind {
         Kind::Text(max) => text(max),
-        Kind::TextOrNull(max) => if value.is_null() { Ok(Json::Null) } else { text(max) },
+        Kind::TextOrNull(max) => {
+            if value.is_null() {
+                Ok(Json::Null)
+            } else {
+                text(max)
+            }
+        }
         Kind::Bool => boolean(value).map(Json::Bool),
         Kind::Int => integer(value).map(|number| json!(number)),
         Kind::IntFrom(least) => {
@@ -211,7 +217,13 @@ fn value_of(name: &str, kind: Kind, value: &Json) -> Result<Json> {
             }
         }
         Kind::Uuid => uuid(value),
-        Kind::UuidOrNull => if value.is_null() { Ok(Json::Null) } else { uuid(value) },
+        Kind::UuidOrNull => {
+            if value.is_null() {
+                Ok(Json::Null)
+            } else {
+                uuid(value)
+            }
+        }
         Kind::AddressOrNull => match value.as_str().map(str::parse::<IpAddr>) {
             None if value.is_null() => Ok(Json::Null),
             Some(Ok(address)) => Ok(json!(address.to_string())),
@@ -366,7 +378,13 @@ pub fn python(value: &Json) -> String {
 }
 
 /// What the rules of attributes say of who gives them; the error names all rules that had to hold.
-pub fn check_rules(request: &Request, noun: &str, attributes: &[Attribute], given: &Given, target: &Json) -> Result<()> {
+pub fn check_rules(
+    request: &Request,
+    noun: &str,
+    attributes: &[Attribute],
+    given: &Given,
+    target: &Json,
+) -> Result<()> {
     let verb = if request.method == web::Method::POST { "create" } else { "update" };
     for attribute in attributes.iter().filter(|a| a.rule && given.contains_key(a.name)) {
         let rule = format!("{verb}_{noun}:{}", attribute.name);
@@ -399,5 +417,6 @@ pub fn texts(given: &Given, name: &str) -> Vec<String> {
 
 /// A list of plain structs, checked before.
 pub fn parsed<T: serde::de::DeserializeOwned>(value: &Json) -> Result<T> {
-    serde_json::from_value(value.clone()).map_err(|e| Error::bad_request(e.to_string()).code("HTTPBadRequest"))
+    serde_json::from_value(value.clone())
+        .map_err(|e| Error::bad_request(e.to_string()).code("HTTPBadRequest"))
 }

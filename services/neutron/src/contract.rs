@@ -102,7 +102,8 @@ impl contract::Networks for Neutron {
                     ports::groups_of(tx, &cx.project_id, Some(wanted.security_group_ids.clone()), now)?
                 }
             };
-            let fixed = wanted.fixed_ip.clone().map(|ip| vec![Fixed { subnet_id: None, ip_address: Some(ip) }]);
+            let fixed =
+                wanted.fixed_ip.clone().map(|ip| vec![Fixed { subnet_id: None, ip_address: Some(ip) }]);
             let whole = ports::create(tx, touched, &options, port, fixed.as_deref(), &groups)?;
             Ok(views(tx, vec![whole])?.remove(0))
         })
@@ -181,7 +182,8 @@ fn view(network: &Network, has_subnets: bool) -> contract::Network {
 }
 
 fn views(tx: &mut Tx, ports: Vec<WholePort>) -> Result<Vec<contract::Port>> {
-    let set = |of: &dyn Fn(&WholePort) -> Vec<String>| -> BTreeSet<String> { ports.iter().flat_map(of).collect() };
+    let set =
+        |of: &dyn Fn(&WholePort) -> Vec<String>| -> BTreeSet<String> { ports.iter().flat_map(of).collect() };
     let network_ids = set(&|whole| vec![whole.port.network_id.clone()]);
     let subnet_ids = set(&|whole| whole.addresses.iter().map(|row| row.subnet_id.clone()).collect());
     let group_ids = set(&|whole| whole.groups.clone());
@@ -190,8 +192,10 @@ fn views(tx: &mut Tx, ports: Vec<WholePort>) -> Result<Vec<contract::Port>> {
         store::any_of::<Network>(tx, "id", &network_ids)?.into_iter().map(|n| (n.id.clone(), n)).collect();
     let subnets: HashMap<String, Subnet> =
         store::any_of::<Subnet>(tx, "id", &subnet_ids)?.into_iter().map(|s| (s.id.clone(), s)).collect();
-    let groups: HashMap<String, SecurityGroup> =
-        store::any_of::<SecurityGroup>(tx, "id", &group_ids)?.into_iter().map(|g| (g.id.clone(), g)).collect();
+    let groups: HashMap<String, SecurityGroup> = store::any_of::<SecurityGroup>(tx, "id", &group_ids)?
+        .into_iter()
+        .map(|g| (g.id.clone(), g))
+        .collect();
     let mut floating: HashMap<(String, String), Vec<String>> = HashMap::new();
     for ip in store::any_of::<FloatingIp>(tx, "port_id", &port_ids)? {
         if let (Some(port), Some(fixed)) = (ip.port_id, ip.fixed_ip_address) {
@@ -214,7 +218,10 @@ fn views(tx: &mut Tx, ports: Vec<WholePort>) -> Result<Vec<contract::Port>> {
             let named = whole.groups.iter().filter_map(|id| groups.get(id));
             contract::Port {
                 fixed_ips: fixed_ips.collect(),
-                network: networks.get(&port.network_id).map(|n| view(n, !subnets.is_empty())).unwrap_or_default(),
+                network: networks
+                    .get(&port.network_id)
+                    .map(|n| view(n, !subnets.is_empty()))
+                    .unwrap_or_default(),
                 subnets,
                 security_groups: named
                     .map(|group| contract::SecurityGroup { id: group.id.clone(), name: group.name.clone() })

@@ -77,7 +77,8 @@ pub fn change(
     host: &str,
     touched: &Touched,
 ) -> Result<contract::Change> {
-    let mut change = contract::Change { revision: store::counter(tx, store::REVISION)?, ..Default::default() };
+    let mut change =
+        contract::Change { revision: store::counter(tx, store::REVISION)?, ..Default::default() };
     let mut groups = touched.security_groups.clone();
     for whole in whole_ports(tx, &touched.ports)? {
         if is_guest(&whole.port) && whole.port.host_id == host {
@@ -125,7 +126,10 @@ fn guest(whole: &WholePort) -> Result<contract::Port> {
     let pair = |pair: &base::Json| {
         let text = pair["ip_address"].as_str()?;
         let address = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
-        Some(contract::AddressPair { mac: pair["mac_address"].as_str().and_then(|mac| mac.parse().ok()), address })
+        Some(contract::AddressPair {
+            mac: pair["mac_address"].as_str().and_then(|mac| mac.parse().ok()),
+            address,
+        })
     };
     Ok(contract::Port {
         network_id: port.network_id.clone(),
@@ -255,7 +259,8 @@ fn dhcp_of(options: &Options, port: &WholePort, subnets: &[Subnet]) -> Result<co
 fn interface(tx: &mut Tx, whole: &WholePort) -> Result<contract::Interface> {
     let mut found = Vec::new();
     for row in &whole.addresses {
-        if let (Some(subnet), Ok(address)) = (tx.find::<Subnet>(&row.subnet_id)?, row.ip_address.parse::<IpAddr>())
+        if let (Some(subnet), Ok(address)) =
+            (tx.find::<Subnet>(&row.subnet_id)?, row.ip_address.parse::<IpAddr>())
             && let Ok(address) = IpNet::new(address, ipam::cidr(&subnet)?.prefix_len())
         {
             found.push(address);
@@ -284,7 +289,9 @@ fn router_of(tx: &mut Tx, router: &Router) -> Result<Option<contract::Router>> {
         let mut next_hops = Vec::new();
         for row in &whole.addresses {
             let subnet = tx.find::<Subnet>(&row.subnet_id)?;
-            next_hops.extend(subnet.and_then(|subnet| subnet.gateway_ip).and_then(|text| text.parse::<IpAddr>().ok()));
+            next_hops.extend(
+                subnet.and_then(|subnet| subnet.gateway_ip).and_then(|text| text.parse::<IpAddr>().ok()),
+            );
         }
         made.gateway = Some(contract::Gateway {
             interface: interface(tx, &whole)?,
@@ -307,7 +314,12 @@ fn router_of(tx: &mut Tx, router: &Router) -> Result<Option<contract::Router>> {
 }
 
 /// The groups of the host's ports and those that their rules name, with members; none for groups nobody needs here.
-fn add_groups(tx: &mut Tx, host: &str, touched: BTreeSet<String>, change: &mut contract::Change) -> Result<()> {
+fn add_groups(
+    tx: &mut Tx,
+    host: &str,
+    touched: BTreeSet<String>,
+    change: &mut contract::Change,
+) -> Result<()> {
     if touched.is_empty() {
         return Ok(());
     }
@@ -388,10 +400,30 @@ fn rule_of(rule: &SecurityGroupRule) -> Option<contract::Rule> {
 
 /// IANA's numbers of the names that upstream takes.
 pub const PROTOCOLS: [(&str, u8); 24] = [
-    ("ah", 51), ("dccp", 33), ("egp", 8), ("esp", 50), ("gre", 47), ("hopopt", 0), ("icmp", 1), ("igmp", 2),
-    ("ip", 4), ("ipip", 4), ("ipv6-encap", 41), ("ipv6-frag", 44), ("ipv6-icmp", 58), ("icmpv6", 58),
-    ("ipv6-nonxt", 59), ("ipv6-opts", 60), ("ipv6-route", 43), ("ospf", 89), ("pgm", 113), ("rsvp", 46),
-    ("sctp", 132), ("tcp", 6), ("udp", 17), ("udplite", 136),
+    ("ah", 51),
+    ("dccp", 33),
+    ("egp", 8),
+    ("esp", 50),
+    ("gre", 47),
+    ("hopopt", 0),
+    ("icmp", 1),
+    ("igmp", 2),
+    ("ip", 4),
+    ("ipip", 4),
+    ("ipv6-encap", 41),
+    ("ipv6-frag", 44),
+    ("ipv6-icmp", 58),
+    ("icmpv6", 58),
+    ("ipv6-nonxt", 59),
+    ("ipv6-opts", 60),
+    ("ipv6-route", 43),
+    ("ospf", 89),
+    ("pgm", 113),
+    ("rsvp", 46),
+    ("sctp", 132),
+    ("tcp", 6),
+    ("udp", 17),
+    ("udplite", 136),
 ];
 
 pub fn protocol_number(name: &str, six: bool) -> Option<u8> {

@@ -120,7 +120,10 @@ pub fn allocate(tx: &mut Tx, port: &Port, wanted: Option<&[Fixed]>) -> Result<()
         };
         let Some(text) = &fixed.ip_address else {
             let subnet = named.ok_or_else(|| {
-                named_bad("InvalidInput", "Invalid input for operation: IP allocation requires subnet_id or ip_address.")
+                named_bad(
+                    "InvalidInput",
+                    "Invalid input for operation: IP allocation requires subnet_id or ip_address.",
+                )
             })?;
             let address = match is_automatic(subnet) && !port.device_owner.starts_with("network:router") {
                 true => from_mac(subnet, &port.mac_address)?,
@@ -129,7 +132,8 @@ pub fn allocate(tx: &mut Tx, port: &Port, wanted: Option<&[Fixed]>) -> Result<()
             add(tx, subnet, address)?;
             continue;
         };
-        let wished: IpAddr = text.parse().map_err(|_| Error::bad_request(format!("'{text}' is not a valid IP address")))?;
+        let wished: IpAddr =
+            text.parse().map_err(|_| Error::bad_request(format!("'{text}' is not a valid IP address")))?;
         let holds = |subnet: &&Subnet| cidr(subnet).is_ok_and(|cidr| cidr.contains(&wished));
         let subnet = match named {
             Some(subnet) if holds(&subnet) => subnet,

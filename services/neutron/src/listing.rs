@@ -51,7 +51,8 @@ impl Wanted {
         let mut sort = Vec::new();
         for (key, direction) in keys.iter().zip(directions) {
             let column = T::TABLE.fields.iter().find(|f| f.sort && is_named(f.json, key));
-            let column = column.ok_or_else(|| bad(format!("['{key}'] is invalid attribute for sort_keys")))?;
+            let column =
+                column.ok_or_else(|| bad(format!("['{key}'] is invalid attribute for sort_keys")))?;
             let direction = match direction {
                 "asc" => Direction::Asc,
                 "desc" => Direction::Desc,
@@ -119,7 +120,8 @@ impl Wanted {
     pub fn reply(&self, request: &Request, plural: &str, views: Vec<Json>) -> Reply {
         let ids: Vec<String> =
             views.iter().filter_map(|view| view["id"].as_str().map(str::to_string)).collect();
-        let mut body = json!({ plural: views.into_iter().map(|view| chosen(request, view)).collect::<Vec<_>>() });
+        let mut body =
+            json!({ plural: views.into_iter().map(|view| chosen(request, view)).collect::<Vec<_>>() });
         let links = self.links(request, &ids);
         if !links.is_empty() {
             body[format!("{plural}_links")] = json!(links);

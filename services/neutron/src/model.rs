@@ -81,7 +81,13 @@ pub struct HostRoute {
 }
 
 #[derive(Clone, Debug, Resource)]
-#[resource(table = "subnets", singular = "subnet", index = "network_id", index = "project_id, id", index = "subnetpool_id")]
+#[resource(
+    table = "subnets",
+    singular = "subnet",
+    index = "network_id",
+    index = "project_id, id",
+    index = "subnetpool_id"
+)]
 pub struct Subnet {
     #[field(key, filter, sort)]
     pub id: String,

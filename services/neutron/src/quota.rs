@@ -6,8 +6,16 @@ use db::{Filter, Stored, Tx};
 
 /// Resources by upstream's names.
 pub const RESOURCES: [&str; 10] = [
-    "network", "subnet", "subnetpool", "port", "router", "floatingip", "rbac_policy", "security_group",
-    "security_group_rule", "router_route",
+    "network",
+    "subnet",
+    "subnetpool",
+    "port",
+    "router",
+    "floatingip",
+    "rbac_policy",
+    "security_group",
+    "security_group_rule",
+    "router_route",
 ];
 
 pub fn default(options: &Options, resource: &str) -> i64 {

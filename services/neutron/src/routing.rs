@@ -76,7 +76,8 @@ pub fn connected(tx: &mut Tx, interfaces: &[WholePort]) -> Result<Vec<(Subnet, I
     let mut found = Vec::new();
     for interface in interfaces {
         for row in &interface.addresses {
-            if let (Some(subnet), Ok(address)) = (tx.find::<Subnet>(&row.subnet_id)?, row.ip_address.parse()) {
+            if let (Some(subnet), Ok(address)) = (tx.find::<Subnet>(&row.subnet_id)?, row.ip_address.parse())
+            {
                 found.push((subnet, address, interface.port.id.clone()));
             }
         }
@@ -157,37 +158,38 @@ pub fn associate(
     };
     let whole = store::whole_port(tx, port_id)?;
     let address = match fixed {
-        Some(fixed) => whole
-            .addresses
-            .iter()
-            .find(|row| row.ip_address == fixed)
-            .ok_or_else(|| bad_resource("floatingip", format!("Port {port_id} does not have fixed ip {fixed}")))?,
+        Some(fixed) => whole.addresses.iter().find(|row| row.ip_address == fixed).ok_or_else(|| {
+            bad_resource("floatingip", format!("Port {port_id} does not have fixed ip {fixed}"))
+        })?,
         None => {
             let mut of_four = whole.addresses.iter().filter(|row| !row.ip_address.contains(':'));
             let first = of_four.next().ok_or_else(|| {
-                let sentence = format!(
-                    "Cannot add floating IP to port {port_id} that has no fixed IPv4 addresses"
-                );
+                let sentence =
+                    format!("Cannot add floating IP to port {port_id} that has no fixed IPv4 addresses");
                 bad_resource("floatingip", sentence)
             })?;
             if of_four.next().is_some() {
-                let sentence =
-                    format!("Port {port_id} has multiple fixed IPv4 addresses.  Must provide a specific IPv4 address when assigning a floating IP");
+                let sentence = format!(
+                    "Port {port_id} has multiple fixed IPv4 addresses.  Must provide a specific IPv4 address when assigning a floating IP"
+                );
                 return Err(bad_resource("floatingip", sentence));
             }
             first
         }
     };
     let taken = tx.list::<FloatingIp>(&List::all().eq("port_id", port_id))?;
-    if let Some(other) =
-        taken.iter().find(|ip| ip.id != floating.id && ip.fixed_ip_address.as_deref() == Some(&address.ip_address))
+    if let Some(other) = taken
+        .iter()
+        .find(|ip| ip.id != floating.id && ip.fixed_ip_address.as_deref() == Some(&address.ip_address))
     {
         return Err(conflict(
             "FloatingIPPortAlreadyAssociated",
             format!(
                 "Cannot associate floating IP {} ({}) with port {port_id} using fixed IP {}, as that fixed IP already \
                  has a floating IP on external network {}.",
-                floating.floating_ip_address, floating.id, other.fixed_ip_address.as_deref().unwrap_or_default(),
+                floating.floating_ip_address,
+                floating.id,
+                other.fixed_ip_address.as_deref().unwrap_or_default(),
                 floating.floating_network_id
             ),
         ));

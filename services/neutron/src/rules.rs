@@ -8,7 +8,8 @@ const READER: &str = "rule:admin_only or (role:reader and project_id:%(project_i
 /// Who owns the network that a thing is on.
 const NETWORK_OWNER: &str =
     "rule:admin_only or (role:member and rule:network_owner) or (role:member and project_id:%(project_id)s)";
-const OWN_OR_SHARED: &str = "rule:admin_only or (role:reader and project_id:%(project_id)s) or rule:shared or rule:external";
+const OWN_OR_SHARED: &str =
+    "rule:admin_only or (role:reader and project_id:%(project_id)s) or rule:shared or rule:external";
 
 #[rustfmt::skip]
 pub const RULES: &[Rule] = &[

@@ -48,7 +48,8 @@ pub fn any_of<T: Resource>(tx: &mut Tx, column: &'static str, values: &BTreeSet<
     let mut found = Vec::new();
     let all: Vec<&String> = values.iter().collect();
     for some in all.chunks(500) {
-        found.extend(tx.list::<T>(&List::all().filter(Filter::any(column, some.iter().map(|v| v.as_str()))))?);
+        found
+            .extend(tx.list::<T>(&List::all().filter(Filter::any(column, some.iter().map(|v| v.as_str()))))?);
     }
     Ok(found)
 }

@@ -148,7 +148,10 @@ fn with_ports(tx: &mut Tx, floating: Vec<FloatingIp>) -> Result<Vec<(FloatingIp,
     Ok(floating
         .into_iter()
         .map(|ip| {
-            let port = ip.port_id.as_ref().and_then(|id| ports.remove(id).inspect(|port| drop(ports.insert(id.clone(), port.clone()))));
+            let port = ip
+                .port_id
+                .as_ref()
+                .and_then(|id| ports.remove(id).inspect(|port| drop(ports.insert(id.clone(), port.clone()))));
             (ip, port)
         })
         .collect())
@@ -249,6 +252,12 @@ fn view(floating: &FloatingIp, port: Option<&Port>) -> Json {
         "port_id": floating.port_id, "router_id": floating.router_id, "status": floating.status,
         "port_details": details, "tags": floating.tags,
     });
-    standard(&mut view, &floating.project_id, floating.revision_number, floating.created_at, floating.updated_at);
+    standard(
+        &mut view,
+        &floating.project_id,
+        floating.revision_number,
+        floating.created_at,
+        floating.updated_at,
+    );
     view
 }

@@ -96,7 +96,8 @@ fn load<T: Resource>(tx: &mut Tx, noun: Noun, id: &str) -> Result<T> {
 /// `If-Match: revision_number=3`: the change is for that revision alone.
 fn check_revision(request: &Request, revision: i64) -> Result<()> {
     let Some(text) = request.header("if-match") else { return Ok(()) };
-    let wanted = text.trim().trim_matches('"').strip_prefix("revision_number=").and_then(|n| n.parse::<i64>().ok());
+    let wanted =
+        text.trim().trim_matches('"').strip_prefix("revision_number=").and_then(|n| n.parse::<i64>().ok());
     match wanted {
         Some(wanted) if wanted == revision => Ok(()),
         Some(wanted) => Err(Error::precondition_failed(format!(

@@ -101,7 +101,10 @@ fn insert(
         None => None,
         Some(value) => {
             let number = value.as_i64().or_else(|| value.as_str()?.parse().ok());
-            Some(number.ok_or_else(|| invalid(format!("'{}' is not an integer", attributes::python(value))))?)
+            Some(
+                number
+                    .ok_or_else(|| invalid(format!("'{}' is not an integer", attributes::python(value))))?,
+            )
         }
     };
     let (segmentation_id, mtu_max) = match network_type.as_str() {
@@ -113,7 +116,9 @@ fn insert(
         }
         "flat" | "local" => {
             if segment.is_some() {
-                return Err(invalid(format!("provider:segmentation_id prohibited for {network_type} provider network")));
+                return Err(invalid(format!(
+                    "provider:segmentation_id prohibited for {network_type} provider network"
+                )));
             }
             if network_type == "flat" {
                 check_flat(tx, physical_network.as_deref())?;
@@ -168,9 +173,7 @@ fn check_flat(tx: &mut Tx, physical_network: Option<&str>) -> Result<()> {
         0 => Ok(()),
         _ => Err(conflict(
             "FlatNetworkInUse",
-            format!(
-                "Unable to create the flat network. Physical network {name} is in use."
-            ),
+            format!("Unable to create the flat network. Physical network {name} is in use."),
         )),
     }
 }
@@ -187,9 +190,10 @@ fn vni(tx: &mut Tx, options: &crate::Options, wanted: Option<i64>) -> Result<i64
         }
         return match is_free(tx, vni)? {
             true => Ok(vni),
-            false => Err(conflict("TunnelIdInUse", format!(
-                "Unable to create the network. The tunnel ID {vni} is in use."
-            ))),
+            false => Err(conflict(
+                "TunnelIdInUse",
+                format!("Unable to create the network. The tunnel ID {vni} is in use."),
+            )),
         };
     }
     let last = tx.list::<Network>(
@@ -209,15 +213,16 @@ fn vni(tx: &mut Tx, options: &crate::Options, wanted: Option<i64>) -> Result<i64
 
 async fn list(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     can(&request, &json!({"project_id": request.ctx.project_id}))?;
-    let mut wanted = Wanted::parse::<Network>(&request, neutron.options.pagination_max_limit, |name, values| {
-        Ok(match name {
-            "subnets" => Some(Filter::sql(
-                "id IN (SELECT network_id FROM subnets WHERE id = ?)",
-                [values.first().copied().unwrap_or_default().store()],
-            )),
-            _ => None,
-        })
-    })?;
+    let mut wanted =
+        Wanted::parse::<Network>(&request, neutron.options.pagination_max_limit, |name, values| {
+            Ok(match name {
+                "subnets" => Some(Filter::sql(
+                    "id IN (SELECT network_id FROM subnets WHERE id = ?)",
+                    [values.first().copied().unwrap_or_default().store()],
+                )),
+                _ => None,
+            })
+        })?;
     if !request.ctx.is_admin() {
         let sees = "(project_id = ? OR shared = TRUE OR external = TRUE)";
         wanted.list = wanted.list.filter(Filter::sql(sees, [request.ctx.project_id.store()]));
@@ -243,7 +248,8 @@ async fn one(neutron: &Neutron, request: &Request) -> Result<(Network, Vec<Strin
     neutron
         .read(move |tx| {
             let network = load::<Network>(tx, NETWORK, &id)?;
-            let subnets = store::subnet_ids(tx, &BTreeSet::from([id.clone()]))?.remove(&id).unwrap_or_default();
+            let subnets =
+                store::subnet_ids(tx, &BTreeSet::from([id.clone()]))?.remove(&id).unwrap_or_default();
             Ok((network, subnets))
         })
         .await
@@ -285,7 +291,9 @@ async fn update(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
 fn apply(tx: &mut Tx, options: &crate::Options, network: &mut Network, given: &Given) -> Result<()> {
     for name in ["provider:network_type", "provider:physical_network", "provider:segmentation_id"] {
         if given.contains_key(name) {
-            return Err(invalid("Plugin does not support updating the following provider network attributes"));
+            return Err(invalid(
+                "Plugin does not support updating the following provider network attributes",
+            ));
         }
     }
     if let Some(name) = text(given, "name") {
@@ -316,7 +324,10 @@ fn apply(tx: &mut Tx, options: &crate::Options, network: &mut Network, given: &G
     network.shared = shared;
     let external = flag_or(given, "router:external", network.external);
     if network.external && !external {
-        let used = [Filter::eq("network_id", &*network.id), Filter::any("device_owner", [OWNER_GATEWAY, OWNER_FLOATING])];
+        let used = [
+            Filter::eq("network_id", &*network.id),
+            Filter::any("device_owner", [OWNER_GATEWAY, OWNER_FLOATING]),
+        ];
         if tx.count::<Port>(&used)? > 0 {
             return Err(conflict(
                 "ExternalNetworkInUse",

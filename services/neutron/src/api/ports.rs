@@ -15,11 +15,7 @@ use crate::{
 use base::{Json, Result, Timestamp};
 use db::{Filter, Stored, Tx};
 use serde_json::json;
-use std::{
-    collections::BTreeSet,
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 use web::{Reply, Request, Routes, delete, get, post as post_route, put};
 
 pub fn routes() -> Routes<Neutron> {
@@ -32,8 +28,19 @@ pub fn routes() -> Routes<Neutron> {
     ]
 }
 
-const VNIC_TYPES: &[&str] =
-    &["normal", "direct", "macvtap", "baremetal", "direct-physical", "virtio-forwarder", "smart-nic", "vdpa", "accelerator-direct", "accelerator-direct-physical", "remote-managed"];
+const VNIC_TYPES: &[&str] = &[
+    "normal",
+    "direct",
+    "macvtap",
+    "baremetal",
+    "direct-physical",
+    "virtio-forwarder",
+    "smart-nic",
+    "vdpa",
+    "accelerator-direct",
+    "accelerator-direct-physical",
+    "remote-managed",
+];
 
 const ATTRIBUTES: &[Attribute] = &[
     shown("id"),
@@ -262,7 +269,9 @@ fn special(name: &str, values: &[&str]) -> Result<Option<Filter>> {
     let value = values.first().copied().unwrap_or_default();
     Ok(match name {
         "fixed_ips" => {
-            let of = |key: &str| values.iter().filter_map(|v| v.split_once('=')).find(|(k, _)| *k == key).map(|(_, v)| v);
+            let of = |key: &str| {
+                values.iter().filter_map(|v| v.split_once('=')).find(|(k, _)| *k == key).map(|(_, v)| v)
+            };
             Some(match (of("ip_address"), of("subnet_id"), of("ip_address_substr")) {
                 (Some(address), Some(subnet), _) => Filter::sql(
                     "id IN (SELECT port_id FROM ip_allocations WHERE ip_address = ? AND subnet_id = ?)",
@@ -323,9 +332,8 @@ async fn update(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     check_rules(&request, &given, &target, &network)?;
     check_revision(&request, whole.port.revision_number)?;
     let (options, clock, id) = (neutron.options.clone(), neutron.clock.clone(), whole.port.id.clone());
-    let whole = neutron
-        .write(move |tx, touched| change(tx, touched, &options, &id, &given, clock.now()))
-        .await?;
+    let whole =
+        neutron.write(move |tx, touched| change(tx, touched, &options, &id, &given, clock.now())).await?;
     Ok(Reply::ok(json!({"port": chosen(&request, view(&request, &whole))})))
 }
 
@@ -444,7 +452,8 @@ async fn remove(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     neutron
         .write(move |tx, touched| {
             let port = load::<Port>(tx, PORT, &id)?;
-            let is_routers = matches!(port.device_owner.as_str(), OWNER_ROUTER | OWNER_GATEWAY | OWNER_FLOATING);
+            let is_routers =
+                matches!(port.device_owner.as_str(), OWNER_ROUTER | OWNER_GATEWAY | OWNER_FLOATING);
             let lives = match port.device_owner.as_str() {
                 OWNER_FLOATING => tx.find::<FloatingIp>(&port.device_id)?.is_some(),
                 _ => tx.find::<Router>(&port.device_id)?.is_some(),

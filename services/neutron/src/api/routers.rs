@@ -119,7 +119,15 @@ fn set_gateway(
         Some(gateway) => {
             router.enable_snat = gateway.enable_snat.unwrap_or(true);
             touched.routers.insert(router.id.clone());
-            routing::set_gateway(tx, touched, options, router, &gateway.network_id, gateway.fixed.as_deref(), now)
+            routing::set_gateway(
+                tx,
+                touched,
+                options,
+                router,
+                &gateway.network_id,
+                gateway.fixed.as_deref(),
+                now,
+            )
         }
     }
 }
@@ -188,7 +196,8 @@ fn with_gateways(tx: &mut Tx, routers: Vec<Router>) -> Result<Vec<(Router, Vec<J
         .into_iter()
         .map(|router| {
             let own = router.gw_port_id.as_ref().and_then(|port| addresses.get(port)).into_iter().flatten();
-            let fixed = own.map(|row| json!({"subnet_id": row.subnet_id, "ip_address": row.ip_address})).collect();
+            let fixed =
+                own.map(|row| json!({"subnet_id": row.subnet_id, "ip_address": row.ip_address})).collect();
             (router, fixed)
         })
         .collect())
@@ -196,7 +205,8 @@ fn with_gateways(tx: &mut Tx, routers: Vec<Router>) -> Result<Vec<(Router, Vec<J
 
 async fn list(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     can(&request, &target(&request.ctx.project_id))?;
-    let mut wanted = Wanted::parse::<Router>(&request, neutron.options.pagination_max_limit, |_, _| Ok(None))?;
+    let mut wanted =
+        Wanted::parse::<Router>(&request, neutron.options.pagination_max_limit, |_, _| Ok(None))?;
     wanted.list.filters.extend(own(&request.ctx));
     let (wanted, found) = neutron
         .read(move |tx| {

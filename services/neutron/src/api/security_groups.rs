@@ -142,16 +142,22 @@ async fn list(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     Ok(wanted.reply(&request, "security_groups", views))
 }
 
-fn with_rules(tx: &mut Tx, groups: Vec<SecurityGroup>) -> Result<Vec<(SecurityGroup, Vec<SecurityGroupRule>)>> {
+fn with_rules(
+    tx: &mut Tx,
+    groups: Vec<SecurityGroup>,
+) -> Result<Vec<(SecurityGroup, Vec<SecurityGroupRule>)>> {
     let ids: BTreeSet<String> = groups.iter().map(|group| group.id.clone()).collect();
     let mut rules: HashMap<String, Vec<SecurityGroupRule>> = HashMap::new();
     for rule in store::any_of::<SecurityGroupRule>(tx, "security_group_id", &ids)? {
         rules.entry(rule.security_group_id.clone()).or_default().push(rule);
     }
-    Ok(groups.into_iter().map(|group| {
-        let own = rules.remove(&group.id).unwrap_or_default();
-        (group, own)
-    }).collect())
+    Ok(groups
+        .into_iter()
+        .map(|group| {
+            let own = rules.remove(&group.id).unwrap_or_default();
+            (group, own)
+        })
+        .collect())
 }
 
 async fn one(neutron: &Neutron, request: &Request) -> Result<(SecurityGroup, Vec<SecurityGroupRule>)> {
@@ -223,7 +229,10 @@ async fn remove(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
             if used > 0 {
                 return Err(conflict("SecurityGroupInUse", format!("Security Group {id} in use.")));
             }
-            tx.execute(db::sql!("DELETE FROM security_group_rules WHERE security_group_id = $1"), db::params![id])?;
+            tx.execute(
+                db::sql!("DELETE FROM security_group_rules WHERE security_group_id = $1"),
+                db::params![id],
+            )?;
             for mut other in store::all_of::<SecurityGroupRule>(tx, "remote_group_id", &id)? {
                 touched.security_groups.insert(std::mem::take(&mut other.security_group_id));
                 tx.remove::<SecurityGroupRule>(&other.id)?;
@@ -359,7 +368,10 @@ fn number(given: &Given, name: &str) -> Result<Option<i64>> {
         Some(value) => {
             let number = value.as_i64().or_else(|| value.as_str()?.parse().ok());
             let invalid = || {
-                named_bad("SecurityGroupInvalidPortValue", format!("Invalid value for port {}", python(value)))
+                named_bad(
+                    "SecurityGroupInvalidPortValue",
+                    format!("Invalid value for port {}", python(value)),
+                )
             };
             number.map(Some).ok_or_else(invalid)
         }

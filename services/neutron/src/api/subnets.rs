@@ -235,7 +235,8 @@ fn range(tx: &mut Tx, given: &Given, version: i64) -> Result<(IpNet, Option<Stri
     let pool = match text(given, "subnetpool_id") {
         Some(id) => Some(load::<SubnetPool>(tx, SUBNET_POOL, &id)?),
         None if flag_or(given, "use_default_subnetpool", false) => {
-            let defaults = tx.list::<SubnetPool>(&db::List::all().eq("is_default", true).eq("ip_version", version))?;
+            let defaults =
+                tx.list::<SubnetPool>(&db::List::all().eq("is_default", true).eq("ip_version", version))?;
             Some(defaults.into_iter().next().ok_or_else(|| {
                 bad_resource("subnets", format!("No default subnetpool found for IPv{version}"))
             })?)
@@ -251,7 +252,10 @@ fn range(tx: &mut Tx, given: &Given, version: i64) -> Result<(IpNet, Option<Stri
     if pool.ip_version != version {
         return Err(bad_resource(
             "subnets",
-            format!("Cannot use a subnetpool of IP version {} for a subnet of IP version {version}", pool.ip_version),
+            format!(
+                "Cannot use a subnetpool of IP version {} for a subnet of IP version {version}",
+                pool.ip_version
+            ),
         ));
     }
     let length = match (&cidr, given.get("prefixlen").and_then(Json::as_i64)) {
@@ -281,7 +285,8 @@ fn range(tx: &mut Tx, given: &Given, version: i64) -> Result<(IpNet, Option<Stri
         .iter()
         .map(ipam::cidr)
         .collect::<Result<_>>()?;
-    let clashes = |net: &IpNet| taken.iter().any(|old| old.contains(&net.network()) || net.contains(&old.network()));
+    let clashes =
+        |net: &IpNet| taken.iter().any(|old| old.contains(&net.network()) || net.contains(&old.network()));
     let prefixes: Vec<IpNet> = pool.prefixes.iter().filter_map(|text| text.parse().ok()).collect();
     if let Some(cidr) = cidr {
         return match prefixes.iter().any(|prefix| prefix.contains(&cidr)) && !clashes(&cidr) {
@@ -293,13 +298,18 @@ fn range(tx: &mut Tx, given: &Given, version: i64) -> Result<(IpNet, Option<Stri
         };
     }
     let length = u8::try_from(length).unwrap_or(u8::MAX);
-    let mut candidates =
-        prefixes.iter().filter_map(|prefix| prefix.subnets(length).ok()).flatten().filter(|net| !clashes(net));
+    let mut candidates = prefixes
+        .iter()
+        .filter_map(|prefix| prefix.subnets(length).ok())
+        .flatten()
+        .filter(|net| !clashes(net));
     match candidates.next() {
         Some(net) => Ok((net, Some(pool.id))),
         None => Err(conflict(
             "SubnetAllocationError",
-            format!("Failed to allocate subnet: Insufficient prefix space to allocate subnet size /{length}."),
+            format!(
+                "Failed to allocate subnet: Insufficient prefix space to allocate subnet size /{length}."
+            ),
         )),
     }
 }
@@ -335,7 +345,13 @@ async fn list(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
                 .into_iter()
                 .map(|network| (network.id, network.external))
                 .collect();
-            Ok((wanted.clone(), subnets.into_iter().map(|s| (networks.get(&s.network_id) == Some(&true), s)).collect::<Vec<_>>()))
+            Ok((
+                wanted.clone(),
+                subnets
+                    .into_iter()
+                    .map(|s| (networks.get(&s.network_id) == Some(&true), s))
+                    .collect::<Vec<_>>(),
+            ))
         })
         .await?;
     let views = found.iter().map(|(external, subnet)| view(subnet, *external)).collect();
@@ -413,7 +429,9 @@ fn apply(tx: &mut Tx, options: &Options, subnet: &mut Subnet, given: &Given) -> 
     if let Some(value) = given.get("gateway_ip") {
         let new = value.as_str().and_then(|text| text.parse().ok());
         check_gateway(cidr, new)?;
-        if new != gateway && let Some(old) = gateway {
+        if new != gateway
+            && let Some(old) = gateway
+        {
             let key = [subnet.id.store(), old.to_string().store()];
             if let Some(row) = tx.get::<IpAllocation>(&key)?
                 && let Some(port) = tx.find::<Port>(&row.port_id)?

@@ -20,6 +20,7 @@ async fn resources(_: Arc<Neutron>, request: Request) -> Result<Reply> {
         let href = format!("{}/v2.0/{collection}", request.base_url);
         json!({"name": name, "collection": collection, "links": [{"rel": "self", "href": href}]})
     };
-    let all = [("network", "networks"), ("subnet", "subnets"), ("subnetpool", "subnetpools"), ("port", "ports")];
+    let all =
+        [("network", "networks"), ("subnet", "subnets"), ("subnetpool", "subnetpools"), ("port", "ports")];
     Ok(Reply::ok(json!({"resources": all.map(one)})))
 }
