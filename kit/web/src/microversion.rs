@@ -32,16 +32,21 @@ impl Microversions {
             return Ok(self.max);
         }
         let version: Version = text.parse().map_err(|()| self.malformed(&text))?;
+        // Nova takes `2.1` and not `2.01`.
+        if self.service == "compute" && version.to_string() != text {
+            return Err(self.malformed(&text));
+        }
         if version < self.min || version > self.max {
             return Err(self.unacceptable(version));
         }
         Ok(version)
     }
 
-    /// Cinder's answer names a version that is too new for it all the same.
+    /// Nova's answer names a version that it does not have all the same; cinder's one that is too new.
     pub(crate) fn told_although_refused(&self, headers: &HeaderMap) -> Option<Version> {
         let version: Version = self.asked(headers)?.parse().ok()?;
-        (self.service == "volume" && version > self.max).then_some(version)
+        let told = self.service == "compute" || (self.service == "volume" && version > self.max);
+        (told && !(self.min..=self.max).contains(&version)).then_some(version)
     }
 
     /// Says in the answer which version it is in.

@@ -4,8 +4,11 @@
 
 mod actions;
 mod api;
+mod console;
+mod extra_specs;
 mod flows;
 mod guest;
+mod keys;
 mod model;
 mod options;
 mod quota;
@@ -24,6 +27,7 @@ use base::{Clock, Context, Result, Version};
 use bus::{Bus, Serving, Topic};
 use contracts::{
     compute::{Compute, RemoteCompute, compute_reports_handlers},
+    identity::Identity,
     images::Images,
     networks::Networks,
     placement::Placement,
@@ -47,6 +51,7 @@ pub struct Nova {
 /// The services that nova asks.
 #[derive(Clone)]
 pub struct Peers {
+    pub identity: Arc<dyn Identity>,
     pub images: Arc<dyn Images>,
     pub networks: Arc<dyn Networks>,
     pub volumes: Arc<dyn Volumes>,
@@ -109,6 +114,11 @@ impl Nova {
             identity_url: identity_url.into(),
             body_bytes_max: BODY_BYTES_MAX,
         })
+    }
+
+    /// The proxy for servers' screens: noVNC's pages and the websocket behind them.
+    pub fn console_router(self: &Arc<Self>) -> axum::Router {
+        console::router(self.clone())
     }
 
     /// The agent of a host.

@@ -18,6 +18,8 @@ pub const TABLES: &[&Table] = &[
     Service::TABLE,
     ComputeNode::TABLE,
     Quota::TABLE,
+    Migration::TABLE,
+    ConsoleToken::TABLE,
     flow::TABLES[0],
     flow::TABLES[1],
 ];
@@ -375,4 +377,56 @@ pub struct Quota {
     #[field(key)]
     pub resource: String,
     pub hard_limit: i64,
+}
+
+/// A move of a server to another host or flavor, done or under way.
+#[derive(Clone, Debug, Resource)]
+#[resource(
+    table = "migrations",
+    singular = "migration",
+    unique = "number",
+    index = "instance_uuid, created_at"
+)]
+pub struct Migration {
+    #[field(key)]
+    pub uuid: String,
+    pub number: i64,
+    #[field(filter)]
+    pub instance_uuid: String,
+    /// `migration`, `resize`, `live-migration` or `evacuation`.
+    #[field(filter)]
+    pub migration_type: String,
+    /// `queued`, `preparing`, `running`, `finished`, `confirmed`, `reverted`, `error`, …
+    #[field(filter)]
+    pub status: String,
+    #[field(filter)]
+    pub source_compute: Option<String>,
+    pub source_node: Option<String>,
+    pub dest_compute: Option<String>,
+    pub dest_node: Option<String>,
+    pub dest_host: Option<String>,
+    pub old_flavor_id: Option<String>,
+    pub new_flavor_id: Option<String>,
+    #[field(filter)]
+    pub user_id: String,
+    #[field(filter)]
+    pub project_id: String,
+    #[field(sort)]
+    pub created_at: Timestamp,
+    pub updated_at: Option<Timestamp>,
+}
+
+/// The right to see a server's screen for a while. The token itself is with its owner alone.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "console_tokens", index = "instance_uuid", index = "expires_at")]
+pub struct ConsoleToken {
+    /// SHA-256
+    #[field(key)]
+    pub token_hash: String,
+    pub instance_uuid: String,
+    /// `novnc`
+    pub console_type: String,
+    pub host: String,
+    pub port: i64,
+    pub expires_at: Timestamp,
 }

@@ -62,6 +62,12 @@ pub struct Options {
     /// Every server gets a config drive.
     pub force_config_drive: bool,
     pub password_length: usize,
+    /// How long a console's address may be opened.
+    pub console_token_seconds: u64,
+    /// The page that shows a server's screen, as browsers reach it.
+    pub novncproxy_base_url: String,
+    /// Where noVNC's pages are on this machine; the proxy serves them.
+    pub novnc_directory: String,
     /// Flavors m1.tiny and so on are made on an empty database.
     pub make_default_flavors: bool,
 }
@@ -116,6 +122,9 @@ impl Default for Options {
             dhcp_domain: "novalocal".into(),
             force_config_drive: false,
             password_length: 12,
+            console_token_seconds: 600,
+            novncproxy_base_url: "http://127.0.0.1:6080/vnc_auto.html".into(),
+            novnc_directory: "/usr/share/novnc".into(),
             make_default_flavors: true,
         }
     }

@@ -80,11 +80,11 @@ fn in_version(form: &Json, version: Version) -> Option<Json> {
     Some(Json::Object(kept))
 }
 
-fn name() -> Json {
+pub fn name() -> Json {
     json!({"type": "string", "format": "name", "minLength": 1, "maxLength": 255})
 }
 
-fn boolean() -> Json {
+pub fn boolean() -> Json {
     json!({"type": ["boolean", "string"], "enum": [
         true, "True", "TRUE", "true", "1", "ON", "On", "on", "YES", "Yes", "yes",
         false, "False", "FALSE", "false", "0", "OFF", "Off", "off", "NO", "No", "no",

@@ -1,7 +1,7 @@
 //! Questions to the database that are not a plain get or list, each named after what it answers.
 
 use crate::model::*;
-use base::{Error, Result, Timestamp};
+use base::{Context, Error, Result, Timestamp};
 use db::{Filter, List, Tx, params, sql};
 use std::collections::HashMap;
 
@@ -26,8 +26,27 @@ pub fn next_node_number(tx: &mut Tx) -> Result<i64> {
     next(tx, sql!("SELECT COALESCE(MAX(number), 0) + 1 FROM compute_nodes"))
 }
 
+pub fn next_key_number(tx: &mut Tx) -> Result<i64> {
+    next(tx, sql!("SELECT COALESCE(MAX(number), 0) + 1 FROM key_pairs"))
+}
+
+pub fn next_aggregate_id(tx: &mut Tx) -> Result<i64> {
+    next(tx, sql!("SELECT COALESCE(MAX(id), 0) + 1 FROM aggregates"))
+}
+
 fn next(tx: &mut Tx, sql: &str) -> Result<i64> {
     tx.one(sql, &[])?.ok_or_else(|| Error::internal("no number"))?.at(0)
+}
+
+pub fn flavor_not_found(id: &str) -> Error {
+    Error::not_found(format!("Flavor {id} could not be found."))
+}
+
+/// A flavor that the caller may use: a private one is not there for who has no access.
+pub fn flavor(tx: &mut Tx, cx: &Context, id: &str) -> Result<Flavor> {
+    let visible =
+        |flavor: &Flavor| flavor.is_public || cx.is_admin() || flavor.projects.contains(&cx.project_id);
+    tx.find::<Flavor>(id)?.filter(visible).ok_or_else(|| flavor_not_found(id))
 }
 
 /// What a project's servers use.
@@ -54,6 +73,16 @@ pub fn usage(tx: &mut Tx, project_id: &str) -> Result<Usage> {
 pub fn quotas(tx: &mut Tx, project_id: &str) -> Result<HashMap<String, i64>> {
     let rows = tx.list::<Quota>(&List::all().eq("project_id", project_id).eq("user_id", ""))?;
     Ok(rows.into_iter().map(|row| (row.resource, row.hard_limit)).collect())
+}
+
+/// All limits of a project and its users.
+pub fn delete_quotas(tx: &mut Tx, project_id: &str) -> Result<()> {
+    tx.execute(sql!("DELETE FROM quotas WHERE project_id = $1"), params![project_id]).map(drop)
+}
+
+pub fn delete_quotas_of_user(tx: &mut Tx, project_id: &str, user_id: &str) -> Result<()> {
+    let sql = sql!("DELETE FROM quotas WHERE project_id = $1 AND user_id = $2");
+    tx.execute(sql, params![project_id, user_id]).map(drop)
 }
 
 pub fn block_devices(tx: &mut Tx, instance_uuid: &str) -> Result<Vec<BlockDevice>> {
@@ -95,6 +124,49 @@ pub fn group_members(tx: &mut Tx, group_id: &str) -> Result<Vec<(String, Option<
         params![group_id],
     )?;
     rows.iter().map(|row| Ok((row.at(0)?, row.at(1)?))).collect()
+}
+
+/// Members of several groups, by group.
+pub fn members_of_groups(tx: &mut Tx, group_ids: &[String]) -> Result<HashMap<String, Vec<String>>> {
+    let mut members = HashMap::<String, Vec<String>>::new();
+    if group_ids.is_empty() {
+        return Ok(members);
+    }
+    let wanted = List::all().eq("deleted", false).filter(Filter::any("server_group_id", group_ids));
+    for server in tx.list::<Instance>(&wanted.sort("created_at", db::Direction::Asc))? {
+        members.entry(server.server_group_id.unwrap_or_default()).or_default().push(server.uuid);
+    }
+    Ok(members)
+}
+
+/// How many servers these hosts have.
+pub fn servers_on(tx: &mut Tx, hosts: &[String]) -> Result<i64> {
+    tx.count::<Instance>(&[Filter::eq("deleted", false), Filter::any("host", hosts)])
+}
+
+/// The processes on hosts, and the aggregates that say in which zone they are.
+pub fn services_and_aggregates(tx: &mut Tx) -> Result<(Vec<Service>, Vec<Aggregate>)> {
+    let services = tx.list::<Service>(&List::all().sort("number", db::Direction::Asc))?;
+    Ok((services, tx.list::<Aggregate>(&List::all())?))
+}
+
+/// Servers, deleted ones too, that were there in a span of time.
+pub fn alive_in(
+    tx: &mut Tx,
+    start: Timestamp,
+    stop: Timestamp,
+    project_id: Option<&str>,
+) -> Result<Vec<Instance>> {
+    let mut wanted = List::all()
+        .filter(Filter::new("launched_at", db::Op::Lt, stop))
+        .sort("project_id", db::Direction::Asc)
+        .sort("uuid", db::Direction::Asc);
+    if let Some(project) = project_id {
+        wanted = wanted.eq("project_id", project);
+    }
+    let mut servers = tx.list::<Instance>(&wanted)?;
+    servers.retain(|server| server.terminated_at.is_none_or(|ended| ended > start));
+    Ok(servers)
 }
 
 /// How many servers on a host have something done to them.
@@ -156,4 +228,8 @@ pub fn forget_connections(tx: &mut Tx, ids: &[String]) -> Result<()> {
     ids.iter().try_for_each(|id| {
         tx.execute(sql!("UPDATE block_devices SET connection = NULL WHERE id = $1"), params![id]).map(drop)
     })
+}
+
+pub fn forget_old_console_tokens(tx: &mut Tx, now: Timestamp) -> Result<()> {
+    tx.execute(sql!("DELETE FROM console_tokens WHERE expires_at <= $1"), params![now]).map(drop)
 }

@@ -1,13 +1,28 @@
 //! The route table of compute, and what its nouns share.
 
+mod aggregates;
+mod availability_zones;
+mod extensions;
+mod flavors;
+mod gone;
+mod hypervisors;
+mod keypairs;
+mod migrations;
+mod networks;
+mod queries;
+mod quota_sets;
+mod remote_consoles;
 mod server_actions;
 mod server_create;
 mod server_devices;
+mod server_groups;
 mod server_list;
 mod server_metadata;
 mod server_networks;
 mod server_view;
 mod servers;
+mod services;
+mod usage;
 mod versions;
 
 use crate::{Nova, model::Instance, schemas::Form, store};
@@ -17,7 +32,25 @@ use web::{Request, Routes};
 
 pub fn routes() -> Routes<Nova> {
     let mut routes = versions::routes();
-    for table in [servers::routes(), server_metadata::routes(), server_actions::routes()] {
+    for table in [
+        servers::routes(),
+        server_metadata::routes(),
+        server_actions::routes(),
+        remote_consoles::routes(),
+        flavors::routes(),
+        keypairs::routes(),
+        server_groups::routes(),
+        aggregates::routes(),
+        availability_zones::routes(),
+        services::routes(),
+        hypervisors::routes(),
+        migrations::routes(),
+        quota_sets::routes(),
+        usage::routes(),
+        extensions::routes(),
+        networks::routes(),
+        gone::routes(),
+    ] {
         routes.extend(table);
     }
     routes

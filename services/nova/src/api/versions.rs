@@ -4,10 +4,14 @@ use crate::{MAX, MIN, Nova};
 use base::{Json, Result};
 use serde_json::json;
 use std::sync::Arc;
-use web::{Mark, Reply, Request, Routes, get};
+use web::{Mark, Reply, Request, Routes, StatusCode, get};
 
 pub fn routes() -> Routes<Nova> {
-    vec![get("/", "", all).marks(&[Mark::Open]), get("/v2.1", "", one).marks(&[Mark::Open])]
+    vec![
+        get("/", "", all).marks(&[Mark::Open]),
+        get("/v2.1", "", one).marks(&[Mark::Open]),
+        get("/{path}", "", choices).marks(&[Mark::Open]),
+    ]
 }
 
 async fn all(_: Arc<Nova>, request: Request) -> Result<Reply> {
@@ -29,6 +33,22 @@ async fn one(_: Arc<Nova>, request: Request) -> Result<Reply> {
         "base": "application/json", "type": format!("application/vnd.openstack.compute+json;version={number}"),
     }]);
     Ok(Reply::ok(json!({"version": version})))
+}
+
+/// Where the path may have been meant to lead.
+async fn choices(_: Arc<Nova>, request: Request) -> Result<Reply> {
+    let choice = |id: &str, root: &str, number: &str, status: &str| {
+        let href = format!("{}/{root}{}", request.base_url, request.path);
+        json!({
+            "id": id, "status": status, "links": [{"rel": "self", "href": href}],
+            "media-types": [{
+                "base": "application/json",
+                "type": format!("application/vnd.openstack.compute+json;version={number}"),
+            }],
+        })
+    };
+    let choices = [choice("v2.0", "v2", "2", "DEPRECATED"), choice("v2.1", "v2.1", "2.1", "CURRENT")];
+    Ok(Reply::json(StatusCode::MULTIPLE_CHOICES, json!({ "choices": choices })))
 }
 
 fn version(old: bool) -> Json {

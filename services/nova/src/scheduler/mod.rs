@@ -21,6 +21,7 @@ pub struct Host {
     pub zone: String,
     pub up: bool,
     /// Of all servers that are on it or on their way.
+    pub servers: i64,
     pub used_vcpus: i64,
     pub used_memory_mb: i64,
     pub used_disk_gb: i64,
@@ -59,12 +60,14 @@ pub fn hosts(tx: &mut Tx, options: &Options, now: Timestamp) -> Result<Vec<Host>
     let (used, busy) = (used(tx)?, store::busy_on(tx)?);
     let down_after = Duration::from_secs(options.service_down_time_seconds);
     let hosts = store::hosts(tx)?.into_iter().map(|(node, service)| {
-        let (used_vcpus, used_memory_mb, used_disk_gb) = used.get(&node.host).copied().unwrap_or_default();
+        let (servers, used_vcpus, used_memory_mb, used_disk_gb) =
+            used.get(&node.host).copied().unwrap_or_default();
         Host {
             zone: store::zone_of(&aggregates, &node.host)
                 .unwrap_or_else(|| options.default_availability_zone.clone()),
             up: is_up(&service, now, down_after),
             busy: busy.get(&node.host).copied().unwrap_or_default(),
+            servers,
             used_vcpus,
             used_memory_mb,
             used_disk_gb,
@@ -79,16 +82,16 @@ pub fn is_up(service: &Service, now: Timestamp, down_after: Duration) -> bool {
     !service.forced_down && now.since(service.last_seen_at) <= down_after
 }
 
-fn used(tx: &mut Tx) -> Result<HashMap<String, (i64, i64, i64)>> {
+fn used(tx: &mut Tx) -> Result<HashMap<String, (i64, i64, i64, i64)>> {
     let rows = tx.query(
         db::sql!(
-            "SELECT host, CAST(SUM(vcpus) AS BIGINT), CAST(SUM(memory_mb) AS BIGINT),
+            "SELECT host, COUNT(*), CAST(SUM(vcpus) AS BIGINT), CAST(SUM(memory_mb) AS BIGINT),
                CAST(SUM(disk_gb) AS BIGINT)
              FROM instances WHERE deleted = FALSE AND host IS NOT NULL GROUP BY host"
         ),
         &[],
     )?;
-    rows.iter().map(|row| Ok((row.at(0)?, (row.at(1)?, row.at(2)?, row.at(3)?)))).collect()
+    rows.iter().map(|row| Ok((row.at(0)?, (row.at(1)?, row.at(2)?, row.at(3)?, row.at(4)?)))).collect()
 }
 
 /// The hosts that fit, best first; or why none does.

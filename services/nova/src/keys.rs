@@ -1,0 +1,95 @@
+//! Public keys as users bring them: whether they are any, their fingerprints, and new pairs.
+
+use base::{Error, Result};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use md5::{Digest, Md5};
+use rsa::{RsaPrivateKey, pkcs1::EncodeRsaPrivateKey, pkcs8::LineEnding, rand_core::OsRng};
+use sha1::Sha1;
+use ssh_key::{PublicKey, public};
+use x509_cert::der::{DecodePem, Encode};
+
+const RSA_BITS: usize = 2048;
+
+/// A new pair, its private half known to nobody else.
+pub struct Pair {
+    pub private_key: String,
+    pub public_key: String,
+}
+
+/// MD5 of the key, as the oldest clients compare it.
+pub fn ssh_fingerprint(public_key: &str) -> Result<String> {
+    let wrong = || Error::bad_request("Keypair data is invalid: failed to generate fingerprint");
+    let mut words = public_key.split(' ');
+    let (kind, data) = (words.next().unwrap_or_default(), words.next().unwrap_or_default().trim_end());
+    PublicKey::from_openssh(&format!("{kind} {data}")).map_err(|_| wrong())?;
+    let bytes = STANDARD.decode(data).map_err(|_| wrong())?;
+    Ok(colons(&Md5::digest(bytes)))
+}
+
+/// SHA-1 of the certificate.
+pub fn x509_fingerprint(pem: &str) -> Result<String> {
+    let wrong = |why: String| {
+        let reason = format!("failed to generate X509 fingerprint. Error message: {why}");
+        Error::bad_request(format!("Keypair data is invalid: {reason}"))
+    };
+    let certificate = x509_cert::Certificate::from_pem(pem.trim()).map_err(|e| wrong(e.to_string()))?;
+    let bytes = certificate.to_der().map_err(|e| wrong(e.to_string()))?;
+    Ok(colons(&Sha1::digest(bytes)))
+}
+
+/// A pair of RSA keys; takes a while, so not on an async thread.
+pub fn generate_ssh() -> Result<Pair> {
+    let broken = |e: &dyn std::fmt::Display| Error::internal(format!("a new key: {e}"));
+    let private = RsaPrivateKey::new(&mut OsRng, RSA_BITS).map_err(|e| broken(&e))?;
+    let public = public::RsaPublicKey::try_from(private.to_public_key()).map_err(|e| broken(&e))?;
+    let mut public = PublicKey::from(public);
+    public.set_comment("Generated-by-Nova");
+    Ok(Pair {
+        private_key: private.to_pkcs1_pem(LineEnding::LF).map_err(|e| broken(&e))?.to_string(),
+        public_key: public.to_openssh().map_err(|e| broken(&e))?,
+    })
+}
+
+fn colons(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----
+MIIBeDCCAR+gAwIBAgIUDddiF72DRWcl7nxTUXViBUAq4HQwCgYIKoZIzj0EAwIw
+EjEQMA4GA1UEAwwHc29tZW9uZTAeFw0yNjExMjEwNzAzMjJaFw0zNjExMTgwNzAz
+MjJaMBIxEDAOBgNVBAMMB3NvbWVvbmUwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNC
+AASd6suCvCszvxrOcQ0Y6Qz7MNmwv//XTx//sScRpdU2Tz+55bPUJaojpALZ1cxp
+2XLP5lzqD/UFkBHU+fXg73O+o1MwUTAdBgNVHQ4EFgQUpIp4w4Ty6baXQIE+w8Iw
+aecIIdMwHwYDVR0jBBgwFoAUpIp4w4Ty6baXQIE+w8IwaecIIdMwDwYDVR0TAQH/
+BAUwAwEB/zAKBggqhkjOPQQDAgNHADBEAiBKupgFI7DsUUPG5pDBky1d+zAVPOhx
+g2GU4QiQp5/8FAIgM3kw7rreS40OD/e6w39EhvT9eFzYHe8sfCLXWCN1uEM=
+-----END CERTIFICATE-----
+";
+
+    #[test]
+    fn fingerprints() {
+        let ed25519 =
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGkzPpxMGYxSqvPBlkTe6dAqxMwVlLDLtEcYAaNBCJ2v a@b c";
+        assert_eq!(ssh_fingerprint(ed25519).unwrap(), "a2:18:bc:7a:9f:e4:1a:4f:8f:dc:1a:2b:d2:d9:5b:7f");
+        assert_eq!(
+            x509_fingerprint(CERTIFICATE).unwrap(),
+            "0b:0f:9a:4b:22:3f:33:90:c8:9e:37:1d:a7:90:98:77:bd:41:ca:45"
+        );
+        for wrong in ["", "nonsense", "ssh-rsa", "ssh-rsa AAAA", "ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAAIGkzPpxM"] {
+            assert!(ssh_fingerprint(wrong).is_err(), "{wrong}");
+            assert!(x509_fingerprint(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_new_pair_is_one() {
+        let pair = generate_ssh().unwrap();
+        assert!(pair.private_key.starts_with("-----BEGIN RSA PRIVATE KEY-----\n"));
+        assert!(pair.public_key.starts_with("ssh-rsa ") && pair.public_key.ends_with(" Generated-by-Nova"));
+        ssh_fingerprint(&pair.public_key).unwrap();
+    }
+}
