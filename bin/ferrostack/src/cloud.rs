@@ -1,13 +1,19 @@
 //! The cloud in this process: services on their databases and ports, each given the others it asks.
 
-use crate::{Secrets, Settings, clouds_yaml, endpoints, state::Running};
-use base::{Clock, Context, Error, Result};
-use bus::{Bus, Topic};
+use crate::{
+    Secrets, Settings, clouds_yaml, endpoints,
+    first_steps::FirstSteps,
+    host::{Host, Surroundings},
+    state::Running,
+};
+use base::{Clock, Error, Result};
+use bus::Bus;
 use cinder::Cinder;
-use contracts::agents::volume::{REPORTS_TOPIC, RemoteVolumeReports, VolumeReports};
 use db::Db;
 use glance::Glance;
 use keystone::{Bootstrap, FirstMember, Keystone};
+use neutron::Neutron;
+use nova::Nova;
 use placement::Placement;
 use std::sync::Arc;
 use tokio::{
@@ -22,6 +28,8 @@ pub struct Cloud {
     pub secrets: Secrets,
     pub clock: Clock,
     pub keystone: Arc<Keystone>,
+    first: FirstSteps,
+    host: tokio::sync::Mutex<Starting>,
     running: Running,
     serving: Serving,
 }
@@ -73,24 +81,73 @@ impl Cloud {
         serve("placement", service.into_router()?)?;
 
         let bus = Bus::local();
-        let cinder = start_cinder(&settings, &clock, &bus, &glance, &mut held).await?;
+        let db = open(&settings, "neutron", neutron::TABLES).await?;
+        let neutron = Neutron::new(db, clock.clone(), settings.config.section()?, bus.clone());
+        held.running.push(Box::new(neutron.start().await?));
+        let policy = settings.policy("neutron")?;
+        let service = neutron.service(policy.as_deref(), keystone.clone(), &identity_url)?;
+        serve("neutron", service.into_router()?)?;
+
+        let db = open(&settings, "cinder", cinder::TABLES).await?;
+        let peers = cinder::Peers { images: glance.clone() };
+        let cinder = Cinder::new(db, clock.clone(), settings.config.section()?, bus.clone(), peers);
+        held.running.push(Box::new(cinder.start().await?));
         let policy = settings.policy("cinder")?;
         let service = cinder.service(policy.as_deref(), keystone.clone(), &identity_url)?;
         serve("cinder", service.into_router()?)?;
+        let stopped = cinder.clone();
+        held.stop.push(Box::new(move || stopped.stop()));
+
+        let db = open(&settings, "nova", nova::TABLES).await?;
+        let peers = nova::Peers {
+            images: glance.clone(),
+            networks: neutron.clone(),
+            volumes: cinder.clone(),
+            placement: placement.clone(),
+        };
+        let nova = Nova::new(db, clock.clone(), settings.config.section()?, bus.clone(), peers);
+        held.running.push(Box::new(nova.start().await?));
+        let policy = settings.policy("nova")?;
+        let service = nova.service(policy.as_deref(), keystone.clone(), &identity_url)?;
+        serve("nova", service.into_router()?)?;
+        let stopped = nova.clone();
+        held.stop.push(Box::new(move || stopped.stop()));
         serving.held = held;
 
-        Ok(Self { settings, secrets, clock, keystone, running, serving })
+        let around = Surroundings {
+            bus,
+            clock: clock.clone(),
+            images: glance.clone(),
+            metadata_secret: secrets.metadata.clone(),
+        };
+        let of_host = settings.clone();
+        let host = tokio::spawn(async move { Host::start(&of_host, &around).await });
+        let first = FirstSteps { keystone: keystone.clone(), glance, neutron };
+        let host = tokio::sync::Mutex::new(Starting::Underway(host));
+        Ok(Self { settings, secrets, clock, keystone, first, host, running, serving })
     }
 
     /// Returns when the cloud has all that it begins with, and its hosts have reported.
     pub async fn ready(&self) -> Result<()> {
-        self.running.begun()?;
+        if !self.running.has_begun() {
+            self.first.take(&self.settings).await?;
+            self.running.begun()?;
+        }
+        let mut host = self.host.lock().await;
+        if let Starting::Underway(starting) = &mut *host {
+            let started = starting.await.map_err(|e| Error::internal(e.to_string()))??;
+            *host = Starting::Done(started);
+        }
         self.running.ready()
     }
 
-    /// Finishes the requests that run, stops operations where they stand, ends.
+    /// Finishes the requests that run, stops operations where they stand, ends. Guests go on.
     pub async fn stop(self) {
         self.serving.stop().await;
+        match self.host.into_inner() {
+            Starting::Done(host) => host.stop().await,
+            Starting::Underway(starting) => starting.abort(),
+        }
     }
 
     pub fn settings(&self) -> &Settings {
@@ -117,38 +174,17 @@ async fn start_keystone(settings: &Settings, secrets: &Secrets, clock: &Clock) -
     Ok(keystone)
 }
 
-/// Cinder and the agent of this host's volumes, which reach each other over the bus alone.
-async fn start_cinder(
-    settings: &Settings,
-    clock: &Clock,
-    bus: &Bus,
-    glance: &Arc<Glance>,
-    held: &mut Held,
-) -> Result<Arc<Cinder>> {
-    let db = open(settings, "cinder", cinder::TABLES).await?;
-    let peers = cinder::Peers { images: glance.clone() };
-    let cinder = Cinder::new(db, clock.clone(), settings.config.section()?, bus.clone(), peers);
-    held.bus.push(cinder.start().await?);
-    let options: cinder_volume::Options = settings.config.section()?;
-    let agent = match settings.simulate {
-        true => cinder_volume::simulated(options, host_block::Fake::default()),
-        false => cinder_volume::on_files(options, &settings.state, glance.clone())?,
-    };
-    held.bus.push(cinder_volume::serve(bus, agent.clone()).await?);
-    let reports = Arc::new(RemoteVolumeReports::new(bus.clone(), Topic::any(REPORTS_TOPIC)));
-    reports.back_end_reported(&Context::internal(), &agent.back_end().await?).await?;
-    held.tasks.spawn(cinder_volume::run(agent, reports));
-    let stopped = cinder.clone();
-    held.stop.push(Box::new(move || stopped.stop()));
-    Ok(cinder)
+/// The agents of this host.
+enum Starting {
+    Underway(JoinHandle<Result<Host>>),
+    Done(Host),
 }
 
 /// What runs behind the services as long as the cloud.
 #[derive(Default)]
 struct Held {
-    bus: Vec<bus::Serving>,
-    /// Aborted when they are dropped.
-    tasks: JoinSet<()>,
+    /// Ends when it is dropped.
+    running: Vec<Box<dyn Send + Sync>>,
     /// Leaves operations where they stand.
     stop: Vec<Box<dyn Fn() + Send + Sync>>,
 }
@@ -188,7 +224,7 @@ impl Serving {
         // A client that keeps its connection busy does not keep the cloud from ending.
         let _ = tokio::time::timeout(REQUESTS_END_WITHIN, finished).await;
         self.held.stop.iter().for_each(|stop| stop());
-        self.held.tasks.shutdown().await;
+        self.held.running.clear();
     }
 }
 

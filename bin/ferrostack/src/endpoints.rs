@@ -16,9 +16,11 @@ pub struct Endpoint {
     pub path: &'static str,
 }
 
-pub const ENDPOINTS: [Endpoint; 4] = [
+pub const ENDPOINTS: [Endpoint; 6] = [
     Endpoint { name: "keystone", service_type: "identity", ports: &[5000, 35357], path: "/v3" },
     Endpoint { name: "glance", service_type: "image", ports: &[9292], path: "" },
+    Endpoint { name: "nova", service_type: "compute", ports: &[8774], path: "/v2.1" },
+    Endpoint { name: "neutron", service_type: "network", ports: &[9696], path: "" },
     Endpoint { name: "cinder", service_type: "block-storage", ports: &[8776], path: "/v3/$(project_id)s" },
     Endpoint { name: "placement", service_type: "placement", ports: &[8778], path: "" },
 ];

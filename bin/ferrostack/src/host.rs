@@ -1,14 +1,13 @@
 //! The agents of this host, or of the hosts that `--simulate` pretends: they reach the services over the bus alone.
 
-use crate::{
-    Secrets, Settings,
-    endpoints::METADATA_PORT,
-    options::Simulate,
-};
-use base::{Clock, Context, Error, Result};
+use crate::{Settings, endpoints::METADATA_PORT, options::Simulate};
+use base::{Clock, Context, Result, Secret};
 use bus::{Bus, Serving, Topic};
 use contracts::{
-    agents::network::{REPORTS_TOPIC, RemoteNetworkReports},
+    agents::{
+        network::{REPORTS_TOPIC as NETWORK_REPORTS, RemoteNetworkReports},
+        volume::{REPORTS_TOPIC as VOLUME_REPORTS, RemoteVolumeReports, VolumeReports},
+    },
     compute::{Compute, ComputeReports, ImageSource, RemoteComputeReports, compute_handlers},
 };
 use host_virt::{Capabilities, Fake, Libvirt};
@@ -32,13 +31,14 @@ pub struct Surroundings {
     pub bus: Bus,
     pub clock: Clock,
     pub images: Arc<dyn ImageSource>,
-    pub metadata_secret: base::Secret,
+    pub metadata_secret: Secret,
 }
 
 impl Host {
     /// Returns when nova and neutron know the host and can use it.
     pub async fn start(settings: &Settings, around: &Surroundings) -> Result<Self> {
         let mut host = Self::default();
+        host.volume_agent(settings, around).await?;
         if settings.simulate {
             host.pretend(settings, around).await?;
         } else {
@@ -69,6 +69,19 @@ impl Host {
             let agent = neutron_agent::simulated(network, Arc::default(), reports);
             self.network_agent(around, agent).await?;
         }
+        Ok(())
+    }
+
+    async fn volume_agent(&mut self, settings: &Settings, around: &Surroundings) -> Result<()> {
+        let options: cinder_volume::Options = settings.config.section()?;
+        let agent = match settings.simulate {
+            true => cinder_volume::simulated(options, host_block::Fake::default()),
+            false => cinder_volume::on_files(options, &settings.state, around.images.clone())?,
+        };
+        self.serving.push(cinder_volume::serve(&around.bus, agent.clone()).await?);
+        let reports = Arc::new(RemoteVolumeReports::new(around.bus.clone(), Topic::any(VOLUME_REPORTS)));
+        reports.back_end_reported(&Context::internal(), &agent.back_end().await?).await?;
+        self.tasks.spawn(cinder_volume::run(agent, reports));
         Ok(())
     }
 
@@ -103,6 +116,9 @@ impl Host {
 
 fn network_options(settings: &Settings, around: &Surroundings) -> Result<neutron_agent::Options> {
     let mut options: neutron_agent::Options = settings.config.section()?;
+    if options.metadata_address == neutron_agent::Options::default().metadata_address {
+        options.metadata_address = format!("127.0.0.1:{}", METADATA_PORT + settings.port_offset);
+    }
     if options.metadata_shared_secret.is_empty() {
         options.metadata_shared_secret = around.metadata_secret.clone();
     }
@@ -110,7 +126,7 @@ fn network_options(settings: &Settings, around: &Surroundings) -> Result<neutron
 }
 
 fn network_reports(around: &Surroundings) -> RemoteNetworkReports {
-    RemoteNetworkReports::new(around.bus.clone(), Topic::any(REPORTS_TOPIC))
+    RemoteNetworkReports::new(around.bus.clone(), Topic::any(NETWORK_REPORTS))
 }
 
 fn capabilities(simulate: &Simulate, name: &str) -> Capabilities {

@@ -7,6 +7,8 @@ mod cloud;
 mod clouds_yaml;
 pub mod doctor;
 mod endpoints;
+mod first_steps;
+mod host;
 pub mod options;
 pub mod routes;
 mod secrets;

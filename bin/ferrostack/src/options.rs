@@ -19,7 +19,7 @@ pub struct Options {
     pub public_host: String,
     /// Whether a new cloud begins with a demo project, an external network `public` and the image `cirros`.
     pub demo: bool,
-    /// The image file that becomes `cirros`; empty: none.
+    /// The qcow2 file that becomes the image `cirros`; empty: what `make guest` built, if it is there.
     pub guest_image: String,
     /// What is logged, as `info` or `warn,nova=debug`; `FERROSTACK_LOG` goes before it.
     pub log: String,
@@ -71,12 +71,14 @@ macro_rules! sections {
             Options,
             Simulate,
             keystone::Options,
+            neutron::Options,
             nova::Options,
             nova_compute::Options,
             neutron_agent::Options,
             glance::Options,
             cinder::Options,
-            cinder_volume::Options
+            cinder_volume::Options,
+            placement::Options
         )
     };
 }

@@ -23,6 +23,8 @@ pub fn all() -> Vec<Operation> {
     let mut all = Vec::new();
     add(&mut all, "keystone", keystone::routes());
     add(&mut all, "glance", glance::routes());
+    add(&mut all, "nova", nova::routes());
+    add(&mut all, "neutron", neutron::routes());
     add(&mut all, "cinder", cinder::routes());
     add(&mut all, "placement", placement::routes());
     all
@@ -65,7 +67,7 @@ mod tests {
     #[test]
     fn every_service_is_there() {
         let table = super::table();
-        for service in ["cinder", "keystone", "glance", "placement"] {
+        for service in ["cinder", "keystone", "glance", "neutron", "nova", "placement"] {
             assert!(table.lines().filter(|line| line.starts_with(service)).count() > 15, "{service}");
         }
         assert!(table.contains("/v3/auth/tokens"));

@@ -55,6 +55,15 @@ impl Settings {
         db::Options { durable: self.durable, ..options }
     }
 
+    /// The file that becomes the image `cirros`.
+    pub fn guest_image(&self) -> Option<PathBuf> {
+        let built = || Some(std::env::current_exe().ok()?.parent()?.join("../guest/guest.qcow2"));
+        match self.options.guest_image.as_str() {
+            "" => built().filter(|path| path.exists()),
+            path => Some(path.into()),
+        }
+    }
+
     /// The operator's rules over the service's own: `policy/nova.yaml` in the state directory.
     pub fn policy(&self, service: &str) -> Result<Option<String>> {
         match std::fs::read_to_string(self.state.join("policy").join(format!("{service}.yaml"))) {

@@ -34,6 +34,16 @@ async fn glance() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn neutron() {
+    play("neutron", 7).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nova() {
+    play("nova", 8).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn placement() {
     play("placement", 2).await;
 }

@@ -2,7 +2,7 @@
 //! Run at every start; what is there already is left as it is.
 
 use crate::{Keystone, model::*, password, store};
-use base::{Result, Secret, id};
+use base::{Error, Result, Secret, id};
 use db::{List, Tx};
 use serde_json::json;
 
@@ -40,6 +40,13 @@ pub const DEFAULT_DOMAIN: &str = "default";
 const ROLES: &[&str] = &["admin", "manager", "member", "reader"];
 
 impl Keystone {
+    /// The id of a project of the default domain: those of a new cloud own what it begins with.
+    pub async fn project_named(&self, name: &str) -> Result<String> {
+        let name = name.to_string();
+        let found = self.read(move |tx| store::project_by_name(tx, &name, DEFAULT_DOMAIN)).await?;
+        found.map(|project| project.id).ok_or_else(|| Error::internal("the project is gone"))
+    }
+
     /// Whether an admin was made, and the given password is its.
     pub async fn bootstrap(&self, wanted: Bootstrap) -> Result<bool> {
         let has_admin = |tx: &mut Tx| Ok(store::user_by_name(tx, "admin", DEFAULT_DOMAIN)?.is_some());

@@ -19,6 +19,7 @@ mod schemas;
 mod status;
 mod store;
 
+pub use api::routes;
 pub use model::TABLES;
 pub use options::Options;
 pub use rules::RULES;
