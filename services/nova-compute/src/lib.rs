@@ -15,7 +15,8 @@ mod reports;
 mod spec;
 
 use base::{Clock, Result};
-use contracts::compute::ImageSource;
+use bus::{Bus, Serving, Topic};
+use contracts::compute::{ImageSource, compute_handlers};
 use host_virt::{Fake, Libvirt};
 use std::{path::Path, sync::Arc};
 
@@ -55,6 +56,15 @@ pub async fn on_libvirt(
     let manager = Manager::new(options, libvirt.clone(), disks, plug, clock, guests_have_cpu).await?;
     Ok((Arc::new(manager), libvirt))
 }
+
+/// Answers nova's messages until the answer is dropped. [`run`] is to run beside it.
+pub async fn serve(bus: &Bus, manager: Arc<Manager>) -> Result<Serving> {
+    let topic = Topic::on(TOPIC, manager.host_name());
+    bus.serve(topic, compute_handlers(manager)).await
+}
+
+/// The topic of compute agents, each on its host's name.
+pub const TOPIC: &str = "compute";
 
 /// An agent like it on a fake host, for tests and `--simulate`: no root, no files, no guest.
 pub async fn simulated(options: Options, host: Fake, clock: Clock) -> Result<Arc<Manager>> {

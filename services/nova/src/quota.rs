@@ -37,10 +37,9 @@ pub async fn limit(nova: &Nova, project_id: &str, name: &'static str) -> Result<
     Ok(limits.get(name).copied().unwrap_or(-1))
 }
 
-/// What a request wants more of.
+/// What each server of a request takes.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
-    pub instances: i64,
     pub cores: i64,
     pub ram: i64,
 }

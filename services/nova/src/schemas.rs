@@ -412,7 +412,7 @@ pub static VOLUME_ATTACHMENT_CREATE: Form = Form::new(|| {
         "properties": {"volumeAttachment": {
             "type": "object",
             "properties": {
-                "volumeId": {"type": "string", "minLength": 1, "maxLength": 36, "pattern": "^[a-zA-Z0-9-]*$"},
+                "volumeId": {"type": "string", "format": "uuid"},
                 "device": {"type": ["string", "null"],
                            "pattern": "(^/dev/x{0,1}[a-z]{0,1}d{0,1})([a-z]+)[0-9]*$"},
                 "tag": since("2.49", tag()),
@@ -425,6 +425,114 @@ pub static VOLUME_ATTACHMENT_CREATE: Form = Form::new(|| {
         "additionalProperties": false,
     })
 });
+
+pub static VOLUME_ATTACHMENT_UPDATE: Form = Form::new(|| {
+    json!({
+        "type": "object",
+        "properties": {"volumeAttachment": {
+            "type": "object",
+            "properties": {
+                "volumeId": {"type": "string", "format": "uuid"},
+                "device": {"type": ["string", "null"],
+                           "pattern": "(^/dev/x{0,1}[a-z]{0,1}d{0,1})([a-z]+)[0-9]*$"},
+                "tag": tag(),
+                "delete_on_termination": boolean(),
+                "serverId": {"type": "string", "format": "uuid"},
+                "id": {"type": "string", "format": "uuid"},
+            },
+            "required": ["volumeId"],
+            "additionalProperties": false,
+        }},
+        "required": ["volumeAttachment"],
+        "additionalProperties": false,
+    })
+});
+
+pub static CHANGE_PASSWORD: Form = Form::new(|| {
+    json!({
+        "type": "object",
+        "properties": {"changePassword": {
+            "type": "object", "properties": {"adminPass": {"type": "string"}},
+            "required": ["adminPass"], "additionalProperties": false,
+        }},
+        "required": ["changePassword"],
+        "additionalProperties": false,
+    })
+});
+
+fn named(action: &str) -> Json {
+    json!({
+        "type": "object",
+        "properties": {action: {
+            "type": "object", "properties": {"name": {"type": "string", "minLength": 1, "maxLength": 255}},
+            "required": ["name"], "additionalProperties": true,
+        }},
+        "required": [action],
+        "additionalProperties": false,
+    })
+}
+
+pub static ADD_SECURITY_GROUP: Form = Form::new(|| named("addSecurityGroup"));
+
+pub static REMOVE_SECURITY_GROUP: Form = Form::new(|| named("removeSecurityGroup"));
+
+pub static EXTERNAL_EVENTS: Form = Form::new(|| {
+    let mut names = Vec::new();
+    for (name, since) in EXTERNAL_EVENT_NAMES {
+        names.push(json!({"enum": [name], "x-since": since}));
+    }
+    json!({
+        "type": "object",
+        "properties": {"events": {"type": "array", "minItems": 1, "items": {
+            "type": "object",
+            "properties": {
+                "server_uuid": {"type": "string", "format": "uuid"},
+                "name": {"type": "string", "anyOf": names},
+                "status": {"type": "string", "enum": ["failed", "completed", "in-progress"]},
+                "tag": {"type": "string", "maxLength": 255},
+            },
+            "required": ["server_uuid", "name"],
+            "additionalProperties": false,
+        }}},
+        "required": ["events"],
+        "additionalProperties": false,
+    })
+});
+
+const EXTERNAL_EVENT_NAMES: [(&str, &str); 5] = [
+    ("network-changed", "2.1"),
+    ("network-vif-plugged", "2.1"),
+    ("network-vif-unplugged", "2.1"),
+    ("network-vif-deleted", "2.1"),
+    ("volume-extended", "2.51"),
+];
+
+pub static INSTANCE_ACTIONS_QUERY: Form = Form::new(|| {
+    let one = |item: Json| json!({"type": "array", "items": item, "maxItems": 1});
+    let time = || one(json!({"type": "string", "format": "date-time"}));
+    json!({
+        "type": "object",
+        "properties": {
+            "limit": one(json!({"type": ["integer", "string"], "pattern": "^[0-9]*$", "minimum": 0,
+                                "minLength": 1})),
+            "marker": one(json!({"type": "string"})),
+            "changes-since": time(),
+            "changes-before": since("2.66", time()),
+        },
+        "additionalProperties": false,
+    })
+});
+
+/// A query against its form: an object of lists.
+pub fn check_query(form: &Form, request: &web::Request) -> base::Result<()> {
+    let mut query = Map::new();
+    for (key, value) in &request.query.0 {
+        if let Json::Array(values) = query.entry(key.clone()).or_insert_with(|| json!([])) {
+            values.push(value.clone().into());
+        }
+    }
+    form.at(request.version()).query(&Json::Object(query))
+}
 
 pub static INTERFACE_CREATE: Form = Form::new(|| {
     json!({

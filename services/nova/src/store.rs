@@ -6,12 +6,19 @@ use db::{Filter, List, Tx, params, sql};
 use std::collections::HashMap;
 
 pub fn instance_not_found(uuid: &str) -> Error {
-    Error::not_found(format!("Instance {uuid} could not be found."))
+    Error::not_found(format!("Instance {uuid} could not be found.")).code(NO_INSTANCE)
 }
+
+pub const NO_INSTANCE: &str = "InstanceNotFound";
 
 /// A server that is not deleted.
 pub fn instance(tx: &mut Tx, uuid: &str) -> Result<Instance> {
     tx.find::<Instance>(uuid)?.filter(|found| !found.deleted).ok_or_else(|| instance_not_found(uuid))
+}
+
+/// Also one that is deleted.
+pub fn any_instance(tx: &mut Tx, uuid: &str) -> Result<Instance> {
+    tx.find::<Instance>(uuid)?.ok_or_else(|| instance_not_found(uuid))
 }
 
 pub fn next_instance_number(tx: &mut Tx) -> Result<i64> {

@@ -3,6 +3,7 @@
 mod aggregates;
 mod availability_zones;
 mod extensions;
+mod external_events;
 mod flavors;
 mod gone;
 mod hypervisors;
@@ -14,12 +15,16 @@ mod quota_sets;
 mod remote_consoles;
 mod server_actions;
 mod server_create;
-mod server_devices;
+pub mod server_devices;
+mod server_facts;
 mod server_groups;
+mod server_instance_actions;
+mod server_interfaces;
 mod server_list;
 mod server_metadata;
 mod server_networks;
 mod server_view;
+pub mod server_volumes;
 mod servers;
 mod services;
 mod usage;
@@ -50,6 +55,11 @@ pub fn routes() -> Routes<Nova> {
         extensions::routes(),
         networks::routes(),
         gone::routes(),
+        server_volumes::routes(),
+        server_interfaces::routes(),
+        server_instance_actions::routes(),
+        server_facts::routes(),
+        external_events::routes(),
     ] {
         routes.extend(table);
     }

@@ -1,8 +1,283 @@
 //! What is done to a server by `POST /servers/{id}/action`.
 
-use crate::Nova;
-use web::Routes;
+use super::{check_unlocked, checked, own_project, target};
+use crate::{
+    Nova, actions,
+    flows::power::{self, Verb},
+    model::{Instance, VmState},
+    schemas, store,
+};
+use base::{Error, Json, Result};
+use serde_json::json;
+use std::sync::Arc;
+use web::{Reply, Request, Routes, StatusCode, action};
+
+const PATH: &str = "/v2.1/servers/{server_id}/action";
 
 pub fn routes() -> Routes<Nova> {
-    Vec::new()
+    vec![
+        action(PATH, "os-start", "os_compute_api:servers:start", start),
+        action(PATH, "os-stop", "os_compute_api:servers:stop", stop),
+        action(PATH, "reboot", "os_compute_api:servers:reboot", reboot),
+        action(PATH, "pause", "os_compute_api:os-pause-server:pause", pause),
+        action(PATH, "unpause", "os_compute_api:os-pause-server:unpause", unpause),
+        action(PATH, "suspend", "os_compute_api:os-suspend-server:suspend", suspend),
+        action(PATH, "resume", "os_compute_api:os-suspend-server:resume", resume),
+        action(PATH, "lock", "os_compute_api:os-lock-server:lock", lock),
+        action(PATH, "unlock", "os_compute_api:os-lock-server:unlock", unlock),
+        action(PATH, "forceDelete", "os_compute_api:os-deferred-delete:force", force_delete),
+        action(PATH, "os-resetState", "os_compute_api:os-admin-actions:reset_state", reset_state),
+        action(PATH, "os-getConsoleOutput", "os_compute_api:os-console-output", console_output),
+        action(PATH, "changePassword", "os_compute_api:os-admin-password", change_password),
+        action(PATH, "addSecurityGroup", "os_compute_api:os-security-groups:add", add_security_group),
+        action(
+            PATH,
+            "removeSecurityGroup",
+            "os_compute_api:os-security-groups:remove",
+            remove_security_group,
+        ),
+    ]
+}
+
+/// An answer without a body.
+pub fn accepted() -> Reply {
+    Reply::empty(StatusCode::ACCEPTED).header("content-type", "application/json")
+}
+
+async fn start(nova: Arc<Nova>, request: Request) -> Result<Reply> {
+    begin(&nova, &request, Verb::Start, "start").await
+}
+
+async fn stop(nova: Arc<Nova>, request: Request) -> Result<Reply> {
+    begin(&nova, &request, Verb::Stop, "stop").await
+}
+
+async fn reboot(nova: Arc<Nova>, request: Request) -> Result<Reply> {
+    let kind = checked(&request, &schemas::REBOOT)?["reboot"]["type"].as_str().unwrap_or_default();
+    let verb = if kind.eq_ignore_ascii_case("hard") { Verb::RebootHard } else { Verb::RebootSoft };
+    begin(&nova, &request, verb, "reboot").await
+}
+
+async fn pause(nova: Arc<Nova>, request: Request) -> Result<Reply> {
+    begin(&nova, &request, Verb::Pause, "pause").await
+}
+
+async fn unpause(nova: Arc<Nova>, request: Request) -> Result<Reply> {
+    begin(&nova, &request, Verb::Unpause, "unpause").await
+}
+
+async fn suspend(nova: Arc<Nova>, request: Request) -> Result<Reply> {
+    begin(&nova, &request, Verb::Suspend, "suspend").await
+}
+
+async fn resume(nova: Arc<Nova>, request: Request) -> Result<Reply> {
+    begin(&nova, &request, Verb::Resume, "resume").await
+}
+
+async fn begin(nova: &Arc<Nova>, request: &Request, verb: Verb, name: &'static str) -> Result<Reply> {
+    let instance = match (nova.server(request).await, verb) {
+        // Upstream looks for the server's cell first here.
+        (Err(error), Verb::Start | Verb::Stop) if error.code.as_deref() == Some(store::NO_INSTANCE) => {
+            let id = request.param("server_id");
+            return Err(Error::not_found(format!("Instance {id} has no mapping to a cell.")));
+        }
+        (found, _) => found?,
+    };
+    check_unlocked(request, &instance)?;
+    let (nova, cx) = (nova.clone(), request.ctx.clone());
+    let work = nova.clone();
+    nova.write(move |tx| power::begin(&work, tx, &cx, &instance.uuid, verb, name)).await?;
+    Ok(accepted())
+}
+
+async fn lock(nova: Arc<Nova>, request: Request) -> Result<Reply> {
+    let reason = checked(&request, &schemas::LOCK)?["lock"]["locked_reason"].as_str().map(String::from);
+    let instance = nova.server(&request).await?;
+    let is_owner = instance.project_id == request.ctx.project_id;
+    if instance.locked_by.is_some() && is_owner {
+        return Ok(accepted());
+    }
+    let by = if is_owner { "owner" } else { "admin" };
+    set(&nova, &request, &instance, "lock", Some("api_lock"), move |found| {
+        found.locked_by = Some(by.into());
+        found.locked_reason = reason.clone();
+    })
+    .await
+}
+
+const OVERRIDE: &str = "os_compute_api:os-lock-server:unlock:unlock_override";
+
+async fn unlock(nova: Arc<Nova>, request: Request) -> Result<Reply> {
+    let instance = nova.server(&request).await?;
+    let by = if instance.project_id == request.ctx.project_id { "owner" } else { "admin" };
+    if instance.locked_by.as_deref().is_some_and(|locked_by| locked_by != by) {
+        request.can_rule(OVERRIDE, &target(&instance))?;
+    }
+    set(&nova, &request, &instance, "unlock", Some("api_unlock"), |found| {
+        found.locked_by = None;
+        found.locked_reason = None;
+    })
+    .await
+}
+
+async fn reset_state(nova: Arc<Nova>, request: Request) -> Result<Reply> {
+    let state = checked(&request, &schemas::RESET_STATE)?["os-resetState"]["state"].as_str();
+    let state = if state == Some("active") { VmState::Active } else { VmState::Error };
+    let instance = nova.server(&request).await?;
+    set(&nova, &request, &instance, "resetState", None, move |found| {
+        found.vm_state = state;
+        found.task_state = None;
+    })
+    .await
+}
+
+/// A change in the database alone, recorded as an action.
+async fn set(
+    nova: &Nova,
+    request: &Request,
+    instance: &Instance,
+    action: &'static str,
+    event: Option<&'static str>,
+    change: impl Fn(&mut Instance) + Send + 'static,
+) -> Result<Reply> {
+    let (cx, uuid, now) = (request.ctx.clone(), instance.uuid.clone(), nova.clock.now());
+    nova.write(move |tx| {
+        store::change(tx, &uuid, now, |found| change(found))?;
+        actions::begin(tx, &cx, &uuid, action, now)?;
+        let Some(event) = event else { return Ok(()) };
+        let event = actions::Event { instance_uuid: &uuid, action, event, host: None };
+        actions::end(tx, &cx, &event, None, now)
+    })
+    .await?;
+    Ok(accepted())
+}
+
+async fn force_delete(nova: Arc<Nova>, request: Request) -> Result<Reply> {
+    let instance = nova.server(&request).await?;
+    check_unlocked(&request, &instance)?;
+    nova.delete_server(&request, &instance.uuid).await?;
+    Ok(accepted())
+}
+
+/// The most of a console that is asked of a host.
+const CONSOLE_BYTES_MAX: u64 = 1 << 20;
+
+async fn console_output(nova: Arc<Nova>, request: Request) -> Result<Reply> {
+    let length = &checked(&request, &schemas::CONSOLE_OUTPUT)?["os-getConsoleOutput"]["length"];
+    let lines = length.as_i64().or_else(|| length.as_str()?.parse().ok());
+    let instance = nova.server(&request).await?;
+    let host = host_of(&instance)?;
+    let own = nova.own(&request.ctx);
+    let log = nova.compute(host).console_log(&own, &instance.uuid, CONSOLE_BYTES_MAX).await?;
+    let text = String::from_utf8_lossy(&log);
+    let lines = lines.and_then(|lines| usize::try_from(lines).ok());
+    Ok(Reply::ok(json!({"output": lines.map_or(&*text, |lines| last_lines(&text, lines))})))
+}
+
+fn last_lines(text: &str, lines: usize) -> &str {
+    let trimmed = text.strip_suffix('\n').unwrap_or(text);
+    let mut breaks = trimmed.rmatch_indices('\n').map(|(at, _)| at + 1);
+    match lines.checked_sub(1) {
+        None => "",
+        Some(before) => &text[breaks.nth(before).unwrap_or(0)..],
+    }
+}
+
+/// What needs a host is refused before the server has one.
+pub fn host_of(instance: &Instance) -> Result<&str> {
+    let none = || Error::conflict(format!("Instance {} is not ready", instance.uuid));
+    instance.host.as_deref().ok_or_else(none)
+}
+
+/// The guest's agent would have to set it; nobody talks to one yet.
+async fn change_password(nova: Arc<Nova>, request: Request) -> Result<Reply> {
+    checked(&request, &schemas::CHANGE_PASSWORD)?;
+    let instance = nova.server(&request).await?;
+    check_unlocked(&request, &instance)?;
+    power::check_state(&instance, &[VmState::Active], &[], "changePassword")?;
+    Err(Error::conflict("QEMU guest agent is not enabled"))
+}
+
+async fn add_security_group(nova: Arc<Nova>, request: Request) -> Result<Reply> {
+    let name = checked(&request, &schemas::ADD_SECURITY_GROUP)?["addSecurityGroup"]["name"].clone();
+    let (instance, group_id) = security_group(&nova, &request, &name).await?;
+    for port in ports(&nova, &request, &instance).await? {
+        let mut ids: Vec<String> = port.security_groups.iter().map(|group| group.id.clone()).collect();
+        if !ids.contains(&group_id) {
+            ids.push(group_id.clone());
+            nova.networks().set_security_groups(&request.ctx, &port.id, &ids).await?;
+        }
+    }
+    nova.refresh_nics(&request.ctx, &instance.uuid).await?;
+    Ok(accepted())
+}
+
+async fn remove_security_group(nova: Arc<Nova>, request: Request) -> Result<Reply> {
+    let name = checked(&request, &schemas::REMOVE_SECURITY_GROUP)?["removeSecurityGroup"]["name"].clone();
+    let (instance, group_id) = security_group(&nova, &request, &name).await?;
+    let mut found = false;
+    for port in ports(&nova, &request, &instance).await? {
+        let ids: Vec<String> = port.security_groups.iter().map(|group| group.id.clone()).collect();
+        if ids.contains(&group_id) {
+            found = true;
+            let kept: Vec<String> = ids.into_iter().filter(|id| *id != group_id).collect();
+            nova.networks().set_security_groups(&request.ctx, &port.id, &kept).await?;
+        }
+    }
+    if !found {
+        return Err(Error::not_found(format!(
+            "Security group {group_id} not associated with the instance {}",
+            instance.uuid
+        )));
+    }
+    nova.refresh_nics(&request.ctx, &instance.uuid).await?;
+    Ok(accepted())
+}
+
+/// The server, and the group that is named.
+async fn security_group(nova: &Nova, request: &Request, name: &Json) -> Result<(Instance, String)> {
+    let name = name.as_str().unwrap_or_default().to_string();
+    let instance = nova.server(request).await?;
+    let found = nova.networks().security_groups(&request.ctx, std::slice::from_ref(&name)).await?;
+    if let Some(group) = found.iter().find(|group| group.id == name) {
+        return Ok((instance, group.id.clone()));
+    }
+    match found.as_slice() {
+        [one] => Ok((instance, one.id.clone())),
+        [] => {
+            let project_id = own_project(request)["project_id"].clone();
+            let project_id = project_id.as_str().unwrap_or_default();
+            Err(Error::not_found(format!("Security group {name} is not found for project {project_id}")))
+        }
+        _ => Err(Error::conflict(format!(
+            "Multiple security groups found matching '{name}'. Use an ID to be more specific."
+        ))),
+    }
+}
+
+async fn ports(
+    nova: &Nova,
+    request: &Request,
+    instance: &Instance,
+) -> Result<Vec<contracts::networks::Port>> {
+    nova.networks().ports_of(&nova.own(&request.ctx), std::slice::from_ref(&instance.uuid)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_of_a_console() {
+        for (text, lines, expected) in [
+            ("a\nb\nc\n", 1, "c\n"),
+            ("a\nb\nc\n", 2, "b\nc\n"),
+            ("a\nb\nc", 2, "b\nc"),
+            ("a\nb\nc\n", 9, "a\nb\nc\n"),
+            ("a\n", 0, ""),
+            ("", 3, ""),
+        ] {
+            assert_eq!(last_lines(text, lines), expected, "{text:?} {lines}");
+        }
+    }
 }

@@ -409,7 +409,7 @@ impl Nova {
         let (nova, cx) = (self.clone(), cx.clone());
         self.write(move |tx| {
             let Order { draft, at_least, at_most, .. } = &order;
-            let one = quota::Wanted { instances: 1, cores: draft.vcpus, ram: draft.memory_mb };
+            let one = quota::Wanted { cores: draft.vcpus, ram: draft.memory_mb };
             let count = quota::fit(tx, &nova.options, &draft.project_id, one, *at_least, *at_most)?;
             if count > 1 && order.hostname_given {
                 return Err(Error::bad_request("Unable to allocate a single hostname to multiple instances"));

@@ -13,7 +13,7 @@ use crate::{
 use base::{Error, Json, Result, Timestamp};
 use db::{Direction, Filter, List, Op};
 use fancy_regex::Regex;
-use serde_json::{Map, json};
+use serde_json::json;
 use std::sync::Arc;
 use web::{Reply, Request};
 
@@ -68,7 +68,7 @@ const ALL_FILTERS: &str = "os_compute_api:servers:allow_all_filters";
 
 /// A page of what matches, and whether there may be more.
 async fn find(nova: &Nova, request: &Request, verb: &str) -> Result<(Vec<Instance>, bool)> {
-    check_query(request)?;
+    schemas::check_query(&schemas::SERVER_QUERY, request)?;
     let admin = request.may(ALL_FILTERS, &own_project(request));
     let asked: Vec<(String, String)> = request
         .query
@@ -130,17 +130,6 @@ async fn find(nova: &Nova, request: &Request, verb: &str) -> Result<(Vec<Instanc
         && found.len() as u64 == limit
         && (request.query.has("limit") || limit == nova.options.max_limit);
     Ok((found, more))
-}
-
-/// The query as the form wants it: an object of lists.
-fn check_query(request: &Request) -> Result<()> {
-    let mut query = Map::new();
-    for (key, value) in &request.query.0 {
-        if let Json::Array(values) = query.entry(key.clone()).or_insert_with(|| json!([])) {
-            values.push(value.clone().into());
-        }
-    }
-    schemas::SERVER_QUERY.at(request.version()).query(&Json::Object(query))
 }
 
 fn all_tenants(request: &Request, verb: &str) -> Result<bool> {

@@ -1,7 +1,11 @@
 //! The long operations on servers, each in a file named by its verb, and what they share.
 
+pub mod attach_interface;
+pub mod attach_volume;
 pub mod boot;
 pub mod delete;
+pub mod detach_interface;
+pub mod detach_volume;
 pub mod power;
 
 use crate::{
@@ -17,6 +21,10 @@ pub fn register(nova: &Arc<Nova>) {
     nova.flows.register::<boot::Boot>(nova.clone());
     nova.flows.register::<delete::Delete>(nova.clone());
     nova.flows.register::<power::Power>(nova.clone());
+    nova.flows.register::<attach_volume::AttachVolume>(nova.clone());
+    nova.flows.register::<detach_volume::DetachVolume>(nova.clone());
+    nova.flows.register::<attach_interface::AttachInterface>(nova.clone());
+    nova.flows.register::<detach_interface::DetachInterface>(nova.clone());
 }
 
 impl Nova {

@@ -1,0 +1,102 @@
+//! Gives a server a network card while it is there.
+
+use super::{
+    boot::{PlannedPort, plug, unplug},
+    or_gone,
+    power::check_state,
+};
+use crate::{
+    Nova, actions, guest,
+    model::{Nic, VmState},
+    store,
+};
+use base::{Context, Error, Result};
+use db::Tx;
+use flow::{Effect, Flow, Outcome, Step, step};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AttachInterface {
+    pub uuid: String,
+    pub port: PlannedPort,
+    /// Once it is plugged.
+    pub nic: Option<Nic>,
+}
+
+impl Flow for AttachInterface {
+    const KIND: &'static str = "attach_interface";
+    type Service = Nova;
+
+    fn steps() -> &'static [Step<Self>] {
+        const { &[step!(plug_port, undo unplug_port), step!(attach, undo detach).interruptible(), step!(complete)] }
+    }
+
+    fn failed(&self, nova: &Nova, tx: &mut Tx, cx: &Context, error: &Error) -> Result<()> {
+        let now = nova.clock.now();
+        store::change(tx, &self.uuid, now, |_| ())?;
+        actions::end(tx, cx, &self.event(None), Some(error), now)
+    }
+}
+
+impl AttachInterface {
+    fn event(&self, host: Option<String>) -> actions::Event<'_> {
+        let event = "compute_attach_interface";
+        actions::Event { instance_uuid: &self.uuid, action: "attach_interface", event, host }
+    }
+}
+
+async fn plug_port(nova: &Arc<Nova>, cx: &Context, flow: &mut AttachInterface) -> Result<Effect> {
+    let instance = nova.instance(&flow.uuid).await?;
+    let host = instance.host.clone().ok_or_else(|| Error::conflict("The server is on no host."))?;
+    flow.nic = Some(plug(nova, cx, &instance, &flow.port, &host).await?);
+    Ok(Effect::none())
+}
+
+async fn unplug_port(nova: &Arc<Nova>, cx: &Context, flow: &mut AttachInterface) -> Result<Effect> {
+    unplug(nova, cx, &flow.port.id, flow.port.network_id.is_some()).await?;
+    Ok(Effect::none())
+}
+
+async fn attach(nova: &Arc<Nova>, cx: &Context, flow: &mut AttachInterface) -> Result<Effect> {
+    let instance = nova.instance(&flow.uuid).await?;
+    let host = instance.host.ok_or_else(|| Error::conflict("The server is on no host."))?;
+    let nic = flow.nic.as_ref().ok_or_else(|| Error::internal("attach: no port"))?;
+    nova.compute(&host).attach_interface(&nova.own(cx), &flow.uuid, &guest::port(nic)).await?;
+    Ok(Effect::none())
+}
+
+async fn detach(nova: &Arc<Nova>, cx: &Context, flow: &mut AttachInterface) -> Result<Effect> {
+    let Ok(instance) = nova.instance(&flow.uuid).await else { return Ok(Effect::none()) };
+    if let (Some(host), Some(nic)) = (&instance.host, &flow.nic) {
+        or_gone(nova.compute(host).detach_interface(&nova.own(cx), &flow.uuid, &nic.port.mac).await)?;
+    }
+    Ok(Effect::none())
+}
+
+async fn complete(nova: &Arc<Nova>, cx: &Context, flow: &mut AttachInterface) -> Result<Effect> {
+    let nic = flow.nic.clone().ok_or_else(|| Error::internal("attach: no port"))?;
+    let (nova, cx, flow) = (nova.clone(), cx.clone(), flow.clone());
+    Ok(Effect::write(move |tx| {
+        let (now, mut host) = (nova.clock.now(), None);
+        store::change(tx, &flow.uuid, now, |instance| {
+            host = instance.host.clone();
+            instance.nics.0.retain(|held| held.port.id != nic.port.id);
+            instance.nics.0.push(nic.clone());
+        })?;
+        actions::end(tx, &cx, &flow.event(host), None, now)
+    }))
+}
+
+pub const FROM: &[VmState] = &[VmState::Active, VmState::Paused, VmState::Stopped];
+
+pub async fn begin(nova: &Arc<Nova>, cx: &Context, uuid: &str, port: PlannedPort) -> Result<Outcome> {
+    let (work, cx, uuid) = (nova.clone(), cx.clone(), uuid.to_string());
+    nova.write(move |tx| {
+        check_state(&store::instance(tx, &uuid)?, FROM, &[], "attach_interface")?;
+        actions::begin(tx, &cx, &uuid, "attach_interface", work.clock.now())?;
+        let flow = AttachInterface { uuid: uuid.clone(), port: port.clone(), nic: None };
+        work.flows.start(tx, &cx, &flow, &uuid)
+    })
+    .await
+}
