@@ -9,6 +9,7 @@ mod extra_specs;
 mod flows;
 mod guest;
 mod keys;
+mod metadata;
 mod model;
 mod options;
 mod quota;
@@ -24,7 +25,7 @@ pub use model::TABLES;
 pub use options::Options;
 pub use rules::RULES;
 
-use base::{Clock, Context, Result, Version};
+use base::{Clock, Context, Result, Secret, Version};
 use bus::{Bus, Serving, Topic};
 use contracts::{
     compute::{Compute, RemoteCompute, compute_reports_handlers},
@@ -120,6 +121,11 @@ impl Nova {
     /// The proxy for servers' screens: noVNC's pages and the websocket behind them.
     pub fn console_router(self: &Arc<Self>) -> axum::Router {
         console::router(self.clone())
+    }
+
+    /// The metadata service, with the secret that the network agents' proxies sign with.
+    pub fn metadata_router(self: &Arc<Self>, shared_secret: Secret) -> axum::Router {
+        metadata::router(self.clone(), shared_secret)
     }
 
     /// The agent of a host.

@@ -20,6 +20,7 @@ pub const TABLES: &[&Table] = &[
     Quota::TABLE,
     Migration::TABLE,
     ConsoleToken::TABLE,
+    GuestPassword::TABLE,
     flow::TABLES[0],
     flow::TABLES[1],
 ];
@@ -429,4 +430,13 @@ pub struct ConsoleToken {
     pub host: String,
     pub port: i64,
     pub expires_at: Timestamp,
+}
+
+/// What a guest left as its administrator's password, encrypted with its owner's key.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "guest_passwords")]
+pub struct GuestPassword {
+    #[field(key)]
+    pub instance_uuid: String,
+    pub password: String,
 }

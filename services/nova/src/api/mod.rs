@@ -23,6 +23,7 @@ mod server_interfaces;
 mod server_list;
 mod server_metadata;
 mod server_networks;
+mod server_password;
 mod server_view;
 pub mod server_volumes;
 mod servers;
@@ -41,6 +42,7 @@ pub fn routes() -> Routes<Nova> {
         servers::routes(),
         server_metadata::routes(),
         server_actions::routes(),
+        server_password::routes(),
         remote_consoles::routes(),
         flavors::routes(),
         keypairs::routes(),
