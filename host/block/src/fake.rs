@@ -59,6 +59,11 @@ impl Fake {
         self.0.lock().exports.clone()
     }
 
+    /// As when the machine was off.
+    pub fn lose_exports(&self) {
+        self.0.lock().exports.clear();
+    }
+
     fn change<T>(&self, change: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
         let mut state = self.0.lock();
         match state.refusals.pop() {
@@ -149,6 +154,10 @@ impl Blocks for Fake {
             let name = if read_only { format!("{volume_id}-ro") } else { volume_id.to_string() };
             Ok(Export { socket: format!("/fake/{volume_id}.nbd").into(), name })
         })
+    }
+
+    async fn is_exported(&self, volume_id: &str) -> Result<bool> {
+        Ok(self.0.lock().exports.contains(volume_id))
     }
 
     async fn unexport(&self, volume_id: &str) -> Result<()> {

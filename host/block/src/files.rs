@@ -193,6 +193,11 @@ impl Blocks for Files {
         Ok(daemon.export(read_only))
     }
 
+    async fn is_exported(&self, volume_id: &str) -> Result<bool> {
+        check_id(volume_id)?;
+        self.daemon(volume_id).is_running().await
+    }
+
     async fn unexport(&self, volume_id: &str) -> Result<()> {
         check_id(volume_id)?;
         let _held = self.locks.hold(volume_id).await;

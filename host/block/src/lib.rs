@@ -56,6 +56,8 @@ pub trait Blocks: Send + Sync {
     /// Serves the disk, also beyond the end of this program.
     async fn export(&self, volume_id: &str, read_only: bool) -> Result<Export>;
 
+    async fn is_exported(&self, volume_id: &str) -> Result<bool>;
+
     async fn unexport(&self, volume_id: &str) -> Result<()>;
 
     async fn stats(&self) -> Result<Stats>;

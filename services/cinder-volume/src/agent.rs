@@ -59,6 +59,15 @@ impl Agent {
         })
     }
 
+    pub async fn is_exported(&self, volume_id: &str) -> Result<bool> {
+        self.blocks.is_exported(volume_id).await
+    }
+
+    /// Serves a volume that hosts reach.
+    pub async fn export_again(&self, volume_id: &str) -> Result<()> {
+        self.blocks.export(volume_id, false).await.map(drop)
+    }
+
     /// Brings the image's bytes where the driver makes a disk of them.
     async fn fetch(&self, cx: &Context, volume_id: &str, image_id: &str) -> Result<()> {
         let (Some(path), Some(images)) = (self.blocks.image_file(volume_id), &self.images) else {

@@ -1,6 +1,6 @@
 //! What back ends' agents report.
 
-use crate::{Cinder, model::BackEnd};
+use crate::{Cinder, model::BackEnd, store};
 use async_trait::async_trait;
 use base::{Context, Result, id};
 use contracts::agents::volume::{self, VolumeReports};
@@ -31,5 +31,10 @@ impl VolumeReports for Cinder {
             }
         })
         .await
+    }
+
+    async fn volumes_connected(&self, _cx: &Context, back_end: &str) -> Result<Vec<String>> {
+        let back_end = back_end.to_string();
+        self.read(move |tx| store::connected_on(tx, &back_end)).await
     }
 }

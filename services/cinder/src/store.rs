@@ -246,3 +246,15 @@ pub fn on_host(tx: &mut Tx, host: &str) -> Result<BTreeMap<String, Held>> {
     }
     Ok(held)
 }
+
+/// Volumes of a back end that some host reaches.
+pub fn connected_on(tx: &mut Tx, back_end: &str) -> Result<Vec<String>> {
+    let rows = tx.query(
+        sql!(
+            "SELECT DISTINCT v.id FROM volumes v JOIN volume_attachments a ON a.volume_id = v.id
+             WHERE a.connection IS NOT NULL AND v.host LIKE $1 ESCAPE '\\' ORDER BY v.id"
+        ),
+        params![format!("{}#%", back_end.replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_"))],
+    )?;
+    rows.iter().map(|row| row.at(0)).collect()
+}

@@ -5,6 +5,7 @@ mod common;
 use base::{Context, Json, id};
 use cinder::{Options, TABLES};
 use common::{Cloud, IMAGE, OTHER, PROJECT, options};
+use contracts::agents::volume::VolumeReports;
 use contracts::volumes::{Connector, NewAttachment, NewVolume, Volumes};
 use futures::future::join_all;
 use host_block::Fake;
@@ -27,6 +28,8 @@ async fn from_nothing_to_a_server_and_back() {
         assert_eq!(volume["volume"]["attachments"][0]["attachment_id"], attachment.as_str());
         let shown = cloud.get(&format!("/v3/attachments/{attachment}")).await;
         assert_eq!(shown["attachment"]["connection_info"]["driver_volume_type"], "nbd_unix");
+        let connected = cloud.cinder.volumes_connected(&Context::internal(), "h1@files").await.unwrap();
+        assert_eq!(connected, [id.as_str()]);
         let refused = cloud.call("member", "DELETE", &format!("/v3/volumes/{id}"), None).await;
         assert_eq!(refused.status, 400, "in use: {}", refused.body);
         let left = cloud.call("member", "DELETE", &format!("/v3/attachments/{attachment}"), None).await;

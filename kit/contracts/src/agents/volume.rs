@@ -32,11 +32,14 @@ pub trait VolumeAgent: Send + Sync {
     async fn disconnect(&self, cx: &Context, volume_id: &str) -> Result<()>;
 }
 
-/// What the agent tells cinder.
+/// What the agent tells cinder, and the one thing it asks.
 #[async_trait]
 pub trait VolumeReports: Send + Sync {
     /// At start and regularly as a sign of life.
     async fn back_end_reported(&self, cx: &Context, back_end: &BackEnd) -> Result<()>;
+
+    /// The volumes of a back end that hosts reach: their exports shall stand, also after the machine was off.
+    async fn volumes_connected(&self, cx: &Context, back_end: &str) -> Result<Vec<String>>;
 }
 
 bus::remote! {
@@ -57,6 +60,7 @@ bus::remote! {
     /// Cinder, wherever it runs, on the topic `cinder`.
     pub struct RemoteVolumeReports: VolumeReports as volume_reports_handlers {
         back_end_reported(back_end: &BackEnd = BackEnd) -> ();
+        volumes_connected(back_end: &str = String) -> Vec<String>;
     }
 }
 
