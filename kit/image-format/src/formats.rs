@@ -37,15 +37,26 @@ pub fn inspect(head: &[u8], tail: &[u8], size: u64) -> Finding {
     let formats: Vec<Format> = seen.iter().map(|(format, _)| *format).collect();
     let several = formats.len() > 1 && formats != [Format::Iso, Format::Gpt];
     let Some((format, first)) = seen.into_iter().next() else {
-        return Finding { format: Format::Raw, virtual_size_bytes: size, unsafe_because: Vec::new() };
+        return Finding {
+            format: Format::Raw,
+            virtual_size_bytes: size,
+            unsafe_because: Vec::new(),
+            only_partitions_wrong: false,
+        };
     };
+    let only_partitions_wrong = format == Format::Gpt && !first.bad.is_empty();
     let mut unsafe_because = first.bad;
     if several {
         // A file that is two things at once is made to be taken for the wrong one.
         let names: Vec<&str> = formats.iter().map(|format| format.as_str()).collect();
         unsafe_because.push(format!("it is {} at once", names.join(" and ")));
     }
-    Finding { format, virtual_size_bytes: first.virtual_size.unwrap_or(size), unsafe_because }
+    Finding {
+        format,
+        virtual_size_bytes: first.virtual_size.unwrap_or(size),
+        unsafe_because,
+        only_partitions_wrong,
+    }
 }
 
 impl<'a> Bytes<'a> {
@@ -83,7 +94,8 @@ fn cut_short() -> Seen {
 /// QEMU's `docs/interop/qcow2.txt`.
 fn qcow2(bytes: &Bytes) -> Option<Seen> {
     const EXTERNAL_DATA: u64 = 1 << 2;
-    const KNOWN_FEATURES: u64 = 0b1_1111;
+    /// Dirty, corrupt, external data and compression: what the reference knows.
+    const KNOWN_FEATURES: u64 = 0b1111;
     const L1_ENTRIES_MAX: u32 = 32 * 1024 * 1024 / 8;
     if !bytes.is(0, b"QFI\xfb") {
         return None;
@@ -132,8 +144,10 @@ fn qed(bytes: &Bytes) -> Option<Seen> {
 fn vmdk(bytes: &Bytes) -> Option<Seen> {
     const SECTOR: u64 = 512;
     const DESCRIPTOR_SECTORS_MAX: u64 = 2048;
+    const DESCRIPTOR_AT: u64 = 1;
     const KINDS: [&str; 2] = ["monolithicsparse", "streamoptimized"];
-    if bytes.is(0, b"# Disk DescriptorFile") {
+    const AT_END: u64 = u64::MAX;
+    if is_vmdk_descriptor(bytes) {
         return Some(Seen {
             virtual_size: None,
             bad: vec!["it is a descriptor that names other files".into()],
@@ -149,6 +163,12 @@ fn vmdk(bytes: &Bytes) -> Option<Seen> {
         }
         let (sectors, at, count) = (bytes.le64(12)?, bytes.le64(28)?, bytes.le64(36)?);
         let virtual_size = sectors.checked_mul(SECTOR);
+        if at != DESCRIPTOR_AT {
+            bad.push("its descriptor is not where it belongs".into());
+        }
+        if bytes.le64(56)? == AT_END && !has_own_footer(bytes) {
+            bad.push("its footer does not agree with its header".into());
+        }
         if count == 0 || count > DESCRIPTOR_SECTORS_MAX {
             bad.push("it has no descriptor of a sensible size".into());
             return Some(Seen { virtual_size, bad });
@@ -173,8 +193,20 @@ fn vmdk(bytes: &Bytes) -> Option<Seen> {
         let extents: Vec<&str> = text
             .lines()
             .map(str::trim)
-            .filter(|l| l.starts_with("rw ") || l.starts_with("rdonly "))
+            .filter(|line| {
+                ["rw", "rdonly", "noaccess"].contains(&line.split_whitespace().next().unwrap_or_default())
+            })
             .collect();
+        let is_known = |line: &str| {
+            line.is_empty()
+                || line.starts_with('#')
+                || line.starts_with("ddb")
+                || extents.contains(&line)
+                || line.split_once('=').is_some_and(|(key, _)| !key.trim_end().contains(' '))
+        };
+        if !text.lines().map(str::trim).all(is_known) {
+            bad.push("its descriptor has lines that mean nothing".into());
+        }
         // One extent, in this very file; a path in it would be another file.
         let own =
             |extent: &&str| extent.contains(" sparse ") && !extent.contains('/') && !extent.contains("..");
@@ -184,6 +216,38 @@ fn vmdk(bytes: &Bytes) -> Option<Seen> {
         Some(Seen { virtual_size, bad })
     };
     Some(look().unwrap_or_else(cut_short))
+}
+
+/// Text that says what kind of disk it describes; QEMU goes by the words, whatever stands before them.
+fn is_vmdk_descriptor(bytes: &Bytes) -> bool {
+    const DESCRIPTOR_BYTES_MAX: usize = 1 << 20;
+    let start = &bytes.head[..bytes.head.len().min(DESCRIPTOR_BYTES_MAX)];
+    let first = &start[..start.len().min(512)];
+    let is_text = first.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
+    let says_kind = || start.to_ascii_lowercase().windows(12).any(|words| words == b"createtype=\"");
+    bytes.is(0, b"# Disk DescriptorFile") || (is_text && says_kind())
+}
+
+/// A marker, the header again, and the marker of the end: the last three sectors.
+fn has_own_footer(bytes: &Bytes) -> bool {
+    const FOOTER: u32 = 3;
+    let tail = Bytes { head: bytes.tail, tail: &[], size: bytes.size };
+    let is_marker = |at: usize, kind: u32| {
+        tail.le32(at + 8) == Some(0)
+            && tail.le32(at + 12) == Some(kind)
+            && tail.at(at + 16, 496).is_some_and(|rest| rest.iter().all(|byte| *byte == 0))
+    };
+    // Signature, version, and place and size of the descriptor.
+    let same = |at: usize, length: usize| {
+        bytes.at(at, length).is_some() && bytes.at(at, length) == tail.at(512 + at, length)
+    };
+    bytes.tail.len() == 3 * 512
+        && same(0, 8)
+        && same(28, 16)
+        && tail.le64(512 + 56).is_some_and(|directory| directory != u64::MAX)
+        && is_marker(0, FOOTER)
+        && tail.le64(1024) == Some(0)
+        && is_marker(1024, 0)
 }
 
 /// VirtualBox's `VDICore.h`.
@@ -207,7 +271,8 @@ fn vdi(bytes: &Bytes) -> Option<Seen> {
 /// the first, too.
 fn vhd(bytes: &Bytes) -> Option<Seen> {
     const DIFFERENCES: u32 = 4;
-    let footer = [bytes.head, bytes.tail].into_iter().find(|sector| sector.starts_with(b"conectix"))?;
+    let last = &bytes.tail[bytes.tail.len().saturating_sub(512)..];
+    let footer = [bytes.head, last].into_iter().find(|sector| sector.starts_with(b"conectix"))?;
     let sector = Bytes { head: footer, tail: &[], size: bytes.size };
     let look = || -> Option<Seen> {
         let mut bad = Vec::new();
@@ -259,15 +324,23 @@ fn vhdx(bytes: &Bytes) -> Option<Seen> {
 
 fn luks(bytes: &Bytes) -> Option<Seen> {
     bytes.is(0, b"LUKS\xba\xbe").then(|| match bytes.at(6, 2) {
-        Some([0, 1]) => Seen::default(),
+        Some([0, 1]) => {
+            let payload = bytes.be32(104).map(|sectors| u64::from(sectors) * 512);
+            Seen { virtual_size: payload.map(|start| bytes.size.saturating_sub(start)), bad: Vec::new() }
+        }
         _ => Seen { virtual_size: None, bad: vec!["its version of LUKS is unknown".into()] },
     })
 }
 
-/// ECMA-119: the first volume descriptor is in the seventeenth sector.
+/// ECMA-119 and UDF: the first volume descriptor is in the seventeenth sector.
 fn iso(bytes: &Bytes) -> Option<Seen> {
     const DESCRIPTOR_AT: usize = 16 * 2048;
-    bytes.is(DESCRIPTOR_AT + 1, b"CD001").then(|| {
+    const MAGICS: [&[u8]; 3] = [b"CD001", b"NSR02", b"NSR03"];
+    const PRIMARY: &[u8] = &[1];
+    MAGICS.iter().any(|magic| bytes.is(DESCRIPTOR_AT + 1, magic)).then(|| {
+        if !bytes.is(DESCRIPTOR_AT, PRIMARY) {
+            return Seen::default();
+        }
         let blocks = bytes.le32(DESCRIPTOR_AT + 80).map(u64::from);
         let block_bytes =
             bytes.at(DESCRIPTOR_AT + 128, 2).map(|b| u64::from(u16::from_le_bytes([b[0], b[1]])));
@@ -275,16 +348,40 @@ fn iso(bytes: &Bytes) -> Option<Seen> {
     })
 }
 
-/// A partition table, old or new: a raw disk that says so.
+/// A partition table, old or new: a raw disk that says so. The boot sector of a FAT file system ends the same way.
 fn gpt(bytes: &Bytes) -> Option<Seen> {
     const PARTITIONS_AT: usize = 446;
-    if !bytes.is(510, &[0x55, 0xaa]) {
+    const PROTECTIVE: u8 = 0xee;
+    const FATS_AT: usize = 0x10;
+    const MEDIUM_AT: usize = 0x15;
+    const FIXED_DISK: u8 = 0xf8;
+    let is_fat = bytes.is(FATS_AT, &[2]) && bytes.is(MEDIUM_AT, &[FIXED_DISK]);
+    if !bytes.is(510, &[0x55, 0xaa]) || is_fat {
         return None;
     }
-    // A file system's boot sector ends the same way; a partition table has only these two states of a partition.
-    let mut states = (0..4).map(|number| bytes.at(PARTITIONS_AT + number * 16, 16));
-    let is_table = states.all(|entry| entry.is_some_and(|entry| matches!(entry[0], 0 | 0x80)));
-    let has_any =
-        (0..4).any(|number| bytes.at(PARTITIONS_AT + number * 16 + 4, 1).is_some_and(|kind| kind[0] != 0));
-    (is_table && has_any).then(Seen::default)
+    let mut bad = Vec::new();
+    let mut used = Vec::new();
+    let mut is_gpt = false;
+    for number in 0..4 {
+        let entry = bytes.at(PARTITIONS_AT + number * 16, 16)?;
+        if !matches!(entry[0], 0 | 0x80) {
+            bad.push(format!("partition {number} has an invalid boot flag"));
+        }
+        if entry[4] != 0 {
+            used.push(number);
+        }
+        if entry[4] == PROTECTIVE {
+            is_gpt = true;
+            if entry[1..4] != [0, 2, 0] || entry[8..12] != [1, 0, 0, 0] {
+                bad.push("its partition table begins at the wrong place".into());
+            }
+        }
+    }
+    if is_gpt && used != [0] {
+        bad.push("it has partitions beside its GPT".into());
+    }
+    if used.is_empty() {
+        bad.push("its partition table is empty".into());
+    }
+    Some(Seen { virtual_size: None, bad })
 }

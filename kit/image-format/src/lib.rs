@@ -9,8 +9,8 @@ use std::fmt;
 
 /// As much of an image's beginning as is looked at: the largest header, VMDK's descriptor and VHDX's metadata.
 pub const HEAD_BYTES: usize = 4 * 1024 * 1024;
-/// Fixed VHD says who it is in its last sector alone.
-const TAIL_BYTES: usize = 512;
+/// Fixed VHD says who it is in its last sector alone; streamed VMDK repeats its header in the last three.
+const TAIL_BYTES: usize = 3 * 512;
 
 /// A disk format, named as glance names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,6 +58,8 @@ pub struct Finding {
     pub virtual_size_bytes: u64,
     /// Why nobody may open it.
     pub unsafe_because: Vec<String>,
+    /// Whether all that is wrong is the partition table, which only what looks for one minds.
+    pub only_partitions_wrong: bool,
 }
 
 impl Finding {

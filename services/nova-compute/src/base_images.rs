@@ -1,7 +1,7 @@
 //! The images of the host: each is fetched once, checked before any tool opens it, and never changed after.
 //! Guests' disks are overlays on them.
 
-use crate::{locks::Locks, qcow2};
+use crate::locks::Locks;
 use base::{Context, Error, Result};
 use contracts::compute::{ImageSource, InstanceImage};
 use host_virt::Format;
@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 pub struct BaseImages {
     dir: PathBuf,
@@ -94,15 +94,20 @@ impl BaseImages {
     }
 }
 
-/// The size a guest sees; an error when the bytes are not what the format says.
+/// The size a guest sees; an error when the bytes are not what the format says, or lead elsewhere.
 async fn virtual_bytes(path: &Path, format: Format) -> Result<u64> {
-    let file = tokio::fs::File::open(path).await?;
     if format == Format::Raw {
-        return Ok(file.metadata().await?.len());
+        // Whatever is in a raw image, QEMU is told that it is raw.
+        return Ok(tokio::fs::metadata(path).await?.len());
     }
-    let mut header = Vec::new();
-    file.take(qcow2::HEADER_BYTES as u64).read_to_end(&mut header).await?;
-    qcow2::virtual_size(&header)
+    let looked_at = path.to_path_buf();
+    let look = tokio::task::spawn_blocking(move || image_format::inspect_file(&looked_at));
+    let finding = look.await.map_err(|e| Error::internal(e.to_string()))??;
+    finding.check()?;
+    match finding.format {
+        image_format::Format::Qcow2 => Ok(finding.virtual_size_bytes),
+        other => Err(Error::bad_request(format!("Image is unacceptable: it is not a qcow2 image but {other}"))),
+    }
 }
 
 #[cfg(test)]

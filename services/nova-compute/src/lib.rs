@@ -10,7 +10,6 @@ mod locks;
 mod manager;
 mod options;
 mod plug;
-mod qcow2;
 mod reports;
 mod spec;
 
