@@ -176,10 +176,13 @@ fn what_leads_elsewhere_is_refused() {
         ("mean nothing", vmdk(&format!("{GOOD_VMDK}include /etc/passwd\n"))),
         ("other files", b"createType=\"monolithicFlat\"\nRW 1 FLAT \"/etc/passwd\" 0\n".to_vec()),
         ("footer", streamed_vmdk(|b| b.truncate(b.len() - 512))),
-        ("footer", streamed_vmdk(|b| {
-            let at = b.len() - 1024 + 28;
-            b[at] = 9;
-        })),
+        (
+            "footer",
+            streamed_vmdk(|b| {
+                let at = b.len() - 1024 + 28;
+                b[at] = 9;
+            }),
+        ),
         ("parent", vhdx(2)),
         ("version of LUKS", b"LUKS\xba\xbe\0\x02".to_vec()),
         ("unknown features", qcow2(|b| b[79] = 16)),

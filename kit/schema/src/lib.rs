@@ -54,7 +54,8 @@ pub enum Step {
     Key(String),
 }
 
-const ANNOTATIONS: &[&str] = &["$schema", "$id", "title", "description", "default", "examples", "readOnly"];
+const ANNOTATIONS: &[&str] =
+    &["$schema", "$id", "title", "description", "default", "examples", "readOnly", "writeOnly"];
 
 impl Schema {
     /// A schema of the newer dialect with OpenStack's formats.

@@ -315,7 +315,9 @@ fn glance(status: StatusCode, message: &str, is_detail: bool, about: &About) -> 
         (false, _) => (message.to_string(), String::new(), "  "),
     };
     if !about.accepts {
-        let text = format!("{title}\n\n{}\n\n {}{tail}", explanation, detail);
+        // As webob writes plain text.
+        let (explanation, detail) = (explanation.replace('\n', " "), detail.replace('\n', " "));
+        let text = format!("{title}\n\n{explanation}\n\n {detail}{tail}");
         return answer(status, "text/plain; charset=UTF-8", text);
     }
     let lines = if status == StatusCode::METHOD_NOT_ALLOWED { "" } else { "\n\n" };

@@ -275,7 +275,9 @@ impl<S: Send + Sync + 'static> Served<S> {
     }
 
     fn canonical(&self, path: &str) -> String {
-        let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };
+        // To glance a path with a slash at its end is another one.
+        let trims = path.len() > 1 && self.service.faults != Faults::Glance;
+        let path = if trims { path.trim_end_matches('/') } else { path };
         let path = match self.service.faults {
             Faults::Cinder => path.strip_suffix(".json").unwrap_or(path),
             _ => path,

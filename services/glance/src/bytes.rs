@@ -2,7 +2,7 @@
 
 use base::{Error, Result};
 use bytes::Bytes;
-use image_format::{Format, Inspector};
+use image_format::{Finding, Format, Inspector};
 use md5::{Digest, Md5};
 use sha2::Sha512;
 use std::{
@@ -61,13 +61,22 @@ impl Files {
 
     /// What is gone already is fine.
     pub fn remove(&self, image_id: &str) -> Result<()> {
-        for path in [self.path(image_id), self.staged_path(image_id)] {
-            match std::fs::remove_file(path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-                _ => {}
-            }
+        match std::fs::remove_file(self.path(image_id)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => self.remove_staged(image_id),
         }
-        Ok(())
+    }
+
+    /// What waited to be imported.
+    pub fn remove_staged(&self, image_id: &str) -> Result<()> {
+        match std::fs::remove_file(self.staged_path(image_id)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// At start nobody writes: what is there was cut off.
@@ -155,10 +164,14 @@ impl Upload {
     /// Moves the bytes to be looked at later.
     pub async fn stage(mut self, place: &Path) -> Result<u64> {
         let Some(writer) = self.writer.take() else { return Err(Error::internal("upload: is over")) };
-        let size = writer.inspector.size_bytes();
-        writer.file.set_len(size)?;
-        std::fs::rename(&self.path, place)?;
-        Ok(size)
+        let (from, to) = (self.path.clone(), place.to_path_buf());
+        let done = tokio::task::spawn_blocking(move || {
+            let size = writer.inspector.size_bytes();
+            writer.file.set_len(size)?;
+            move_durably(&writer.file, &from, &to)?;
+            Ok(size)
+        });
+        done.await.map_err(|e| Error::internal(e.to_string()))?
     }
 }
 
@@ -177,22 +190,39 @@ fn settle(
 ) -> Result<Facts> {
     let size = writer.inspector.size_bytes();
     writer.file.set_len(size)?;
-    writer.file.sync_all()?;
     let finding = writer.inspector.finish();
     let virtual_size = match container_format {
         "bare" => {
-            finding.check()?;
             check_format(disk_format, finding.format)?;
+            check_safety(disk_format, &finding)?;
             if disk_format == "raw" { size } else { finding.virtual_size_bytes }
         }
         // What is wrapped is not looked into.
         _ => size,
     };
+    move_durably(&writer.file, from, to)?;
+    Ok(Facts { size, virtual_size, md5: hex(&writer.md5.finalize()), sha512: hex(&writer.sha512.finalize()) })
+}
+
+/// It is whole at its new place, or not there.
+fn move_durably(file: &File, from: &Path, to: &Path) -> Result<()> {
+    file.sync_all()?;
     std::fs::rename(from, to)?;
     if let Some(folder) = to.parent() {
         File::open(folder)?.sync_all()?;
     }
-    Ok(Facts { size, virtual_size, md5: hex(&writer.md5.finalize()), sha512: hex(&writer.sha512.finalize()) })
+    Ok(())
+}
+
+/// Kernels and ramdisks may look like a broken partition table: nobody takes them for a disk.
+fn check_safety(declared: &str, found: &Finding) -> Result<()> {
+    if found.only_partitions_wrong && matches!(declared, "aki" | "ari") {
+        return Ok(());
+    }
+    found.check().map_err(|error| {
+        let sentence = format!("Image failed safety checks: {}", found.unsafe_because.join("; "));
+        Error::unsupported_media_type(sentence).cause(error).code(web::DETAIL)
+    })
 }
 
 /// As upstream with `require_image_format_match`. Anything may be called raw; formats that cannot be told may be
@@ -200,9 +230,8 @@ fn settle(
 fn check_format(declared: &str, found: Format) -> Result<()> {
     let inspectable = ["raw", "qcow2", "vhd", "vhdx", "vmdk", "vdi", "iso", "gpt", "luks", "qed"];
     let agrees = declared == found.as_str()
-        || (declared == "raw" && found != Format::Qed)
-        || (found == Format::Raw && !inspectable.contains(&declared))
-        || (!inspectable.contains(&declared) && found == Format::Gpt);
+        || declared == "raw"
+        || (!inspectable.contains(&declared) && matches!(found, Format::Raw | Format::Gpt));
     match agrees {
         true => Ok(()),
         false => Err(Error::unsupported_media_type(format!(

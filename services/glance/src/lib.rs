@@ -10,6 +10,8 @@ mod options;
 mod rules;
 mod schemas;
 mod store;
+mod tasks;
+mod web_download;
 
 pub use api::routes;
 pub use model::TABLES;
@@ -47,6 +49,7 @@ impl Glance {
         let now = self.clock.now();
         self.write(move |tx| {
             use db::Stored;
+            store::fail_unfinished_tasks(tx, now)?;
             for lost in [Status::Saving, Status::Importing] {
                 let changes = [
                     ("status", Status::Queued.store()),

@@ -1,10 +1,10 @@
-//! Images, their tags, properties and members as tables.
+//! Images, their tags, properties and members, and the tasks that import them, as tables.
 
 use base::{Json, Timestamp};
 use db::Resource;
 use serde_json::{Map, json};
 
-pub static TABLES: &[&db::Table] = &[Image::TABLE, Tag::TABLE, Property::TABLE, Member::TABLE];
+pub static TABLES: &[&db::Table] = &[Image::TABLE, Tag::TABLE, Property::TABLE, Member::TABLE, Task::TABLE];
 
 /// The one place where bytes are kept.
 pub const STORE: &str = "file";
@@ -133,4 +133,41 @@ impl Whole {
         }
         Json::Object(view)
     }
+}
+
+db::text_enum! {
+    pub enum TaskKind {
+        Import = "import",
+        ApiImageImport = "api_image_import",
+        LocationImport = "location_import",
+    }
+}
+
+db::text_enum! {
+    pub enum TaskStatus {
+        Pending = "pending",
+        Processing = "processing",
+        Success = "success",
+        Failure = "failure",
+    }
+}
+
+/// An import: what was asked for, and what became of it. Gone some time after it ended.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "tasks", index = "image_id", index = "created_at, id", index = "expires_at")]
+pub struct Task {
+    #[field(key)]
+    pub id: String,
+    pub kind: TaskKind,
+    pub status: TaskStatus,
+    pub owner: String,
+    pub image_id: String,
+    pub user_id: String,
+    pub request_id: String,
+    pub input: Json,
+    pub result: Json,
+    pub message: String,
+    pub expires_at: Option<Timestamp>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
 }

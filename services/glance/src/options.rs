@@ -19,6 +19,12 @@ pub struct Options {
     pub image_tag_quota: i64,
     /// The most properties of one's own of an image.
     pub image_property_quota: i64,
+    /// The ports from which `web-download` fetches images.
+    pub web_download_ports: Vec<u16>,
+    /// Hosts from which `web-download` fetches although their addresses are this machine's or a private network's.
+    pub web_download_private_hosts: Vec<String>,
+    /// How long tasks are shown after they ended.
+    pub task_time_to_live_hours: u64,
 }
 
 impl Default for Options {
@@ -30,6 +36,9 @@ impl Default for Options {
             image_member_quota: 128,
             image_tag_quota: 128,
             image_property_quota: 128,
+            web_download_ports: vec![80, 443],
+            web_download_private_hosts: Vec::new(),
+            task_time_to_live_hours: 48,
         }
     }
 }

@@ -79,6 +79,62 @@ pub fn member() -> Json {
     })
 }
 
+/// As `GET /v2/schemas/task` shows it.
+#[rustfmt::skip]
+pub fn task() -> Json {
+    json!({
+        "name": "task",
+        "properties": {
+            "id": {"description": "An identifier for the task", "pattern": image()["properties"]["id"]["pattern"], "type": "string"},
+            "type": {"description": "The type of task represented by this content", "enum": ["import", "api_image_import", "location_import"], "type": "string"},
+            "status": {"description": "The current status of this task", "enum": ["pending", "processing", "success", "failure"], "type": "string"},
+            "input": {"description": "The parameters required by task, JSON blob", "type": ["null", "object"]},
+            "result": {"description": "The result of current task, JSON blob", "type": ["null", "object"]},
+            "owner": {"description": "An identifier for the owner of this task", "type": "string"},
+            "message": {"description": "Human-readable informative message only included when appropriate (usually on failure)", "type": "string"},
+            "image_id": {"description": "Image associated with the task", "type": "string"},
+            "request_id": {"description": "Human-readable informative request-id", "type": "string"},
+            "user_id": {"description": "User associated with the task", "type": "string"},
+            "expires_at": {"description": "Datetime when this resource would be subject to removal", "type": ["null", "string"]},
+            "created_at": {"description": "Datetime when this resource was created", "type": "string"},
+            "updated_at": {"description": "Datetime when this resource was updated", "type": "string"},
+            "self": {"readOnly": true, "type": "string"},
+            "schema": {"readOnly": true, "type": "string"},
+        },
+    })
+}
+
+/// Lists leave out what is long.
+pub fn task_in_list() -> Json {
+    let mut schema = task();
+    if let Some(properties) = schema["properties"].as_object_mut() {
+        properties.retain(|name, _| !["input", "result", "message"].contains(&name.as_str()));
+    }
+    schema
+}
+
+/// What `POST …/locations` takes.
+#[rustfmt::skip]
+fn location() -> Json {
+    let validation = "Values to be used to populate the corresponding image properties.do_secure_hash is not True then image checksum and hash will not be calculated so it is the responsibility of the consumer of location ADD API to provide the correct values in the validation_data parameter";
+    json!({"properties": {"add_location": {
+        "type": "object",
+        "description": "Values of location url, do_secure_hash and validation_data for new add location API",
+        "properties": {
+            "url": {"type": "string", "readOnly": true, "description": "The URL of the new location to be added in the image."},
+            "validation_data": {
+                "description": validation, "type": "object", "writeOnly": true, "additionalProperties": false,
+                "properties": {
+                    "os_hash_algo": {"type": "string", "maxLength": 64, "enum": ["sha1", "sha256", "sha512", "md5"]},
+                    "os_hash_value": {"type": "string", "maxLength": 128},
+                },
+                "dependentRequired": {"os_hash_value": ["os_hash_algo"], "os_hash_algo": ["os_hash_value"]},
+            },
+        },
+        "required": ["url"],
+    }}})
+}
+
 /// A list of either.
 pub fn collection(name: &str, one: Json) -> Json {
     let mut properties = json!({ name: {"type": "array", "items": one} });
@@ -99,18 +155,26 @@ static IMAGE: LazyLock<Schema> = LazyLock::new(|| {
     let Some(keywords) = schema.as_object_mut() else { return Schema::new(schema) };
     keywords.remove("name");
     keywords.remove("links");
-    // A note to readers, no rule.
-    let locations = &mut keywords["properties"]["locations"]["items"]["properties"]["validation_data"];
-    if let Some(validation) = locations.as_object_mut() {
-        validation.remove("writeOnly");
-    }
     Schema::new(schema)
 });
 
+static TASK: LazyLock<Schema> = LazyLock::new(|| Schema::new(json!({"properties": task()["properties"]})));
+static LOCATION: LazyLock<Schema> = LazyLock::new(|| Schema::new(location()));
+
+pub fn check_task(given: &Json) -> Result<()> {
+    TASK.check_best(given).map_err(|violation| refused("task", &violation.report()))
+}
+
+pub fn check_location(given: &Json) -> Result<()> {
+    let given = json!({"add_location": given});
+    LOCATION.check_best(&given).map_err(|violation| refused("location", &violation.report()))
+}
+
+fn refused(what: &str, report: &str) -> Error {
+    Error::bad_request(format!("Provided object does not match schema '{what}': {report}"))
+}
+
 /// Checks what a body says of an image, in glance's words.
 pub fn check(given: &Json) -> Result<()> {
-    IMAGE.check_best(given).map_err(|violation| {
-        let report = violation.report().replace('\n', " ");
-        Error::bad_request(format!("Provided object does not match schema 'image': {report}"))
-    })
+    IMAGE.check_best(given).map_err(|violation| refused("image", &violation.report()))
 }

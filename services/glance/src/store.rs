@@ -1,8 +1,8 @@
 //! What glance asks its database, one function per question.
 
 use crate::model::*;
-use base::{Context, Error, Result};
-use db::{Filter, List, Stored, Tx, params, sql};
+use base::{Context, Error, Result, Timestamp};
+use db::{Direction, Filter, List, Stored, Tx, params, sql};
 use std::collections::{BTreeSet, HashMap};
 
 pub fn missing(id: &str) -> Error {
@@ -77,6 +77,41 @@ pub fn ids_with_bytes(tx: &mut Tx) -> Result<BTreeSet<String>> {
     let rows =
         tx.query(sql!("SELECT id FROM images WHERE status IN ('active', 'deactivated', 'uploading')"), &[])?;
     rows.iter().map(|row| row.at(0)).collect()
+}
+
+/// Of an image, the newest first.
+pub fn tasks_of(tx: &mut Tx, image_id: &str) -> Result<Vec<Task>> {
+    tx.list(&List::all().eq("image_id", image_id).sort("created_at", Direction::Desc))
+}
+
+/// Says whether one is on its way.
+pub fn has_running_task(tx: &mut Tx, image_id: &str) -> Result<bool> {
+    let running = Filter::any("status", [TaskStatus::Pending, TaskStatus::Processing]);
+    Ok(tx.count::<Task>(&[Filter::eq("image_id", image_id), running])? > 0)
+}
+
+pub fn forget_expired_tasks(tx: &mut Tx, now: Timestamp) -> Result<()> {
+    tx.execute(sql!("DELETE FROM tasks WHERE expires_at < $1"), params![now]).map(drop)
+}
+
+/// Those that an earlier process left.
+pub fn fail_unfinished_tasks(tx: &mut Tx, now: Timestamp) -> Result<()> {
+    let running = Filter::any("status", [TaskStatus::Pending, TaskStatus::Processing]);
+    let changes = [
+        ("status", TaskStatus::Failure.store()),
+        ("message", "The service stopped before the import was done.".store()),
+        ("updated_at", now.store()),
+    ];
+    tx.set::<Task>(&[running], &changes).map(drop)
+}
+
+/// One property, whether it is there already or not; others stay as they are.
+pub fn set_property(tx: &mut Tx, image_id: &str, name: &str, value: &str) -> Result<()> {
+    let statement = sql!(
+        "INSERT INTO image_properties (image_id, name, value) VALUES ($1, $2, $3)
+         ON CONFLICT (image_id, name) DO UPDATE SET value = excluded.value"
+    );
+    tx.execute(statement, params![image_id, name, value]).map(drop)
 }
 
 pub fn has_public(tx: &mut Tx, name: &str) -> Result<bool> {

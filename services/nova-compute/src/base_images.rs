@@ -106,7 +106,9 @@ async fn virtual_bytes(path: &Path, format: Format) -> Result<u64> {
     finding.check()?;
     match finding.format {
         image_format::Format::Qcow2 => Ok(finding.virtual_size_bytes),
-        other => Err(Error::bad_request(format!("Image is unacceptable: it is not a qcow2 image but {other}"))),
+        other => {
+            Err(Error::bad_request(format!("Image is unacceptable: it is not a qcow2 image but {other}")))
+        }
     }
 }
 

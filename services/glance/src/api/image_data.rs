@@ -24,7 +24,7 @@ pub fn routes() -> Routes<Glance> {
 }
 
 const BYTES: &str = "application/octet-stream";
-const CHUNK_BYTES: u64 = 256 * 1024;
+pub const CHUNK_BYTES: u64 = 256 * 1024;
 
 fn check_media_type(request: &Request) -> Result<()> {
     let given = request.header("content-type").unwrap_or_default();
@@ -53,20 +53,46 @@ async fn upload(glance: Arc<Glance>, mut request: Request) -> Result<Reply> {
             unset.join(", ")
         )));
     };
-    turn(&glance, &image.id, &[Status::Queued], Status::Saving).await?;
-    let attempt = id::uuid();
+    let taken = take(glance, image.id, disk_format, container_format, request.stream());
+    to_its_end(taken).await?;
+    Ok(super::nothing())
+}
+
+/// On a task of its own: a client that goes away takes the handler with it, but not what sets the image right again.
+async fn to_its_end(work: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
+    tokio::spawn(work).await.map_err(|e| Error::internal(e.to_string()))?
+}
+
+async fn take(
+    glance: Arc<Glance>,
+    image_id: String,
+    disk_format: String,
+    container_format: String,
+    body: Body,
+) -> Result<()> {
+    turn(&glance, &image_id, &[Status::Queued], Status::Saving).await?;
     let received = async {
-        let incoming = receive(&glance, request.stream(), &attempt).await?;
-        incoming.finish(&disk_format, &container_format, &glance.files.path(&image.id)).await
+        let incoming = receive(&glance, body, &id::uuid()).await?;
+        incoming.finish(&disk_format, &container_format, &glance.files.path(&image_id)).await
     };
     match received.await {
-        Ok(facts) => activate(&glance, &image.id, Status::Saving, facts).await?,
+        Ok(facts) => activate(&glance, &image_id, Status::Saving, facts).await,
         Err(error) => {
-            turn(&glance, &image.id, &[Status::Saving], Status::Queued).await?;
-            return Err(error);
+            turn_back(&glance, &image_id, Status::Saving).await;
+            Err(error)
         }
     }
-    Ok(super::nothing())
+}
+
+/// The image waits for other bytes. It may have been deleted meanwhile.
+async fn turn_back(glance: &Glance, image_id: &str, from: Status) {
+    let from: &'static [Status] = match from {
+        Status::Uploading => &[Status::Uploading],
+        _ => &[Status::Saving],
+    };
+    if let Err(error) = turn(glance, image_id, from, Status::Queued).await {
+        tracing::info!(image = image_id, %error, "image not put back to queued");
+    }
 }
 
 async fn receive(glance: &Glance, mut body: Body, attempt: &str) -> Result<Upload> {
@@ -134,27 +160,31 @@ pub async fn activate(glance: &Glance, image_id: &str, from: Status, facts: Fact
 async fn stage(glance: Arc<Glance>, mut request: Request) -> Result<Reply> {
     check_media_type(&request)?;
     let (whole, _) = glance.allowed(&request).await?;
-    let id = whole.image.id;
-    turn(&glance, &id, &[Status::Queued], Status::Uploading).await?;
+    to_its_end(take_aside(glance, whole.image.id, request.stream())).await?;
+    Ok(super::nothing())
+}
+
+async fn take_aside(glance: Arc<Glance>, image_id: String, body: Body) -> Result<()> {
+    turn(&glance, &image_id, &[Status::Queued], Status::Uploading).await?;
     let staged = async {
-        let incoming = receive(&glance, request.stream(), &id::uuid()).await?;
-        incoming.stage(&glance.files.staged_path(&id)).await
+        let incoming = receive(&glance, body, &id::uuid()).await?;
+        incoming.stage(&glance.files.staged_path(&image_id)).await
     };
-    match staged.await {
-        Ok(size) => {
-            let wanted = id.clone();
-            glance
-                .write(move |tx| {
-                    tx.set::<Image>(&[Filter::eq("id", &*wanted)], &[("size", (size as i64).store())])
-                })
-                .await?;
-            Ok(super::nothing())
-        }
+    let size = match staged.await {
+        Ok(size) => size as i64,
         Err(error) => {
-            turn(&glance, &id, &[Status::Uploading], Status::Queued).await?;
-            Err(error)
+            turn_back(&glance, &image_id, Status::Uploading).await;
+            return Err(error);
         }
+    };
+    let known = [Filter::eq("id", &*image_id), Filter::eq("status", Status::Uploading)];
+    let changed = glance.write(move |tx| tx.set::<Image>(&known, &[("size", size.store())])).await?;
+    if changed == 0 {
+        // Deleted meanwhile.
+        glance.files.remove_staged(&image_id)?;
+        return Err(crate::store::missing(&image_id));
     }
+    Ok(())
 }
 
 async fn download(glance: Arc<Glance>, request: Request) -> Result<Reply> {

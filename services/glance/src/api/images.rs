@@ -41,6 +41,8 @@ pub const READ_ONLY: [&str; 14] = [
 ];
 /// Names that no property may have.
 pub const RESERVED: [&str; 4] = ["location", "deleted", "deleted_at", "is_public"];
+/// What glance notes at images while it imports them.
+pub const RESERVED_PREFIX: &str = "os_glance";
 /// What has a column.
 pub const BASE: [&str; 11] = [
     "name",
@@ -69,6 +71,9 @@ async fn create(glance: Arc<Glance>, request: Request) -> Result<Reply> {
         }
         if RESERVED.contains(&name.as_str()) {
             return Err(Error::forbidden(format!("Attribute '{name}' is reserved.")));
+        }
+        if name.starts_with(RESERVED_PREFIX) {
+            return Err(detailed(Error::forbidden(format!("Attribute '{name}' is reserved."))));
         }
     }
     let text = |name: &str| given[name].as_str().map(str::to_string);
@@ -133,7 +138,7 @@ async fn create(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     Ok(Reply::created(whole.view())
         .header("location", location)
         .header("openstack-image-import-methods", methods)
-        .header("openstack-image-store-ids", "file"))
+        .header("openstack-image-store-ids", super::stores::ALL))
 }
 
 /// Making an image seen by more people has rules of its own.
@@ -193,7 +198,7 @@ async fn list(glance: Arc<Glance>, request: Request) -> Result<Reply> {
 }
 
 /// The query without marker, each name with its last value, as upstream repeats it.
-fn once_each(request: &Request) -> web::form_urlencoded::Serializer<'static, String> {
+pub fn once_each(request: &Request) -> web::form_urlencoded::Serializer<'static, String> {
     let mut query = web::form_urlencoded::Serializer::new(String::new());
     let mut seen: Vec<&str> = vec!["marker"];
     for (name, _) in &request.query.0 {

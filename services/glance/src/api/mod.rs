@@ -1,13 +1,16 @@
 //! The route table of images, and what its nouns share.
 
 mod actions;
-mod image_data;
+mod cache;
+pub mod image_data;
 mod images;
 mod import;
 mod members;
 mod patch;
 mod schemas;
+mod stores;
 mod tags;
+mod tasks;
 mod versions;
 
 use crate::{Glance, model::Whole, store};
@@ -25,6 +28,9 @@ pub fn routes() -> Routes<Glance> {
         tags::routes(),
         members::routes(),
         import::routes(),
+        tasks::routes(),
+        stores::routes(),
+        cache::routes(),
         schemas::routes(),
     ] {
         routes.extend(table);

@@ -2,7 +2,7 @@
 
 use super::{
     detailed,
-    images::{BASE, READ_ONLY, RESERVED},
+    images::{BASE, READ_ONLY, RESERVED, RESERVED_PREFIX},
 };
 use crate::{
     model::{Status, Visibility, Whole},
@@ -125,7 +125,7 @@ pub fn apply(whole: &mut Whole, change: &Change, admin: bool) -> Result<()> {
     if READ_ONLY.contains(&name) {
         return Err(Error::forbidden(format!("Attribute '{name}' is read-only.")));
     }
-    if RESERVED.contains(&name) {
+    if RESERVED.contains(&name) || name.starts_with(RESERVED_PREFIX) {
         return Err(Error::forbidden(format!("Attribute '{name}' is reserved.")));
     }
     if name == "owner" && !admin {

@@ -1,4 +1,4 @@
-//! What images and members look like, for clients that ask.
+//! What images, members and tasks look like, for clients that ask.
 
 use crate::{Glance, schemas};
 use base::{Json, Result};
@@ -10,6 +10,8 @@ pub fn routes() -> Routes<Glance> {
         get("/v2/schemas/images", "", |_, _| shown(schemas::collection("images", schemas::image()))),
         get("/v2/schemas/member", "", |_, _| shown(schemas::member())),
         get("/v2/schemas/members", "", |_, _| shown(schemas::collection("members", schemas::member()))),
+        get("/v2/schemas/task", "", |_, _| shown(schemas::task())),
+        get("/v2/schemas/tasks", "", |_, _| shown(schemas::collection("tasks", schemas::task_in_list()))),
     ]
 }
 
