@@ -100,16 +100,21 @@ impl Cloud {
 
         let db = open(&settings, "nova", nova::TABLES).await?;
         let peers = nova::Peers {
+            identity: keystone.clone(),
             images: glance.clone(),
             networks: neutron.clone(),
             volumes: cinder.clone(),
             placement: placement.clone(),
         };
-        let nova = Nova::new(db, clock.clone(), settings.config.section()?, bus.clone(), peers);
+        let options = nova_options(&settings)?;
+        let nova = Nova::new(db, clock.clone(), options, bus.clone(), peers);
+        nova.bootstrap().await?;
         held.running.push(Box::new(nova.start().await?));
         let policy = settings.policy("nova")?;
         let service = nova.service(policy.as_deref(), keystone.clone(), &identity_url)?;
         serve("nova", service.into_router()?)?;
+        serve(endpoints::METADATA, nova.metadata_router(&secrets.metadata))?;
+        serve(endpoints::CONSOLES, nova.console_router())?;
         let stopped = nova.clone();
         held.stop.push(Box::new(move || stopped.stop()));
         serving.held = held;
@@ -172,6 +177,16 @@ async fn start_keystone(settings: &Settings, secrets: &Secrets, clock: &Clock) -
         })
         .await?;
     Ok(keystone)
+}
+
+/// Browsers reach the screens where clients reach the cloud, unless the operator says where.
+fn nova_options(settings: &Settings) -> Result<nova::Options> {
+    let mut options: nova::Options = settings.config.section()?;
+    if options.novncproxy_base_url == nova::Options::default().novncproxy_base_url {
+        let port = endpoints::CONSOLES_PORT + settings.port_offset;
+        options.novncproxy_base_url = format!("http://{}:{port}/vnc_auto.html", settings.public_host());
+    }
+    Ok(options)
 }
 
 /// The agents of this host.

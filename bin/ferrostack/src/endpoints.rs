@@ -6,47 +6,60 @@ use keystone::EndpointUrls;
 use std::net::SocketAddr;
 use tokio::net::TcpListener;
 
-/// A service in the catalog.
+/// What listens.
 pub struct Endpoint {
     pub name: &'static str,
-    pub service_type: &'static str,
+    /// As the catalog has it; none: it is not in the catalog.
+    pub service_type: Option<&'static str>,
     /// The first is in the catalog; keystone's second is the admin's.
     pub ports: &'static [u16],
     /// The end of the URL in the catalog.
     pub path: &'static str,
 }
 
-pub const ENDPOINTS: [Endpoint; 6] = [
-    Endpoint { name: "keystone", service_type: "identity", ports: &[5000, 35357], path: "/v3" },
-    Endpoint { name: "glance", service_type: "image", ports: &[9292], path: "" },
-    Endpoint { name: "nova", service_type: "compute", ports: &[8774], path: "/v2.1" },
-    Endpoint { name: "neutron", service_type: "network", ports: &[9696], path: "" },
-    Endpoint { name: "cinder", service_type: "block-storage", ports: &[8776], path: "/v3/$(project_id)s" },
-    Endpoint { name: "placement", service_type: "placement", ports: &[8778], path: "" },
+pub const ENDPOINTS: [Endpoint; 8] = [
+    Endpoint { name: "keystone", service_type: Some("identity"), ports: &[5000, 35357], path: "/v3" },
+    Endpoint { name: "glance", service_type: Some("image"), ports: &[9292], path: "" },
+    Endpoint { name: "nova", service_type: Some("compute"), ports: &[8774], path: "/v2.1" },
+    Endpoint { name: "neutron", service_type: Some("network"), ports: &[9696], path: "" },
+    Endpoint {
+        name: "cinder",
+        service_type: Some("block-storage"),
+        ports: &[8776],
+        path: "/v3/$(project_id)s",
+    },
+    Endpoint { name: "placement", service_type: Some("placement"), ports: &[8778], path: "" },
+    Endpoint { name: METADATA, service_type: None, ports: &[METADATA_PORT], path: "" },
+    Endpoint { name: CONSOLES, service_type: None, ports: &[CONSOLES_PORT], path: "" },
 ];
 
 /// Nova's metadata service, for the proxies in tenants' networks.
+pub const METADATA: &str = "metadata";
 pub const METADATA_PORT: u16 = 8775;
+
+/// Servers' screens, for browsers.
+pub const CONSOLES: &str = "consoles";
+pub const CONSOLES_PORT: u16 = 6080;
 
 impl Endpoint {
     fn url(&self, settings: &Settings, port: u16) -> String {
         format!("http://{}:{}{}", settings.public_host(), port + settings.port_offset, self.path)
     }
 
-    fn in_catalog(&self, settings: &Settings) -> EndpointUrls {
+    fn in_catalog(&self, settings: &Settings) -> Option<EndpointUrls> {
         let public = self.url(settings, self.ports[0]);
-        EndpointUrls {
-            service_type: self.service_type.into(),
+        Some(EndpointUrls {
+            service_type: self.service_type?.into(),
             service_name: self.name.into(),
             internal: public.clone(),
             admin: self.ports.last().map_or(public.clone(), |port| self.url(settings, *port)),
             public,
-        }
+        })
     }
 }
 
 pub fn catalog(settings: &Settings) -> Vec<EndpointUrls> {
-    ENDPOINTS.iter().map(|endpoint| endpoint.in_catalog(settings)).collect()
+    ENDPOINTS.iter().filter_map(|endpoint| endpoint.in_catalog(settings)).collect()
 }
 
 /// Where clients find keystone, without a version.

@@ -46,7 +46,12 @@ impl Host {
             let (network, compute) = (network_options(settings, around)?, settings.config.section()?);
             let reports = Arc::new(network_reports(around));
             let networks = neutron_agent::on_linux(network, &settings.state, reports);
-            let guests = nova_compute::on_libvirt(compute, &settings.state, around.images.clone(), around.clock.clone());
+            let guests = nova_compute::on_libvirt(
+                compute,
+                &settings.state,
+                around.images.clone(),
+                around.clock.clone(),
+            );
             let ((agent, _), (manager, libvirt)) = tokio::try_join!(networks, guests)?;
             host.libvirt = Some(libvirt);
             host.network_agent(around, agent).await?;

@@ -38,7 +38,7 @@ fn streamed_vmdk(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     put(&mut bytes, 56, &[0xff; 8]);
     let mut footer = vec![0; 3 * 512];
     put(&mut footer, 12, &3u32.to_le_bytes());
-    put(&mut footer, 512, &bytes[..512].to_vec());
+    put(&mut footer, 512, &bytes[..512]);
     put(&mut footer, 512 + 56, &4u64.to_le_bytes());
     bytes.extend(footer);
     change(&mut bytes);

@@ -458,9 +458,10 @@ mod tests {
 
     #[tokio::test]
     async fn requests_find_their_way_or_are_told_why_not() {
+        type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str, u16);
         let token = ("x-auth-token", "good");
         let long = format!("\"{}\"", "x".repeat(100));
-        let cases: &[(&str, &str, &[(&str, &str)], &str, u16)] = &[
+        let cases: &[Case] = &[
             ("GET", "/v2.1/things/a", &[token], "", 200),
             // Nova's own table has no HEAD.
             ("HEAD", "/v2.1/things/a", &[token], "", 404),

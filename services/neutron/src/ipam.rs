@@ -78,14 +78,12 @@ pub fn allocate(tx: &mut Tx, port: &Port, wanted: Option<&[Fixed]>) -> Result<()
         for version in [4, 6] {
             let of_version: Vec<&Subnet> = subnets.iter().filter(|s| s.ip_version == version).collect();
             let automatic: Vec<&&Subnet> = of_version.iter().filter(|subnet| is_automatic(subnet)).collect();
-            if !automatic.is_empty() {
-                if !port.device_owner.starts_with("network:router") {
-                    for subnet in automatic {
-                        let address = from_mac(subnet, &port.mac_address)?;
-                        add(tx, subnet, address)?;
-                    }
-                    continue;
+            if !automatic.is_empty() && !port.device_owner.starts_with("network:router") {
+                for subnet in automatic {
+                    let address = from_mac(subnet, &port.mac_address)?;
+                    add(tx, subnet, address)?;
                 }
+                continue;
             }
             let Some((subnet, address)) = first_free(tx, &of_version)? else {
                 if of_version.is_empty() {

@@ -4,20 +4,6 @@ use crate::{Options, errors::conflict, model::*};
 use base::Result;
 use db::{Filter, Stored, Tx};
 
-/// Resources by upstream's names.
-pub const RESOURCES: [&str; 10] = [
-    "network",
-    "subnet",
-    "subnetpool",
-    "port",
-    "router",
-    "floatingip",
-    "rbac_policy",
-    "security_group",
-    "security_group_rule",
-    "router_route",
-];
-
 pub fn default(options: &Options, resource: &str) -> i64 {
     match resource {
         "network" => options.quota_network,

@@ -18,8 +18,6 @@ pub const FLOATING_IP: Noun = ("FloatingIPNotFound", "Floating IP {} could not b
 pub const SECURITY_GROUP: Noun = ("SecurityGroupNotFound", "Security group {} does not exist");
 pub const RULE: Noun = ("SecurityGroupRuleNotFound", "Security group rule {} does not exist");
 pub const SUBNET_POOL: Noun = ("SubnetPoolNotFound", "Subnet pool {} could not be found.");
-pub const ADDRESS_SCOPE: Noun = ("AddressScopeNotFound", "Address scope {} could not be found");
-pub const AGENT: Noun = ("AgentNotFound", "Agent {} could not be found.");
 
 pub fn get<T: Resource>(tx: &mut Tx, noun: Noun, id: &str) -> Result<T> {
     tx.find::<T>(id)?.ok_or_else(|| missing(noun.0, noun.1.replace("{}", id)))

@@ -124,8 +124,8 @@ impl Nova {
     }
 
     /// The metadata service, with the secret that the network agents' proxies sign with.
-    pub fn metadata_router(self: &Arc<Self>, shared_secret: Secret) -> axum::Router {
-        metadata::router(self.clone(), shared_secret)
+    pub fn metadata_router(self: &Arc<Self>, shared_secret: &Secret) -> axum::Router {
+        metadata::router(self.clone(), shared_secret.clone())
     }
 
     /// The agent of a host.

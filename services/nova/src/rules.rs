@@ -3,7 +3,6 @@
 use policy::Rule;
 
 const PROJECT: &[&str] = &["project"];
-const ANY: &[&str] = &["system", "project"];
 
 #[rustfmt::skip]
 pub const RULES: &[Rule] = &[

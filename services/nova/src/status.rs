@@ -2,8 +2,10 @@
 
 use crate::model::{Instance, TaskState, VmState};
 
+type TaskWord = (TaskState, &'static str);
+
 /// For each state the word, and the words while certain tasks run.
-const WORDS: &[(VmState, &str, &[(TaskState, &str)])] = &[
+const WORDS: &[(VmState, &str, &[TaskWord])] = &[
     (
         VmState::Active,
         "ACTIVE",

@@ -15,7 +15,7 @@ use crate::{
     store::{self, Noun},
 };
 use base::{Context, Error, ErrorKind, Json, Result, Timestamp};
-use db::{Filter, Resource, Stored, Tx};
+use db::{Filter, Resource, Tx};
 use serde_json::json;
 use web::{Request, Routes};
 
@@ -58,10 +58,6 @@ fn can_change(request: &Request, noun: Noun, id: &str, show_rule: &str, target: 
 /// Of an own project's things, or all of them for an administrator.
 fn own(cx: &Context) -> Option<Filter> {
     (!cx.is_admin()).then(|| Filter::eq("project_id", &*cx.project_id))
-}
-
-fn own_or_shared(cx: &Context) -> Option<Filter> {
-    (!cx.is_admin()).then(|| Filter::sql("(project_id = ? OR shared = TRUE)", [cx.project_id.store()]))
 }
 
 /// What all views have: whose it is, its revision, times and tags.

@@ -357,7 +357,7 @@ async fn add_interface(neutron: Arc<Neutron>, request: Request) -> Result<Reply>
                 }
                 routing::check_overlap(tx, &router, &subnet)?;
                 let Some(gateway) = &subnet.gateway_ip else {
-                    return Err(bad_resource("router", format!("Subnet for router interface must have a gateway IP")));
+                    return Err(bad_resource("router", "Subnet for router interface must have a gateway IP"));
                 };
                 let mut port = ports::blank(&network, &router.project_id, now);
                 port.device_id.clone_from(&router.id);

@@ -86,8 +86,11 @@ async fn create(nova: Arc<Nova>, request: Request) -> Result<Reply> {
 async fn update(nova: Arc<Nova>, request: Request) -> Result<Reply> {
     let description = checked(&request, &UPDATE)?["flavor"]["description"].as_str().map(str::to_string);
     request.can(&())?;
-    let flavor =
-        change(&nova, &request, move |flavor| Ok(flavor.description.clone_from(&description))).await?;
+    let flavor = change(&nova, &request, move |flavor| {
+        flavor.description.clone_from(&description);
+        Ok(())
+    })
+    .await?;
     Ok(Reply::ok(json!({"flavor": view(&request, &flavor)})))
 }
 
@@ -160,7 +163,11 @@ async fn add_specs(nova: Arc<Nova>, request: Request) -> Result<Reply> {
     let given = checked(&request, &SPECS)?.clone();
     request.can(&())?;
     let more = specs(&request, &given["extra_specs"])?;
-    change(&nova, &request, move |flavor| Ok(flavor.extra_specs.0.extend(more.clone()))).await?;
+    change(&nova, &request, move |flavor| {
+        flavor.extra_specs.0.extend(more.clone());
+        Ok(())
+    })
+    .await?;
     Ok(Reply::ok(given))
 }
 
@@ -179,7 +186,11 @@ async fn update_spec(nova: Arc<Nova>, request: Request) -> Result<Reply> {
     if !more.contains_key(request.param("key")) {
         return Err(Error::bad_request("Request body and URI mismatch"));
     }
-    change(&nova, &request, move |flavor| Ok(flavor.extra_specs.0.extend(more.clone()))).await?;
+    change(&nova, &request, move |flavor| {
+        flavor.extra_specs.0.extend(more.clone());
+        Ok(())
+    })
+    .await?;
     Ok(Reply::ok(given))
 }
 

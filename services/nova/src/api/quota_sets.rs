@@ -305,7 +305,9 @@ const CLASSES: Shown = &[
 ];
 
 /// As the limits call names them, what they are, and the last version that has them.
-const LIMIT_NAMES: &[(&str, &str, Option<(u16, u16)>)] = &[
+type LimitName = (&'static str, &'static str, Option<(u16, u16)>);
+
+const LIMIT_NAMES: &[LimitName] = &[
     ("maxTotalInstances", "instances", None),
     ("maxTotalCores", "cores", None),
     ("maxTotalRAMSize", "ram", None),

@@ -8,7 +8,7 @@ use crate::{Nova, model::ServerGroup, quota, schemas::Form, store};
 use base::{Error, Json, Result, id};
 use db::{AsJson, Direction, Filter, List, Tx};
 use serde_json::json;
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 use web::{Reply, Request, Routes, delete, get, post};
 
 pub fn routes() -> Routes<Nova> {
@@ -129,9 +129,6 @@ fn view(request: &Request, group: &ServerGroup, members: &[String]) -> Json {
     }
     one
 }
-
-/// Members by group.
-pub type Members = HashMap<String, Vec<String>>;
 
 static QUERY: Form = Form::new(|| {
     query("2.74", "2.75", json!({"all_projects": texts(), "limit": counts(), "offset": counts()}))
