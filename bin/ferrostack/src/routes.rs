@@ -16,6 +16,8 @@ pub struct Operation {
     pub rule: &'static str,
     /// Needs no token.
     pub open: bool,
+    /// Only says that it is not there.
+    pub gone: bool,
 }
 
 /// Every operation of every service.
@@ -34,6 +36,7 @@ fn add<S>(all: &mut Vec<Operation>, service: &'static str, routes: Routes<S>) {
     all.extend(routes.into_iter().map(|route| Operation {
         service,
         open: route.is(Mark::Open),
+        gone: route.is(Mark::Gone),
         method: route.method,
         path: route.path,
         action: route.action,

@@ -35,6 +35,8 @@ pub enum Mark {
     Stream,
     /// The body is not JSON but small; [`Request::bytes`] has it.
     Raw,
+    /// Only says that it is not there (any more).
+    Gone,
 }
 
 impl<S> Route<S> {

@@ -4,7 +4,7 @@
 use crate::Nova;
 use base::{Error, Result};
 use std::sync::Arc;
-use web::{Reply, Request, Routes, delete, get, post, put};
+use web::{Mark, Reply, Request, Routes, delete, get, post, put};
 
 const GONE: &[&str] = &[
     "/v2.1/os-agents",
@@ -54,10 +54,11 @@ const UNTIL_2_35: &[&str] = &[
 pub fn routes() -> Routes<Nova> {
     let gone = GONE.iter().flat_map(|path| {
         [get(path, "", is_gone), post(path, "", is_gone), put(path, "", is_gone), delete(path, "", is_gone)]
+            .map(|route| route.marks(&[Mark::Gone]))
     });
     let absent = UNTIL_2_35.iter().flat_map(|path| {
         let all = [get(path, "", is_absent), post(path, "", is_absent), delete(path, "", is_absent)];
-        all.map(|route| route.until(2, 35))
+        all.map(|route| route.until(2, 35).marks(&[Mark::Gone]))
     });
     gone.chain(absent).collect()
 }
