@@ -118,6 +118,7 @@ impl Cloud {
         let stopped = nova.clone();
         held.stop.push(Box::new(move || stopped.stop()));
         serving.held = held;
+        serving.background.push(tokio::spawn(keystone::upkeep::run(keystone.clone())));
 
         let around = Surroundings {
             bus,
@@ -164,7 +165,11 @@ async fn open(settings: &Settings, service: &str, tables: &[&'static db::Table])
     Db::open(&settings.database(service), tables, &[]).await
 }
 
-async fn start_keystone(settings: &Settings, secrets: &Secrets, clock: &Clock) -> Result<Arc<Keystone>> {
+pub(crate) async fn start_keystone(
+    settings: &Settings,
+    secrets: &Secrets,
+    clock: &Clock,
+) -> Result<Arc<Keystone>> {
     let db = open(settings, "keystone", keystone::TABLES).await?;
     let keystone = Keystone::new(db, clock.clone(), settings.config.section()?, &settings.state)?;
     let demo = FirstMember { name: "demo".into(), password: secrets.demo_password.clone() };

@@ -9,6 +9,7 @@ pub mod doctor;
 mod endpoints;
 mod first_steps;
 mod host;
+pub mod identity;
 pub mod options;
 pub mod routes;
 mod secrets;

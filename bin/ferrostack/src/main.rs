@@ -2,7 +2,7 @@
 
 use base::{Result, config::Config};
 use clap::{Args, Parser, Subcommand};
-use ferrostack::{Settings, background, clean, doctor, options, routes, status};
+use ferrostack::{Settings, background, clean, doctor, identity, options, routes, status};
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
@@ -33,6 +33,23 @@ enum Command {
     Config,
     /// Remove a stopped cloud and every trace of it on this machine.
     Clean(Common),
+    /// What an operator does to users' accounts and keys from outside.
+    #[command(subcommand)]
+    Identity(Identity),
+}
+
+#[derive(Subcommand)]
+enum Identity {
+    /// Make what a cloud begins with (domain, roles, admin, catalog) without running it. What is there stays.
+    Bootstrap(Common),
+    /// Give the admin a new random password, enabled and unlocked. The cloud must be stopped.
+    ResetAdminPassword(Common),
+    /// A new key for tokens. A running cloud sees it within a minute; tokens stay good.
+    Rotate(Common),
+    /// A new key for stored secrets, which are all encrypted anew. The cloud must be stopped.
+    RotateCredentialKeys(Common),
+    /// Forget what has ended: revocations, trusts, OAuth 1 tokens. A running cloud does so by itself.
+    Purge(Common),
 }
 
 #[derive(Args)]
@@ -70,6 +87,7 @@ fn main() -> ExitCode {
         Command::Routes => print(&routes::table()),
         Command::Config => print(&options::describe()),
         Command::Clean(common) => load(&common).and_then(|config| clean::everything(&common.state, &config)),
+        Command::Identity(command) => of_identity(command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -85,6 +103,17 @@ fn foreground(run: Run) -> Result<()> {
     let settings = Settings::new(&run.common.state, run.listen, run.simulate, config)?;
     base::logging::init(&settings.options.log);
     ferrostack::run(settings)
+}
+
+fn of_identity(command: Identity) -> Result<()> {
+    let (work, common): (fn(&Settings) -> Result<()>, Common) = match command {
+        Identity::Bootstrap(common) => (identity::bootstrap, common),
+        Identity::ResetAdminPassword(common) => (identity::reset_admin_password, common),
+        Identity::Rotate(common) => (identity::rotate, common),
+        Identity::RotateCredentialKeys(common) => (identity::rotate_credential_keys, common),
+        Identity::Purge(common) => (identity::purge, common),
+    };
+    work(&identity::settings(&common.state, load(&common)?)?)
 }
 
 fn load(common: &Common) -> Result<Config> {

@@ -5,6 +5,8 @@ use base::{Error, Result, Secret};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
+const FILE: &str = "secrets.toml";
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Secrets {
     pub admin_password: Secret,
@@ -15,7 +17,7 @@ pub struct Secrets {
 
 impl Secrets {
     pub fn open(directory: &Path) -> Result<Self> {
-        let path = directory.join("secrets.toml");
+        let path = directory.join(FILE);
         match std::fs::read_to_string(&path) {
             Ok(text) => {
                 toml::from_str(&text).map_err(|e| Error::bad_request(format!("{}: {e}", path.display())))
@@ -26,11 +28,15 @@ impl Secrets {
                     demo_password: Secret::random(),
                     metadata: Secret::random(),
                 };
-                let text = toml::to_string(&made).map_err(|e| Error::internal(e.to_string()))?;
-                state::write_private(&path, &text)?;
+                made.save(directory)?;
                 Ok(made)
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    pub fn save(&self, directory: &Path) -> Result<()> {
+        let text = toml::to_string(self).map_err(|e| Error::internal(e.to_string()))?;
+        state::write_private(&directory.join(FILE), &text)
     }
 }

@@ -1,7 +1,12 @@
 //! What a new cloud begins with: a domain, roles that imply each other, an admin, a service project, a catalog.
 //! Run at every start; what is there already is left as it is.
 
-use crate::{Keystone, model::*, password, store};
+use crate::{
+    Keystone,
+    compliance::{Setter, set_password},
+    model::*,
+    password, store,
+};
 use base::{Error, Result, Secret, id};
 use db::{List, Tx};
 use serde_json::json;
@@ -88,6 +93,39 @@ impl Keystone {
         })
         .await?;
         Ok(made)
+    }
+}
+
+impl Keystone {
+    /// A way back in: the admin of the default domain gets this password, is enabled and unlocked, and holds its
+    /// roles again. What it was logged in with is void.
+    pub async fn reset_admin(&self, password: Secret) -> Result<()> {
+        let hash = password::hash(password, self.options.password_hash_rounds).await?;
+        let (compliance, now) = (self.options.security_compliance.clone(), self.clock.now());
+        self.write(move |tx| {
+            let admin = store::user_by_name(tx, "admin", DEFAULT_DOMAIN)?;
+            let mut admin = admin.ok_or_else(|| store::not_found("user", "admin"))?;
+            set_password(tx, &compliance, &mut admin, &hash, Setter::Owner, now)?;
+            admin.enabled = true;
+            admin.last_active_at = Some(now);
+            admin.forget_failures();
+            admin.options = json!({});
+            tx.update(&admin)?;
+            let role = role(tx, ROLES[0])?;
+            let project = project(tx, "admin", "Bootstrap project for initializing the cloud.")?;
+            grant(tx, &admin.id, ScopeKind::Project, &project, &role)?;
+            grant(tx, &admin.id, ScopeKind::System, "system", &role)?;
+            let user_id = Some(admin.id.clone());
+            let id = id::hex();
+            tx.insert(&Revocation {
+                id,
+                revoked_at: now,
+                issued_before: now,
+                user_id,
+                ..Revocation::default()
+            })
+        })
+        .await
     }
 }
 

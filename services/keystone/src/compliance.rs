@@ -234,12 +234,15 @@ pub fn set_password(
     user.password_set_by_owner = setter == Setter::Owner;
     user.password_expires_at = compliance.expiry(user, setter, now);
     let unique = compliance.unique_last_password_count;
-    for old in store::old_passwords(tx, &user.id)?.iter().skip(unique.saturating_sub(1)) {
+    let held = store::old_passwords(tx, &user.id)?;
+    for old in held.iter().skip(unique.saturating_sub(1)) {
         tx.remove::<OldPassword>(&old.id)?;
     }
     if unique > 0 {
         let (id, user_id) = (id::hex(), user.id.clone());
-        tx.insert(&OldPassword { id, user_id, set_at: now, password_hash: hash.to_string() })?;
+        // The order must hold for two of the same moment too.
+        let set_at = held.first().map_or(now, |newest| now.max(Timestamp(newest.set_at.0 + 1)));
+        tx.insert(&OldPassword { id, user_id, set_at, password_hash: hash.to_string() })?;
     }
     Ok(())
 }

@@ -9,8 +9,9 @@ use rmpv::Value;
 use std::{
     fs,
     io::Write,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use uuid::Uuid;
 
@@ -95,6 +96,21 @@ impl Keys {
         }
         *self.ring.write() = read_ring(&self.directory)?;
         Ok(())
+    }
+
+    /// Reads the directory again: another process may have rotated.
+    pub fn reload(&self) -> Result<()> {
+        *self.ring.write() = read_ring(&self.directory)?;
+        Ok(())
+    }
+
+    /// Since when new tokens are made with the present key.
+    pub fn primary_age(&self) -> Result<Duration> {
+        let newest = numbers(&self.directory)?.last().copied().unwrap_or(0);
+        let changed = fs::metadata(self.directory.join(newest.to_string()))?;
+        // A key is renamed, not written, when it becomes the primary: its status changes then, its contents do not.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(now.saturating_sub(Duration::from_secs(changed.ctime().max(0) as u64)))
     }
 
     pub fn encrypt(&self, data: &[u8]) -> String {
@@ -384,6 +400,20 @@ mod tests {
         keys.rotate().unwrap();
         assert!(keys.open_token(&token).is_none());
         assert_eq!(numbers(directory.path()).unwrap(), [0, 2, 3]);
+    }
+
+    #[test]
+    fn what_another_process_rotates_is_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mine, other) =
+            (Keys::open(directory.path(), 3).unwrap(), Keys::open(directory.path(), 3).unwrap());
+        other.rotate().unwrap();
+        other.rotate().unwrap();
+        let token = other.seal(&payload(Scope::System)).unwrap();
+        assert!(mine.open_token(&token).is_none());
+        mine.reload().unwrap();
+        assert!(mine.open_token(&token).is_some());
+        assert!(mine.primary_age().unwrap() < Duration::from_secs(60));
     }
 
     /// Made by the reference's own library with this key.

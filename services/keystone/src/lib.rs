@@ -15,16 +15,19 @@ mod password;
 mod receipts;
 mod rules;
 mod schemas;
+mod sealing;
 mod signature;
 mod store;
 mod tokens;
 mod totp;
+pub mod upkeep;
 
 pub use api::routes;
 pub use bootstrap::{Bootstrap, EndpointUrls, FirstMember};
 pub use model::TABLES;
-pub use options::Options;
+pub use options::{Options, SecurityCompliance};
 pub use rules::RULES;
+pub use upkeep::rotate_token_keys;
 
 use base::{Clock, Context, Error, ErrorKind, Result};
 use db::{Db, Tx};
@@ -43,7 +46,7 @@ pub struct Keystone {
     clock: Clock,
     options: Options,
     token_keys: fernet::Keys,
-    credential_keys: fernet::Keys,
+    credential_keys: Arc<fernet::Keys>,
     cache: tokens::Cache,
     /// Counts our writes; what was cached before the last one is not believed.
     generation: Arc<AtomicU64>,
@@ -52,16 +55,12 @@ pub struct Keystone {
 impl Keystone {
     /// Keys live below `directory`; the database has been opened with [`TABLES`].
     pub fn new(db: Db, clock: Clock, options: Options, directory: &Path) -> Result<Arc<Self>> {
-        let token_keys = fernet::Keys::open(&directory.join("fernet-keys"), options.max_active_keys)?;
+        let token_keys = fernet::Keys::open(&directory.join(TOKEN_KEYS), options.max_active_keys)?;
         let credential_keys =
             fernet::Keys::open(&directory.join("credential-keys"), options.max_active_keys)?;
+        let credential_keys = Arc::new(credential_keys);
         let (cache, generation) = (tokens::Cache::default(), Arc::default());
         Ok(Arc::new(Self { db, clock, options, token_keys, credential_keys, cache, generation }))
-    }
-
-    /// The staged key becomes the one that new tokens are made with.
-    pub fn rotate_keys(&self) -> Result<()> {
-        self.token_keys.rotate()
     }
 
     /// The HTTP service, its rules with those of a `policy.yaml` over them.
@@ -110,6 +109,9 @@ impl Keystone {
         self.db.read(work).await
     }
 }
+
+/// Below the state directory.
+const TOKEN_KEYS: &str = "fernet-keys";
 
 /// The limit that keystone sets on bodies.
 const BODY_BYTES_MAX: usize = 114_688;

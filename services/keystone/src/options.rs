@@ -18,6 +18,9 @@ pub struct Options {
     pub token_cache_max: usize,
     /// Fernet keys kept, the staged one included.
     pub max_active_keys: usize,
+    /// The token keys are rotated so often, in hours. A key is kept for `max_active_keys` - 2 rotations more, which
+    /// must be longer than a token lives. 0: only by `ferrostack identity rotate`.
+    pub key_rotation_hours: u64,
     /// The cost of a password hash: each step doubles it.
     pub password_hash_rounds: u32,
     /// Levels of projects below a domain.
@@ -63,6 +66,7 @@ impl Default for Options {
             token_cache_seconds: 10,
             token_cache_max: 20_000,
             max_active_keys: 3,
+            key_rotation_hours: 0,
             password_hash_rounds: 12,
             max_project_tree_depth: 5,
             list_limit_max: 1000,

@@ -325,3 +325,16 @@ pub fn revocations_since(tx: &mut Tx, moment: Timestamp) -> Result<Vec<Revocatio
 pub fn forget_revocations_before(tx: &mut Tx, moment: Timestamp) -> Result<u64> {
     tx.execute(sql!("DELETE FROM revocations WHERE revoked_at < $1"), params![moment])
 }
+
+/// Trusts and OAuth 1 tokens that ended before a moment.
+pub fn forget_ended_before(tx: &mut Tx, moment: Timestamp) -> Result<u64> {
+    let mut forgotten = 0;
+    for statement in [
+        sql!("DELETE FROM trusts WHERE expires_at < $1"),
+        sql!("DELETE FROM request_tokens WHERE expires_at < $1"),
+        sql!("DELETE FROM access_tokens WHERE expires_at < $1"),
+    ] {
+        forgotten += tx.execute(statement, params![moment])?;
+    }
+    Ok(forgotten)
+}

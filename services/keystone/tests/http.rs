@@ -1,131 +1,14 @@
 //! Identity over its HTTP surface: stories, and every write path with what it must refuse.
 
-use axum::{
-    body::Body,
-    http::{Request, StatusCode},
-};
-use base::{Clock, Json, Secret, Timestamp};
+mod cloud;
+
+use axum::http::StatusCode;
+use base::Json;
+use cloud::{Cloud, named, role_names};
 use contracts::identity::Identity;
-use http_body_util::BodyExt;
-use keystone::{Bootstrap, EndpointUrls, Keystone, Options, TABLES};
+use keystone::TABLES;
 use serde_json::json;
-use std::{sync::Arc, time::Duration};
-use tower::ServiceExt;
-
-struct Cloud {
-    keystone: Arc<Keystone>,
-    router: axum::Router,
-    clock: Clock,
-    admin: String,
-    _database: db::testing::TestDb,
-    _directory: tempfile::TempDir,
-}
-
-struct Answer {
-    status: StatusCode,
-    token: String,
-    body: Json,
-}
-
-impl Cloud {
-    async fn new() -> Self {
-        Self::with(Options { password_hash_rounds: 4, ..Options::default() }).await
-    }
-
-    async fn with(options: Options) -> Self {
-        let (database, directory) =
-            (db::testing::sqlite(TABLES, &[]).await.unwrap(), tempfile::tempdir().unwrap());
-        let clock = Clock::test(Timestamp::parse("2026-11-20T08:15:30Z").unwrap());
-        let keystone = Keystone::new(database.db.clone(), clock.clone(), options, directory.path()).unwrap();
-        let url = "http://127.0.0.1:5000/v3".to_string();
-        let nova = EndpointUrls {
-            service_type: "compute".into(),
-            service_name: "nova".into(),
-            public: "http://127.0.0.1:8774/v2.1/$(project_id)s".into(),
-            internal: url.clone(),
-            admin: url.clone(),
-        };
-        let wanted = Bootstrap {
-            admin_password: Secret::new("secret"),
-            region: "RegionOne".into(),
-            endpoints: vec![nova],
-            members: Vec::new(),
-        };
-        assert!(keystone.bootstrap(wanted.clone()).await.unwrap(), "an admin is made");
-        assert!(!keystone.bootstrap(wanted).await.unwrap(), "only once");
-        let router = keystone.service(None, "http://127.0.0.1:5000").unwrap().into_router().unwrap();
-        let (admin, _database, _directory) = (String::new(), database, directory);
-        let mut cloud = Self { keystone, router, clock, admin, _database, _directory };
-        cloud.admin = cloud.sign_in("admin", "secret", json!({"project": named("admin")})).await.token;
-        cloud
-    }
-
-    async fn call(&self, method: &str, path: &str, token: &str, body: Option<Json>) -> Answer {
-        self.ask(method, path, &[("x-auth-token", token)], body).await
-    }
-
-    async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<Json>) -> Answer {
-        let mut request = Request::builder().method(method).uri(path).header("host", "127.0.0.1:5000");
-        for (name, value) in headers.iter().filter(|(_, value)| !value.is_empty()) {
-            request = request.header(*name, *value);
-        }
-        let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
-        let response = self.router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
-        let status = response.status();
-        let token =
-            response.headers().get("x-subject-token").map_or(String::new(), |t| t.to_str().unwrap().into());
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        Answer { status, token, body: serde_json::from_slice(&bytes).unwrap_or(Json::Null) }
-    }
-
-    async fn sign_in(&self, user: &str, password: &str, scope: Json) -> Answer {
-        let user = json!({"name": user, "domain": {"id": "default"}, "password": password});
-        let mut auth = json!({"identity": {"methods": ["password"], "password": {"user": user}}});
-        if !scope.is_null() {
-            auth["scope"] = scope;
-        }
-        self.ask("POST", "/v3/auth/tokens", &[], Some(json!({"auth": auth}))).await
-    }
-
-    /// As the admin; panics unless it works.
-    async fn make(&self, plural: &str, noun: &str, body: Json) -> String {
-        let answer =
-            self.call("POST", &format!("/v3/{plural}"), &self.admin, Some(json!({noun: body}))).await;
-        assert_eq!(answer.status, 201, "{}", answer.body);
-        answer.body[noun]["id"].as_str().unwrap().to_string()
-    }
-
-    async fn role(&self, name: &str) -> String {
-        let answer = self.call("GET", &format!("/v3/roles?name={name}"), &self.admin, None).await;
-        answer.body["roles"][0]["id"].as_str().unwrap().to_string()
-    }
-
-    async fn grant(&self, path: &str) {
-        let answer = self.call("PUT", &format!("/v3/{path}"), &self.admin, None).await;
-        assert_eq!(answer.status, 204, "{path}: {}", answer.body);
-    }
-
-    /// A user with a role on a project of its own: project, user, token.
-    async fn person(&self, name: &str, role: &str) -> (String, String, String) {
-        let project = self.make("projects", "project", json!({"name": format!("of-{name}")})).await;
-        let user = self.make("users", "user", json!({"name": name, "password": "pw"})).await;
-        self.grant(&format!("projects/{project}/users/{user}/roles/{}", self.role(role).await)).await;
-        let answer = self.sign_in(name, "pw", json!({"project": {"id": project}})).await;
-        assert_eq!(answer.status, 201, "{}", answer.body);
-        (project, user, answer.token)
-    }
-}
-
-fn named(name: &str) -> Json {
-    json!({"name": name, "domain": {"id": "default"}})
-}
-
-fn role_names(answer: &Answer) -> Vec<String> {
-    let roles = answer.body["token"]["roles"].as_array().into_iter().flatten();
-    let mut names: Vec<String> = roles.map(|role| role["name"].as_str().unwrap().to_string()).collect();
-    names.sort();
-    names
-}
+use std::time::Duration;
 
 #[tokio::test]
 async fn tokens_of_every_scope() {
@@ -488,10 +371,15 @@ async fn secrets_are_not_stored_in_the_clear() {
     let body = json!({"credential": {"type": "cert", "blob": "very-secret", "user_id": user}});
     assert_eq!(cloud.call("POST", "/v3/credentials", &token, Some(body)).await.status, 201);
     let file =
-        cloud._database.db.read(|tx| tx.one("SELECT blob FROM credentials", &[])).await.unwrap().unwrap();
+        cloud.database.db.read(|tx| tx.one("SELECT blob FROM credentials", &[])).await.unwrap().unwrap();
     assert!(!file.at::<String>(0).unwrap().contains("very-secret"));
     let listed = cloud.call("GET", "/v3/credentials", &token, None).await;
     assert_eq!(listed.body["credentials"][0]["blob"], "very-secret");
+    for _ in 0..4 {
+        cloud.keystone.rotate_credential_keys().await.unwrap();
+    }
+    let listed = cloud.call("GET", "/v3/credentials", &token, None).await;
+    assert_eq!(listed.body["credentials"][0]["blob"], "very-secret", "the key it was sealed with is gone");
     let (_, _, other) = cloud.person("bob", "member").await;
     let listed = cloud.call("GET", "/v3/credentials", &other, None).await;
     assert_eq!(listed.body["credentials"], json!([]));

@@ -1,14 +1,16 @@
 //! Identity answers as the reference OpenStack does: every scenario of `compat/keystone`, over a real socket.
 
+mod cloud;
+
 use base::{Clock, Secret};
 use compat::{Credentials, Mode};
-use keystone::{Bootstrap, EndpointUrls, Keystone, Options, TABLES};
+use keystone::{Bootstrap, EndpointUrls, Keystone, Options};
 use std::path::Path;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn scenarios() {
     let directory = tempfile::tempdir().unwrap();
-    let database = db::testing::sqlite(TABLES, &[]).await.unwrap();
+    let database = cloud::database().await;
     let options = Options { password_hash_rounds: 4, ..Options::default() };
     let keystone = Keystone::new(database.db.clone(), Clock::real(), options, directory.path()).unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

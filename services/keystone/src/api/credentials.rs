@@ -46,7 +46,7 @@ async fn create(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
         user_id,
         project_id: text(&given, "project_id").map(str::to_string),
         kind,
-        blob: keystone.credential_keys.encrypt(plain.as_bytes()),
+        blob: keystone.seal(&plain),
         extra: extra(&given, COLUMNS),
     };
     let row = credential.clone();
@@ -69,7 +69,7 @@ async fn show(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
 async fn update(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     let credential = load(&keystone, &request).await?;
     let given = body(&request, &schemas::CREDENTIAL_UPDATE, "credential")?;
-    let sealed = keystone.credential_keys.encrypt(blob(&given)?.as_bytes());
+    let sealed = keystone.seal(&blob(&given)?);
     let credential = keystone
         .write(move |tx| {
             let row: Credential = store::find(tx, &credential.id)?;
@@ -126,12 +126,9 @@ fn sha256_hex(text: &str) -> String {
 }
 
 fn show_one(keystone: &Keystone, request: &Request, credential: &Credential) -> Result<Json> {
-    let plain = keystone.credential_keys.decrypt(&credential.blob);
-    let plain =
-        plain.ok_or_else(|| Error::internal("a credential that none of the credential keys opens"))?;
     let columns = json!({
         "id": credential.id, "user_id": credential.user_id, "project_id": credential.project_id,
-        "type": credential.kind, "blob": String::from_utf8_lossy(&plain),
+        "type": credential.kind, "blob": keystone.reveal(&credential.blob)?,
     });
     Ok(view(request, "credentials", &credential.id, &credential.extra, columns))
 }

@@ -306,7 +306,7 @@ fn seal(keystone: &Keystone, domain_id: &str, config: &Json) -> Vec<DomainOption
         for (name, value) in options.as_object().into_iter().flatten() {
             let sensitive = domain_defaults::is_sensitive(section, name);
             let value = match sensitive {
-                true => keystone.credential_keys.encrypt(value.to_string().as_bytes()).into(),
+                true => keystone.seal(&value.to_string()).into(),
                 false => value.clone(),
             };
             let (domain_id, section, name) = (domain_id.to_string(), section.clone(), name.clone());

@@ -2,7 +2,7 @@
 
 use super::credentials::ec2_id;
 use crate::{Keystone, model::*, store};
-use base::{Error, Json, Result, id};
+use base::{Json, Result, id};
 use db::List;
 use serde_json::json;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ async fn create(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
         user_id,
         project_id: Some(project_id.clone()),
         kind: "ec2".into(),
-        blob: keystone.credential_keys.encrypt(blob.as_bytes()),
+        blob: keystone.seal(&blob),
         extra: json!({}),
     };
     let row = credential.clone();
@@ -77,10 +77,7 @@ fn target(user_id: &str) -> Json {
 }
 
 fn show_one(keystone: &Keystone, request: &Request, credential: &Credential) -> Result<Json> {
-    let plain = keystone.credential_keys.decrypt(&credential.blob);
-    let plain =
-        plain.ok_or_else(|| Error::internal("a credential that none of the credential keys opens"))?;
-    let blob: Json = serde_json::from_slice(&plain)?;
+    let blob: Json = serde_json::from_str(&keystone.reveal(&credential.blob)?)?;
     let access = blob["access"].as_str().unwrap_or_default();
     let url = format!("{}/v3/users/{}/credentials/OS-EC2/{access}", request.base_url, credential.user_id);
     Ok(json!({

@@ -14,6 +14,7 @@ mod groups;
 mod json_home;
 mod limits;
 mod oauth1;
+mod oauth2;
 mod policies;
 mod projects;
 mod regions;
@@ -50,6 +51,7 @@ pub fn routes() -> Routes<Keystone> {
         trusts::routes(),
         limits::routes(),
         oauth1::routes(),
+        oauth2::routes(),
         signatures::routes(),
         policies::routes(),
         endpoint_filter::routes(),

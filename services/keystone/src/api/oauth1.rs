@@ -59,7 +59,7 @@ async fn create(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     let consumer = Consumer {
         id: id::hex(),
         description: text(&given, "description").map(str::to_string),
-        secret: keystone.credential_keys.encrypt(secret.as_bytes()),
+        secret: keystone.seal(&secret),
         extra: extra(&given, COLUMNS),
     };
     let row = consumer.clone();
@@ -128,7 +128,7 @@ async fn request_token(keystone: Arc<Keystone>, request: Request) -> Result<Repl
     let secret = id::hex();
     let token = RequestToken {
         id: id::hex(),
-        secret: keystone.credential_keys.encrypt(secret.as_bytes()),
+        secret: keystone.seal(&secret),
         verifier: None,
         authorizing_user_id: None,
         requested_project_id: project_id,
@@ -184,7 +184,7 @@ async fn access_token(keystone: Arc<Keystone>, request: Request) -> Result<Reply
     let token_secret = keystone.reveal(&asked.secret)?;
     keystone.check_signed(&request, &signed, &consumer.secret, &token_secret)?;
     let secret = id::hex();
-    let sealed = keystone.credential_keys.encrypt(secret.as_bytes());
+    let sealed = keystone.seal(&secret);
     let (id, expires_at) = (id::hex(), keystone.expiry(keystone.options.oauth1_access_token_seconds));
     let token = keystone
         .write(move |tx| {
@@ -286,14 +286,6 @@ impl Keystone {
             true => Ok(()),
             false => Err(unauthorized()),
         }
-    }
-
-    /// What was encrypted with the credential keys.
-    pub(crate) fn reveal(&self, sealed: &str) -> Result<String> {
-        let plain = self.credential_keys.decrypt(sealed);
-        let plain =
-            plain.ok_or_else(|| Error::internal("a secret that none of the credential keys opens"))?;
-        String::from_utf8(plain).map_err(|_| Error::internal("a secret that is no text"))
     }
 
     fn expiry(&self, seconds: u64) -> Option<Timestamp> {

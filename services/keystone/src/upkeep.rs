@@ -1,0 +1,56 @@
+//! What keystone does by itself from time to time: new keys for tokens, and forgetting what has ended.
+
+use crate::{Keystone, Options, TOKEN_KEYS, fernet, store};
+use base::Result;
+use std::{path::Path, sync::Arc, time::Duration};
+
+/// Looked at so often; keys that another process rotated are seen as late as this.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// Runs for ever; whoever spawned it ends it.
+pub async fn run(keystone: Arc<Keystone>) {
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = keystone.keep_keys() {
+            tracing::error!(?error, "the token keys could not be kept");
+        }
+        match keystone.purge().await {
+            Ok(0) => {}
+            Ok(rows) => tracing::info!(rows, "forgot what has ended"),
+            Err(error) => tracing::warn!(?error, "could not forget what has ended; tried again"),
+        }
+    }
+}
+
+/// The staged key of a state directory becomes the one that new tokens are made with. A cloud that runs on it sees
+/// this within a minute.
+pub fn rotate_token_keys(directory: &Path, options: &Options) -> Result<()> {
+    fernet::Keys::open(&directory.join(TOKEN_KEYS), options.max_active_keys)?.rotate()
+}
+
+impl Keystone {
+    /// Rotates the token keys when it is time, and reads what others rotated.
+    pub fn keep_keys(&self) -> Result<()> {
+        let hours = self.options.key_rotation_hours;
+        let span = Duration::from_secs(hours * 3600);
+        if hours > 0 && self.token_keys.primary_age()? >= span {
+            tracing::info!("rotating the token keys");
+            self.token_keys.rotate()?;
+        }
+        self.token_keys.reload()
+    }
+
+    /// Forgets revocations whose tokens have expired, and trusts, OAuth 1 tokens that ended before any token
+    /// made of them could. Answers how many rows.
+    pub async fn purge(&self) -> Result<u64> {
+        let now = self.clock.now();
+        let lifetime = self.options.token_expiration_seconds + self.options.allow_expired_window_seconds;
+        let horizon = now.minus(Duration::from_secs(lifetime));
+        self.write(move |tx| {
+            Ok(store::forget_revocations_before(tx, horizon)? + store::forget_ended_before(tx, horizon)?)
+        })
+        .await
+    }
+}
