@@ -48,7 +48,12 @@ impl Postgres {
                 }
             }
         });
-        running.await.map_err(|e| Error::internal(format!("transaction: {e}")))?
+        match running.await {
+            Ok(outcome) => outcome,
+            // The runtime ends, and whoever asked with it: as in SQLite's `read`.
+            Err(gone) if gone.is_cancelled() => std::future::pending().await,
+            Err(panicked) => Err(Error::internal(format!("transaction: {panicked}"))),
+        }
     }
 }
 

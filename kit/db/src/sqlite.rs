@@ -57,7 +57,13 @@ impl Sqlite {
             readers.idle.lock().push(connection);
             answer
         });
-        reading.await.map_err(|e| Error::internal(format!("reader: {e}")))?
+        match reading.await {
+            Ok(answer) => answer,
+            // The runtime ends before it could be read: that says nothing of the data, and whoever asked ends too. An
+            // error would be taken for the outcome of what he does, and the writer might yet record it.
+            Err(gone) if gone.is_cancelled() => std::future::pending().await,
+            Err(panicked) => Err(Error::internal(format!("reader: {panicked}"))),
+        }
     }
 
     pub async fn write<T: Send + 'static>(

@@ -2,6 +2,13 @@
 
 use base::{Error, Timestamp};
 use db::{Direction, Filter, List, Resource, params, sql, testing};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 db::text_enum! { pub enum Colour { Red = "RED", Blue = "BLUE" } }
 
@@ -189,4 +196,24 @@ async fn every_statement_is_understood() {
         });
         assert!(rows.await.unwrap().is_empty());
     }
+}
+
+/// Else a process that ends would take the loss of its own threads for the outcome of what it does, and record it.
+#[test]
+fn a_read_ends_with_its_runtime_and_says_nothing() {
+    let failed = Arc::new(AtomicUsize::new(0));
+    for _ in 0..10 {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        let test = runtime.block_on(testing::sqlite(&[Thing::TABLE], &[])).unwrap();
+        for _ in 0..16 {
+            let (db, failed) = (test.db.clone(), failed.clone());
+            runtime.spawn(async move {
+                while db.read(|tx| tx.find::<Thing>("id001")).await.is_ok() {}
+                failed.fetch_add(1, Ordering::SeqCst);
+            });
+        }
+        std::thread::sleep(Duration::from_millis(5));
+        runtime.shutdown_timeout(Duration::from_secs(10));
+    }
+    assert_eq!(failed.load(Ordering::SeqCst), 0);
 }

@@ -34,6 +34,9 @@ pub struct Options {
     pub concurrency_max: usize,
     /// How often a step is tried while its errors are transient.
     pub attempts_max: u32,
+    /// How long a step waits, whatever the attempts, for somebody who is not there (`Unavailable`): after a start,
+    /// the agents of hosts come up behind the services.
+    pub absence_max: Duration,
     /// The pause before the second attempt; it doubles with each, up to half a minute.
     pub pause: Duration,
     /// How long a silent process keeps its flows and tasks when others share the database.
@@ -45,6 +48,7 @@ impl Default for Options {
         Self {
             concurrency_max: 512,
             attempts_max: 5,
+            absence_max: Duration::from_secs(120),
             pause: Duration::from_secs(1),
             lease: Duration::from_secs(15),
         }

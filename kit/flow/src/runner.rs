@@ -6,12 +6,14 @@ use crate::{
     store::{self, FlowRow},
     torture::Trouble,
 };
-use base::{Error, Result};
+use base::{Error, ErrorKind, Result};
 use db::AsJson;
 use std::{sync::Arc, time::Duration};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Who was not there is looked for again soon: mostly he is just starting.
+const ABSENCE_PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// Why a flow is left where it stands.
 enum Left {
@@ -122,7 +124,7 @@ async fn forward(
     step: StepFacts,
     stop: &mut watch::Receiver<bool>,
 ) -> Result<(), Failure> {
-    let mut attempt = 1;
+    let (mut attempt, since) = (1, Instant::now());
     loop {
         if *stop.borrow() && row.cancellable {
             return Err(Failure::Step(cancelled()));
@@ -154,21 +156,27 @@ async fn forward(
             }
             Err(error) => error,
         };
-        if !outcome.is_transient() || attempt >= flows.0.options.attempts_max {
+        if !is_worth_another(flows, &outcome, attempt, since) {
             return Err(Failure::Step(outcome));
         }
         tracing::info!(flow = row.id, kind = row.kind, step = step.name, attempt, error = ?outcome, "again");
         tokio::select! {
             () = asked_to_stop(stop) => {}
-            () = tokio::time::sleep(pause(flows, attempt)) => {}
+            () = tokio::time::sleep(pause(flows, attempt, &outcome)) => {}
         }
         attempt += 1;
     }
 }
 
+fn is_worth_another(flows: &Flows, error: &Error, attempt: u32, since: Instant) -> bool {
+    let options = &flows.0.options;
+    let awaited = error.is(ErrorKind::Unavailable) && since.elapsed() < options.absence_max;
+    awaited || error.is_transient() && attempt < options.attempts_max
+}
+
 /// Undoes a step. One that cannot be undone is logged and passed: what is left must not keep the rest.
 async fn backward(flows: &Flows, kind: &dyn Kind, row: &mut FlowRow, step: StepFacts) -> Result<(), Left> {
-    let mut attempt = 1;
+    let (mut attempt, since) = (1, Instant::now());
     loop {
         let error = match attempt_step(flows, kind, row, step, true).await? {
             Ok((state, effect)) => {
@@ -184,13 +192,13 @@ async fn backward(flows: &Flows, kind: &dyn Kind, row: &mut FlowRow, step: StepF
             }
             Err(error) => error,
         };
-        if attempt > flows.0.options.attempts_max {
+        if attempt > flows.0.options.attempts_max && !is_worth_another(flows, &error, attempt, since) {
             tracing::error!(flow = row.id, kind = row.kind, step = step.name, ?error, "cannot be undone");
             row.step -= 1;
             return record(flows, row, Effect::none()).await;
         }
         tracing::warn!(flow = row.id, kind = row.kind, step = step.name, attempt, ?error, "undo again");
-        tokio::time::sleep(pause(flows, attempt)).await;
+        tokio::time::sleep(pause(flows, attempt, &error)).await;
         attempt += 1;
     }
 }
@@ -241,8 +249,9 @@ async fn asked_to_stop(stop: &mut watch::Receiver<bool>) {
     }
 }
 
-fn pause(flows: &Flows, attempt: u32) -> Duration {
-    flows.0.options.pause.saturating_mul(1 << (attempt - 1).min(10)).min(PAUSE_MAX)
+fn pause(flows: &Flows, attempt: u32, error: &Error) -> Duration {
+    let longest = if error.is(ErrorKind::Unavailable) { ABSENCE_PAUSE_MAX } else { PAUSE_MAX };
+    flows.0.options.pause.saturating_mul(1 << (attempt - 1).min(10)).min(longest)
 }
 
 async fn record(flows: &Flows, row: &mut FlowRow, mut effect: Effect) -> Result<(), Left> {

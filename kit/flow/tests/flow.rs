@@ -34,6 +34,7 @@ struct Outside {
     ground: Mutex<BTreeSet<String>>,
     walls: Mutex<BTreeSet<String>>,
     silent: AtomicU32,
+    absent: AtomicU32,
     hangs: Mutex<Option<Arc<Notify>>>,
     at_once: AtomicUsize,
     at_once_max: AtomicUsize,
@@ -94,6 +95,10 @@ async fn put_up_walls(outside: &Arc<Outside>, _: &Context, flow: &mut Build) -> 
         outside.silent.fetch_sub(1, Ordering::SeqCst);
         return Err(Error::timeout("no answer"));
     }
+    if outside.absent.load(Ordering::SeqCst) > 0 {
+        outside.absent.fetch_sub(1, Ordering::SeqCst);
+        return Err(Error::unavailable("nobody there"));
+    }
     outside.walls.lock().insert(flow.id.clone());
     let id = flow.id.clone();
     Ok(Effect::write(move |tx| set_status(tx, &id, "WALLS")))
@@ -145,7 +150,8 @@ struct Town {
 }
 
 fn options() -> Options {
-    Options { pause: Duration::from_millis(1), ..Options::default() }
+    let absence_max = Duration::from_secs(1);
+    Options { pause: Duration::from_millis(1), absence_max, ..Options::default() }
 }
 
 impl Town {
@@ -329,6 +335,23 @@ async fn what_is_rolled_back_does_not_begin() {
         assert!(town.test.db.write(work).await.is_err());
         town.flows.settled().await;
         assert!(town.outside.ground.lock().is_empty());
+        town.flows.stop();
+    }
+}
+
+/// After a start the hosts' agents come up behind the services.
+#[tokio::test]
+async fn who_is_not_there_yet_is_waited_for() {
+    for town in Town::all().await {
+        town.outside.absent.store(8, Ordering::SeqCst);
+        town.build_house("a").await;
+        town.flows.settled().await;
+        assert_eq!(town.house("a").await.unwrap().status, "ACTIVE", "more often than attempts_max");
+        town.outside.absent.store(u32::MAX, Ordering::SeqCst);
+        town.build_house("b").await;
+        town.flows.settled().await;
+        let given_up = town.house("b").await.unwrap();
+        assert_eq!((given_up.status.as_str(), given_up.fault.as_deref()), ("ERROR", Some("nobody there")));
         town.flows.stop();
     }
 }

@@ -392,5 +392,5 @@ fn escaped(text: &str) -> String {
 /// Whether a body is an object with exactly one key, and that key's value.
 pub(crate) fn only_key(body: &Json) -> Option<&str> {
     let object = body.as_object()?;
-    object.keys().next().map(String::as_str)
+    object.keys().next().filter(|_| object.len() == 1).map(String::as_str)
 }

@@ -75,19 +75,23 @@ async fn resume(nova: Arc<Nova>, request: Request) -> Result<Reply> {
 }
 
 async fn begin(nova: &Arc<Nova>, request: &Request, verb: Verb, name: &'static str) -> Result<Reply> {
-    let instance = match (nova.server(request).await, verb) {
-        // Upstream looks for the server's cell first here.
-        (Err(error), Verb::Start | Verb::Stop) if error.code.as_deref() == Some(store::NO_INSTANCE) => {
-            let id = request.param("server_id");
-            return Err(Error::not_found(format!("Instance {id} has no mapping to a cell.")));
-        }
-        (found, _) => found?,
-    };
+    if matches!(verb, Verb::Start | Verb::Stop) {
+        check_mapped(nova, request.param("server_id")).await?;
+    }
+    let instance = nova.server(request).await?;
     check_unlocked(request, &instance)?;
     let (nova, cx) = (nova.clone(), request.ctx.clone());
     let work = nova.clone();
     nova.write(move |tx| power::begin(&work, tx, &cx, &instance.uuid, verb, name)).await?;
     Ok(accepted())
+}
+
+/// Upstream looks for the server's cell first here.
+async fn check_mapped(nova: &Nova, uuid: &str) -> Result<()> {
+    let wanted = uuid.to_string();
+    let known = nova.read(move |tx| tx.find::<Instance>(&wanted)).await?.is_some();
+    let missing = || Error::not_found(format!("Instance {uuid} has no mapping to a cell."));
+    known.then_some(()).ok_or_else(missing)
 }
 
 async fn lock(nova: Arc<Nova>, request: Request) -> Result<Reply> {
