@@ -63,12 +63,13 @@ impl Faults {
                 answer(status, JSON_UTF8, body.to_string())
             }
             Faults::Cinder => cinder(status, &message),
+            Faults::Neutron if error.code.as_deref() == Some(DETAIL) => webob(status, &message, true, about),
             Faults::Neutron => {
                 let kind = error.code.as_deref().map_or_else(|| webob_class(status), ToString::to_string);
                 let body = json!({ "NeutronError": { "type": kind, "message": message, "detail": "" } });
                 answer(status, JSON, body.to_string())
             }
-            Faults::Glance => glance(status, &message, error.code.as_deref() == Some(DETAIL), about),
+            Faults::Glance => webob(status, &message, error.code.as_deref() == Some(DETAIL), about),
             Faults::Placement => placement(status, &message, error, about),
         }
     }
@@ -80,7 +81,7 @@ impl Faults {
                 let page = "<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n<p>The requested URL was not found on the server. If you entered the URL manually please check your spelling and try again.</p>\n";
                 answer(StatusCode::NOT_FOUND, "text/html; charset=utf-8", page.into())
             }
-            Faults::Glance => glance(StatusCode::NOT_FOUND, "The resource could not be found.", false, about),
+            Faults::Glance => webob(StatusCode::NOT_FOUND, "The resource could not be found.", false, about),
             Faults::Nova | Faults::Cinder => answer(
                 StatusCode::NOT_FOUND,
                 "text/plain; charset=UTF-8",
@@ -297,8 +298,9 @@ fn placement(status: StatusCode, message: &str, error: &Error, about: &About) ->
 /// An error whose message stands below the status' own explanation, as webob's `detail`.
 pub const DETAIL: &str = "webob.detail";
 
-/// Glance's errors: a page for browsers, plain text for who says nothing of what it accepts.
-fn glance(status: StatusCode, message: &str, is_detail: bool, about: &About) -> Response {
+/// Webob's errors, which glance answers everywhere: a page for browsers, plain text for who says nothing of what it
+/// accepts.
+fn webob(status: StatusCode, message: &str, is_detail: bool, about: &About) -> Response {
     let title = format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or("Error"));
     let title = title.replace("416 Range Not", "416 Request Range Not");
     let kind = about.content_type.unwrap_or("None");

@@ -1,5 +1,6 @@
 //! The route table of networking, and what its nouns share.
 
+mod extensions;
 mod floating_ips;
 mod networks;
 mod ports;
@@ -22,6 +23,7 @@ use web::{Request, Routes};
 pub fn routes() -> Routes<Neutron> {
     let mut routes = versions::routes();
     for table in [
+        extensions::routes(),
         networks::routes(),
         subnets::routes(),
         ports::routes(),
