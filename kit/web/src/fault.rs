@@ -139,7 +139,7 @@ impl Faults {
                 JSON,
                 json!({"message": "The method is not allowed for the requested URL."}).to_string(),
             ),
-            Faults::Glance => glance(
+            Faults::Glance => webob(
                 status,
                 &format!("The method {method} is not allowed for this resource. "),
                 false,
@@ -178,7 +178,7 @@ impl Faults {
     pub(crate) fn unauthorized(self, identity_url: &str, about: &About) -> Response {
         let error = Error::unauthorized("The request you have made requires authentication.");
         let mut response = match self {
-            Faults::Glance => glance(
+            Faults::Glance => webob(
                 StatusCode::UNAUTHORIZED,
                 "This server could not verify that you are authorized to access the document you requested. Either you supplied the wrong credentials (e.g., bad password), or your browser does not understand how to supply the credentials required.",
                 false,
