@@ -27,7 +27,7 @@ impl Schema {
                     error.schema = schema.clone();
                     error.matches_type = keywords.get("type").is_some_and(|types| self.is_of(value, types));
                 }
-                if keyword != "if" {
+                if keyword != "if" && keyword != "$ref" {
                     error.schema_path.insert(0, Step::Key(keyword.clone()));
                 }
             }
@@ -48,6 +48,11 @@ impl Schema {
             }
             ("const", _) if self.dialect == Dialect::Draft2020 && !equal(arg, value) => {
                 wrong(format!("{} was expected", repr(arg)));
+            }
+            ("$ref", _) => {
+                if let Some(schema) = self.referred(arg) {
+                    self.evaluate(schema, value, errors);
+                }
             }
             ("format", _) => self.judge_format(arg.as_str().unwrap_or_default(), value, errors),
 

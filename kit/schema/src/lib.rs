@@ -54,8 +54,9 @@ pub enum Step {
     Key(String),
 }
 
+/// What says nothing of values; `name` is glance's.
 const ANNOTATIONS: &[&str] =
-    &["$schema", "$id", "title", "description", "default", "examples", "readOnly", "writeOnly"];
+    &["$schema", "$id", "title", "description", "default", "examples", "readOnly", "writeOnly", "name"];
 
 impl Schema {
     /// A schema of the newer dialect with OpenStack's formats.
@@ -94,8 +95,8 @@ impl Schema {
     ) -> Self {
         let mut schema =
             Self { root: Json::Null, dialect, limits_read_strings, formats, patterns: HashMap::new() };
-        schema.learn(&root);
         schema.root = root;
+        schema.learn(&schema.root.clone());
         schema
     }
 
@@ -131,7 +132,7 @@ impl Schema {
         };
         for (keyword, value) in keywords {
             match keyword.as_str() {
-                "properties" | "dependentSchemas" => {
+                "properties" | "dependentSchemas" | "definitions" => {
                     value.as_object().into_iter().flatten().for_each(|(_, inner)| self.learn(inner));
                 }
                 "patternProperties" => {
@@ -155,6 +156,7 @@ impl Schema {
                     value.as_array().into_iter().flatten().for_each(|inner| self.learn(inner));
                 }
                 "pattern" => self.learn_pattern(value.as_str().unwrap_or_default()),
+                "$ref" => assert!(self.referred(value).is_some(), "{value} leads nowhere in a schema"),
                 "format" => {
                     let name = value.as_str().unwrap_or_default();
                     assert!(self.format(name).is_some(), "unknown format {name:?} in a schema");
@@ -168,6 +170,11 @@ impl Schema {
                 ),
             }
         }
+    }
+
+    /// What a `#/definitions/…` means.
+    fn referred(&self, reference: &Json) -> Option<&Json> {
+        self.root.pointer(reference.as_str()?.strip_prefix('#')?)
     }
 
     fn learn_pattern(&mut self, pattern: &str) {

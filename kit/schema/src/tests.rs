@@ -92,3 +92,15 @@ fn a_query_names_its_parameter() {
 fn a_keyword_not_understood_is_refused() {
     Schema::new(json!({"properties": {"a": {"maxLenght": 1}}}));
 }
+
+#[test]
+fn definitions_are_followed_and_not_named_in_paths() {
+    let schema = Schema::new(json!({
+        "name": "thing",
+        "properties": {"texts": {"$ref": "#/definitions/texts"}},
+        "definitions": {"texts": {"type": "array", "items": {"type": "string"}}},
+    }));
+    assert!(schema.check_best(&json!({"texts": ["a"]})).is_ok());
+    let report = schema.check_best(&json!({"texts": [1]})).unwrap_err().report();
+    assert!(report.contains("in schema['properties']['texts']['items']:"), "{report}");
+}

@@ -4,7 +4,21 @@ use base::{Json, Timestamp};
 use db::Resource;
 use serde_json::{Map, json};
 
-pub static TABLES: &[&db::Table] = &[Image::TABLE, Tag::TABLE, Property::TABLE, Member::TABLE, Task::TABLE];
+pub mod metadefs;
+
+pub static TABLES: &[&db::Table] = &[
+    Image::TABLE,
+    Tag::TABLE,
+    Property::TABLE,
+    Member::TABLE,
+    Task::TABLE,
+    metadefs::Namespace::TABLE,
+    metadefs::Object::TABLE,
+    metadefs::Property::TABLE,
+    metadefs::Tag::TABLE,
+    metadefs::ResourceType::TABLE,
+    metadefs::Association::TABLE,
+];
 
 /// The one place where bytes are kept.
 pub const STORE: &str = "file";

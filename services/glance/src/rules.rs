@@ -9,6 +9,10 @@ const DOWNLOADS: &str = "rule:context_is_admin or (role:member and (project_id:%
 const OF_MEMBERS: &str =
     "rule:context_is_admin or role:reader and (project_id:%(project_id)s or project_id:%(member_id)s)";
 
+const SEES_NAMESPACE: &str =
+    "rule:context_is_admin or (role:reader and (project_id:%(project_id)s or 'public':%(visibility)s))";
+const METADEF_ADMIN: &str = "rule:metadef_admin";
+
 #[rustfmt::skip]
 pub const RULES: &[Rule] = &[
     Rule::new("context_is_admin", "role:admin", "Defines the rule for the is_admin:True check."),
@@ -42,4 +46,32 @@ pub const RULES: &[Rule] = &[
     Rule::new("list_cached_nodes", "rule:context_is_admin", "List the nodes that cached an image"),
     Rule::new("deactivate", MEMBER, "Deactivate image"),
     Rule::new("reactivate", MEMBER, "Reactivate image"),
+    Rule::new("metadef_default", "", "Older default of the rules about metadata definitions."),
+    Rule::new("metadef_admin", "rule:context_is_admin", "Who may change metadata definitions."),
+    Rule::new("get_metadef_namespace", SEES_NAMESPACE, "Get a specific namespace."),
+    Rule::new("get_metadef_namespaces", READER, "List namespace."),
+    Rule::new("modify_metadef_namespace", METADEF_ADMIN, "Modify an existing namespace."),
+    Rule::new("add_metadef_namespace", METADEF_ADMIN, "Create a namespace."),
+    Rule::new("delete_metadef_namespace", METADEF_ADMIN, "Delete a namespace."),
+    Rule::new("get_metadef_object", SEES_NAMESPACE, "Get a specific object from a namespace."),
+    Rule::new("get_metadef_objects", SEES_NAMESPACE, "Get objects from a namespace."),
+    Rule::new("modify_metadef_object", METADEF_ADMIN, "Update an object within a namespace."),
+    Rule::new("add_metadef_object", METADEF_ADMIN, "Create an object within a namespace."),
+    Rule::new("delete_metadef_object", METADEF_ADMIN, "Delete an object within a namespace."),
+    Rule::new("list_metadef_resource_types", SEES_NAMESPACE, "List meta definition resource types."),
+    Rule::new("get_metadef_resource_type", SEES_NAMESPACE, "Get meta definition resource types associations."),
+    Rule::new("add_metadef_resource_type_association", METADEF_ADMIN, "Create meta definition resource types association."),
+    Rule::new("remove_metadef_resource_type_association", METADEF_ADMIN, "Delete meta definition resource types association."),
+    Rule::new("get_metadef_property", SEES_NAMESPACE, "Get a specific meta definition property."),
+    Rule::new("get_metadef_properties", SEES_NAMESPACE, "List meta definition properties."),
+    Rule::new("modify_metadef_property", METADEF_ADMIN, "Update meta definition property."),
+    Rule::new("add_metadef_property", METADEF_ADMIN, "Create meta definition property."),
+    Rule::new("remove_metadef_property", METADEF_ADMIN, "Delete meta definition property."),
+    Rule::new("get_metadef_tag", SEES_NAMESPACE, "Get tag definition."),
+    Rule::new("get_metadef_tags", SEES_NAMESPACE, "List tag definitions."),
+    Rule::new("modify_metadef_tag", METADEF_ADMIN, "Update tag definition."),
+    Rule::new("add_metadef_tag", METADEF_ADMIN, "Add tag definition."),
+    Rule::new("add_metadef_tags", METADEF_ADMIN, "Create tag definitions."),
+    Rule::new("delete_metadef_tag", METADEF_ADMIN, "Delete tag definition."),
+    Rule::new("delete_metadef_tags", METADEF_ADMIN, "Delete tag definitions."),
 ];

@@ -1,5 +1,7 @@
 //! The schemas that glance shows and checks images against.
 
+pub mod metadefs;
+
 use base::{Error, Json, Result};
 use schema::Schema;
 use serde_json::json;

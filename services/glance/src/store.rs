@@ -1,5 +1,7 @@
 //! What glance asks its database, one function per question.
 
+pub mod metadefs;
+
 use crate::model::*;
 use base::{Context, Error, Result, Timestamp};
 use db::{Direction, Filter, List, Stored, Tx, params, sql};

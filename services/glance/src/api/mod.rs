@@ -6,6 +6,7 @@ pub mod image_data;
 mod images;
 mod import;
 mod members;
+mod metadefs;
 mod patch;
 mod schemas;
 mod stores;
@@ -31,6 +32,7 @@ pub fn routes() -> Routes<Glance> {
         tasks::routes(),
         stores::routes(),
         cache::routes(),
+        metadefs::routes(),
         schemas::routes(),
     ] {
         routes.extend(table);

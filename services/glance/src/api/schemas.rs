@@ -1,6 +1,9 @@
-//! What images, members and tasks look like, for clients that ask.
+//! What images, members, tasks and metadata definitions look like, for clients that ask.
 
-use crate::{Glance, schemas};
+use crate::{
+    Glance,
+    schemas::{self, metadefs},
+};
 use base::{Json, Result};
 use web::{Reply, Routes, get};
 
@@ -12,6 +15,22 @@ pub fn routes() -> Routes<Glance> {
         get("/v2/schemas/members", "", |_, _| shown(schemas::collection("members", schemas::member()))),
         get("/v2/schemas/task", "", |_, _| shown(schemas::task())),
         get("/v2/schemas/tasks", "", |_, _| shown(schemas::collection("tasks", schemas::task_in_list()))),
+        get("/v2/schemas/metadefs/namespace", "", |_, _| shown(metadefs::namespace())),
+        get("/v2/schemas/metadefs/namespaces", "", |_, _| {
+            shown(metadefs::collection("namespaces", metadefs::namespace()))
+        }),
+        get("/v2/schemas/metadefs/resource_type", "", |_, _| shown(metadefs::association())),
+        get("/v2/schemas/metadefs/resource_types", "", |_, _| {
+            shown(metadefs::collection("resource_type_associations", metadefs::association()))
+        }),
+        get("/v2/schemas/metadefs/property", "", |_, _| shown(metadefs::property())),
+        get("/v2/schemas/metadefs/properties", "", |_, _| shown(metadefs::properties())),
+        get("/v2/schemas/metadefs/object", "", |_, _| shown(metadefs::object())),
+        get("/v2/schemas/metadefs/objects", "", |_, _| {
+            shown(metadefs::collection("objects", metadefs::object()))
+        }),
+        get("/v2/schemas/metadefs/tag", "", |_, _| shown(metadefs::tag())),
+        get("/v2/schemas/metadefs/tags", "", |_, _| shown(metadefs::collection("tags", metadefs::tag()))),
     ]
 }
 
