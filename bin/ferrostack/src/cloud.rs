@@ -1,7 +1,9 @@
 //! The cloud in this process: services on their databases and ports, each given the others it asks.
 
 use crate::{
-    Secrets, Settings, clouds_yaml, endpoints,
+    Secrets, Settings,
+    api::InProcess,
+    clouds_yaml, endpoints,
     first_steps::FirstSteps,
     host::{Host, Surroundings},
     state::Running,
@@ -71,8 +73,8 @@ impl Cloud {
         let glance = Glance::new(db, clock.clone(), settings.config.section()?, &images)?;
         glance.start().await?;
         let policy = settings.policy("glance")?;
-        let service = glance.service(policy.as_deref(), keystone.clone(), &identity_url)?;
-        serve("glance", service.into_router()?)?;
+        let images = glance.service(policy.as_deref(), keystone.clone(), &identity_url)?.into_router()?;
+        serve("glance", images.clone())?;
 
         let db = open(&settings, "placement", placement::TABLES).await?;
         let placement = Placement::new(db, clock.clone(), settings.config.section()?);
@@ -85,16 +87,16 @@ impl Cloud {
         let neutron = Neutron::new(db, clock.clone(), settings.config.section()?, bus.clone());
         held.running.push(Box::new(neutron.start().await?));
         let policy = settings.policy("neutron")?;
-        let service = neutron.service(policy.as_deref(), keystone.clone(), &identity_url)?;
-        serve("neutron", service.into_router()?)?;
+        let networks = neutron.service(policy.as_deref(), keystone.clone(), &identity_url)?.into_router()?;
+        serve("neutron", networks.clone())?;
 
         let db = open(&settings, "cinder", cinder::TABLES).await?;
         let peers = cinder::Peers { images: glance.clone() };
         let cinder = Cinder::new(db, clock.clone(), settings.config.section()?, bus.clone(), peers);
         held.running.push(Box::new(cinder.start().await?));
         let policy = settings.policy("cinder")?;
-        let service = cinder.service(policy.as_deref(), keystone.clone(), &identity_url)?;
-        serve("cinder", service.into_router()?)?;
+        let volumes = cinder.service(policy.as_deref(), keystone.clone(), &identity_url)?.into_router()?;
+        serve("cinder", volumes.clone())?;
         let stopped = cinder.clone();
         held.stop.push(Box::new(move || stopped.stop()));
 
@@ -105,6 +107,11 @@ impl Cloud {
             networks: neutron.clone(),
             volumes: cinder.clone(),
             placement: placement.clone(),
+            apis: nova::Apis {
+                image: Arc::new(InProcess(images)),
+                network: Arc::new(InProcess(networks)),
+                volume: Arc::new(InProcess(volumes)),
+            },
         };
         let options = nova_options(&settings)?;
         let nova = Nova::new(db, clock.clone(), options, bus.clone(), peers);

@@ -1,6 +1,7 @@
 //! A whole cloud in one process: opens every service's database, gives the services each other, binds OpenStack's
 //! ports, starts the agents of this host and makes what a new cloud begins with. What a cloud does is the services'.
 
+mod api;
 pub mod background;
 pub mod clean;
 mod cloud;

@@ -2,6 +2,7 @@
 //! bus, and callers cannot tell. A module per service that is called; no behaviour lives here.
 
 pub mod agents;
+pub mod apis;
 pub mod compute;
 pub mod identity;
 pub mod images;

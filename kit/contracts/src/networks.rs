@@ -32,11 +32,6 @@ pub trait Networks: Send + Sync {
     /// With the cloud's own rights; one that is gone is fine.
     async fn delete_port(&self, cx: &Context, port_id: &str) -> Result<()>;
 
-    /// Gives the port these security groups instead of those it has. Not every carrier can.
-    async fn set_security_groups(&self, _cx: &Context, _port_id: &str, _ids: &[String]) -> Result<()> {
-        Err(base::Error::not_implemented("Security groups of ports cannot be changed here."))
-    }
-
     /// The ports of servers, with the cloud's own rights.
     async fn ports_of(&self, cx: &Context, device_ids: &[String]) -> Result<Vec<Port>>;
 }

@@ -28,6 +28,7 @@ pub use rules::RULES;
 use base::{Clock, Context, Result, Secret, Version};
 use bus::{Bus, Serving, Topic};
 use contracts::{
+    apis::Api,
     compute::{Compute, RemoteCompute, compute_reports_handlers},
     identity::Identity,
     images::Images,
@@ -58,6 +59,15 @@ pub struct Peers {
     pub networks: Arc<dyn Networks>,
     pub volumes: Arc<dyn Volumes>,
     pub placement: Arc<dyn Placement>,
+    pub apis: Apis,
+}
+
+/// The same services as their users see them, for what nova passes on in the caller's name.
+#[derive(Clone)]
+pub struct Apis {
+    pub image: Arc<dyn Api>,
+    pub network: Arc<dyn Api>,
+    pub volume: Arc<dyn Api>,
 }
 
 /// The topics of compute agents, and of nova itself for what they report.

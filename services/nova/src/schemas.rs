@@ -472,6 +472,21 @@ fn named(action: &str) -> Json {
     })
 }
 
+/// Of the old path that neutron's groups are made and changed by.
+pub static SECURITY_GROUP: Form = Form::new(|| {
+    let text = json!({"type": "string", "minLength": 0, "maxLength": 255});
+    json!({"type": "object", "required": ["security_group"], "properties": {"security_group": {
+        "type": "object", "required": ["name", "description"],
+        "properties": {"name": text, "description": text}}}})
+});
+
+pub static SECURITY_GROUP_RULE: Form = Form::new(|| {
+    json!({"type": "object", "required": ["security_group_rule"], "properties": {"security_group_rule": {
+        "type": "object", "required": ["parent_group_id"], "properties": {
+            "group_id": {"type": ["string", "null"], "format": "uuid"},
+            "parent_group_id": {"type": "string", "format": "uuid"}}}}})
+});
+
 pub static ADD_SECURITY_GROUP: Form = Form::new(|| named("addSecurityGroup"));
 
 pub static REMOVE_SECURITY_GROUP: Form = Form::new(|| named("removeSecurityGroup"));

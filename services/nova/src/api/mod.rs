@@ -13,6 +13,7 @@ mod networks;
 mod queries;
 mod quota_sets;
 mod remote_consoles;
+mod security_groups;
 mod server_actions;
 mod server_create;
 pub mod server_devices;
@@ -56,6 +57,7 @@ pub fn routes() -> Routes<Nova> {
         usage::routes(),
         extensions::routes(),
         networks::routes(),
+        security_groups::routes(),
         gone::routes(),
         server_volumes::routes(),
         server_interfaces::routes(),

@@ -7,6 +7,7 @@ use axum::{body::Body, http};
 use base::{Clock, Context, Error, Json, Result, Timestamp};
 use bus::Bus;
 use contracts::{
+    apis::Api,
     compute::{ComputeReports, Connection, Cpu, Host},
     identity::{Identity, Project},
     images::{Image, Images},
@@ -15,7 +16,7 @@ use contracts::{
     volumes::{self, Volumes},
 };
 use http_body_util::BodyExt;
-use nova::{Nova, Options, Peers, TABLES};
+use nova::{Apis, Nova, Options, Peers, TABLES};
 use std::sync::Arc;
 use tower::ServiceExt;
 
@@ -110,6 +111,13 @@ impl Networks for Peer {
 }
 
 #[async_trait]
+impl Api for Peer {
+    async fn call(&self, _: &Context, _: &str, _: &str, _: Option<&Json>) -> Result<Json> {
+        absent()
+    }
+}
+
+#[async_trait]
 impl Placement for Peer {
     async fn candidates(&self, _: &Context, _: &placement::Wanted) -> Result<Vec<placement::Candidate>> {
         Ok(Vec::new())
@@ -174,6 +182,7 @@ pub fn peers() -> Peers {
         networks: Arc::new(Peer),
         volumes: Arc::new(Peer),
         placement: Arc::new(Peer),
+        apis: Apis { image: Arc::new(Peer), network: Arc::new(Peer), volume: Arc::new(Peer) },
     }
 }
 
