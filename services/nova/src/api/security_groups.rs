@@ -81,8 +81,7 @@ async fn index(nova: Arc<Nova>, request: Request) -> Result<Reply> {
     let number = |name: &str| request.query.get(name).and_then(|text| text.parse::<usize>().ok());
     let (offset, limit) = (number("offset").unwrap_or(0), number("limit").unwrap_or(usize::MAX));
     let limit = limit.min(usize::try_from(nova.options.max_limit).unwrap_or(usize::MAX));
-    let page: Vec<Json> =
-        found.as_array().into_iter().flatten().skip(offset).take(limit).cloned().collect();
+    let page: Vec<Json> = found.as_array().into_iter().flatten().skip(offset).take(limit).cloned().collect();
     Ok(Reply::ok(json!({"security_groups": views(&nova, &request, &page).await?})))
 }
 
@@ -214,9 +213,7 @@ fn checked_cidr(cidr: &str) -> Result<String> {
 }
 
 fn check_ports(protocol: &str, from: i64, to: i64) -> Result<()> {
-    let wrong = |why: &str| {
-        Err(Error::bad_request(format!("Invalid port range {from}:{to}. {why}")))
-    };
+    let wrong = |why: &str| Err(Error::bad_request(format!("Invalid port range {from}:{to}. {why}")));
     match protocol.to_uppercase().as_str() {
         "TCP" | "UDP" if from > to => wrong("Former value cannot be greater than the later"),
         upper @ ("TCP" | "UDP") if from < 1 || to > 65535 => {
@@ -255,13 +252,7 @@ fn uuid(request: &Request, name: &str) -> Result<String> {
     id::is_uuid(id).then(|| id.to_string()).ok_or_else(wrong)
 }
 
-async fn ask(
-    nova: &Nova,
-    request: &Request,
-    method: &str,
-    path: &str,
-    body: Option<&Json>,
-) -> Result<Json> {
+async fn ask(nova: &Nova, request: &Request, method: &str, path: &str, body: Option<&Json>) -> Result<Json> {
     nova.peers.apis.network.call(&request.ctx, method, path, body).await
 }
 
@@ -305,7 +296,8 @@ fn view(group: &Json, names: &Names) -> Json {
     let rules = group["security_group_rules"].as_array().into_iter().flatten();
     let ingress = rules.filter(|rule| rule["direction"] == "ingress");
     // The group of a rule may have been deleted meanwhile.
-    let known = ingress.filter(|rule| rule["remote_group_id"].as_str().is_none_or(|id| names.contains_key(id)));
+    let known =
+        ingress.filter(|rule| rule["remote_group_id"].as_str().is_none_or(|id| names.contains_key(id)));
     json!({
         "id": group["id"],
         "name": group["name"],
