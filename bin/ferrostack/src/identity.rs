@@ -1,8 +1,9 @@
 //! What an operator does to identity while nobody can log in: begin, rotate keys, get back in.
 
 use crate::{Secrets, Settings, cloud, clouds_yaml, state, state::Running};
-use base::{Clock, Error, Result, Secret, config::Config};
-use keystone::Keystone;
+use base::{Clock, Error, Json, Result, Secret, config::Config};
+use keystone::{Keystone, mapping};
+use serde_json::json;
 use std::{net::IpAddr, path::Path, sync::Arc};
 
 /// The cloud of a state directory, bound as it was last.
@@ -58,6 +59,23 @@ pub fn purge(settings: &Settings) -> Result<()> {
     let (_running, secrets) = stopped(settings)?;
     let rows = with_keystone(settings, &secrets, async |keystone| keystone.purge().await)?;
     println!("Forgot {rows} that had ended.");
+    Ok(())
+}
+
+/// Prints whom the rules of a file make of the assertion in another.
+pub fn mapping_test(rules: &Path, input: &Path) -> Result<()> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).map_err(|e| Error::bad_request(format!("{}: {e}", path.display())))
+    };
+    let given: Json = serde_json::from_str(&read(rules)?)
+        .map_err(|e| Error::bad_request(format!("{}: {e}", rules.display())))?;
+    let mapping = if given.is_array() { json!({"rules": given}) } else { given };
+    let version = mapping::check(&mapping)?;
+    let pairs = read(input)?;
+    let pairs = pairs.lines().filter_map(|line| line.split_once(':'));
+    let assertion = pairs.map(|(name, value)| (name.trim().into(), value.trim().into())).collect();
+    let mapped = mapping::map(&mapping["rules"], &version, &assertion)?;
+    println!("{}", serde_json::to_string_pretty(&mapped)?);
     Ok(())
 }
 

@@ -50,6 +50,15 @@ enum Identity {
     RotateCredentialKeys(Common),
     /// Forget what has ended: revocations, trusts, OAuth 1 tokens. A running cloud does so by itself.
     Purge(Common),
+    /// Say whom a mapping's rules make of an assertion, without any cloud.
+    MappingTest {
+        /// The mapping as JSON: `{"rules": [...]}`, or the rules alone.
+        #[arg(long, value_name = "FILE")]
+        rules: PathBuf,
+        /// The assertion: lines of `attribute: value`, several values split by semicolons.
+        #[arg(long, value_name = "FILE")]
+        input: PathBuf,
+    },
 }
 
 #[derive(Args)]
@@ -112,6 +121,7 @@ fn of_identity(command: Identity) -> Result<()> {
         Identity::Rotate(common) => (identity::rotate, common),
         Identity::RotateCredentialKeys(common) => (identity::rotate_credential_keys, common),
         Identity::Purge(common) => (identity::purge, common),
+        Identity::MappingTest { rules, input } => return identity::mapping_test(&rules, &input),
     };
     work(&identity::settings(&common.state, load(&common)?)?)
 }

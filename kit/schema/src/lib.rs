@@ -110,6 +110,14 @@ impl Schema {
         evaluate::best_match(self.errors(value)).map_or(Ok(()), |violation| Err(Box::new(violation)))
     }
 
+    /// The sentences of all violations, sorted.
+    pub fn sentences(&self, value: &Json) -> Vec<String> {
+        let mut sentences: Vec<String> =
+            self.errors(value).into_iter().map(|violation| violation.message).collect();
+        sentences.sort();
+        sentences
+    }
+
     fn errors(&self, value: &Json) -> Vec<Violation> {
         let mut errors = Vec::new();
         self.evaluate(&self.root, value, &mut errors);

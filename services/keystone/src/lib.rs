@@ -8,6 +8,7 @@ mod catalog;
 mod compliance;
 mod domain_defaults;
 mod fernet;
+pub mod mapping;
 mod model;
 mod oauth1;
 mod options;

@@ -443,6 +443,72 @@ pub struct AccessToken {
     pub expires_at: Option<Timestamp>,
 }
 
+/// Who vouches for users that log in from elsewhere.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "identity_providers", singular = "Identity Provider")]
+pub struct IdentityProvider {
+    #[field(key, sort, filter)]
+    pub id: String,
+    #[field(filter)]
+    pub domain_id: String,
+    #[field(filter)]
+    pub enabled: bool,
+    pub description: Option<String>,
+    /// How it calls itself; of all identity providers no two have one in common.
+    pub remote_ids: Vec<String>,
+    /// Minutes for which groups of its users hold beyond their tokens.
+    pub authorization_ttl: Option<i64>,
+}
+
+/// A way to log in with an identity provider, and how what it says is understood.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "federation_protocols", singular = "federation_protocol")]
+pub struct FederationProtocol {
+    #[field(key)]
+    pub idp_id: String,
+    #[field(key, sort)]
+    pub id: String,
+    pub mapping_id: String,
+    pub remote_id_attribute: Option<String>,
+}
+
+/// Rules that make of an assertion a user with groups and projects.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "mappings", singular = "mapping")]
+pub struct Mapping {
+    #[field(key, sort)]
+    pub id: String,
+    pub schema_version: String,
+    pub rules: Json,
+}
+
+/// Another cloud that trusts our assertions.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "service_providers", singular = "Service Provider")]
+pub struct ServiceProvider {
+    #[field(key, sort, filter)]
+    pub id: String,
+    #[field(filter)]
+    pub enabled: bool,
+    pub description: Option<String>,
+    pub auth_url: String,
+    pub sp_url: String,
+    pub relay_state_prefix: String,
+}
+
+/// The user that somebody from an identity provider is here.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "federated_users", singular = "federated_user", index = "user_id")]
+pub struct FederatedUser {
+    #[field(key)]
+    pub idp_id: String,
+    #[field(key)]
+    pub protocol_id: String,
+    #[field(key)]
+    pub unique_id: String,
+    pub user_id: String,
+}
+
 pub const TABLES: &[&db::Table] = &[
     User::TABLE,
     OldPassword::TABLE,
@@ -471,4 +537,9 @@ pub const TABLES: &[&db::Table] = &[
     Consumer::TABLE,
     RequestToken::TABLE,
     AccessToken::TABLE,
+    IdentityProvider::TABLE,
+    FederationProtocol::TABLE,
+    Mapping::TABLE,
+    ServiceProvider::TABLE,
+    FederatedUser::TABLE,
 ];

@@ -130,10 +130,9 @@ fn service(update: bool) -> Json {
 
 fn endpoint(update: bool) -> Json {
     let region = json!({"type": ["string", "null"]});
-    let url = json!({"type": "string", "minLength": 0, "maxLength": 225, "pattern": "^[a-zA-Z0-9+.-]+:.+"});
     let mut inner = json!({"type": "object", "properties": {
         "enabled": {"type": "boolean"}, "interface": {"type": "string", "enum": ["admin", "internal", "public"]},
-        "region_id": region.clone(), "region": region, "service_id": {"type": "string"}, "url": url,
+        "region_id": region.clone(), "region": region, "service_id": {"type": "string"}, "url": url(),
         "name": {"type": "string"}, "description": text(),
     }});
     if update {
@@ -234,6 +233,47 @@ fn consumer(update: bool) -> Json {
 fn request_token_roles() -> Json {
     json!({"type": "array", "items": {"type": "object", "properties": {"id": id(), "name": name(255)},
         "minProperties": 1, "maxProperties": 1, "additionalProperties": false}})
+}
+
+fn url() -> Json {
+    json!({"type": "string", "minLength": 0, "maxLength": 225, "pattern": "^[a-zA-Z0-9+.-]+:.+"})
+}
+
+fn identity_provider(update: bool) -> Json {
+    let mut inner = json!({"type": "object", "properties": {
+        "enabled": flag(), "description": text(),
+        "authorization_ttl": {"type": ["integer", "null"], "minimum": 0},
+        "remote_ids": {"type": ["array", "null"], "items": {"type": "string", "maxLength": 64}, "uniqueItems": true},
+    }, "additionalProperties": false});
+    if update {
+        inner["minProperties"] = 1.into();
+        return json!({"type": "object", "properties": {"identity_provider": inner}, "required": ["identity_provider"]});
+    }
+    inner["properties"]["domain_id"] = id_or_null();
+    json!({"type": "object", "properties": {"identity_provider": inner}, "additionalProperties": false})
+}
+
+fn federation_protocol(update: bool) -> Json {
+    let remote = if update { "string".into() } else { json!(["string", "null"]) };
+    let mut inner = json!({"type": "object", "properties": {
+        "mapping_id": {"type": "string", "minLength": 1, "maxLength": 64},
+        "remote_id_attribute": {"type": remote, "maxLength": 64},
+    }, "additionalProperties": false, "required": ["mapping_id"]});
+    if update {
+        inner["minProperties"] = 1.into();
+    }
+    wrapped("protocol", inner)
+}
+
+fn service_provider(update: bool) -> Json {
+    let mut inner = json!({"type": "object", "properties": {
+        "auth_url": url(), "sp_url": url(), "description": text(), "enabled": flag(), "relay_state_prefix": text(),
+    }, "additionalProperties": false});
+    match update {
+        true => inner["minProperties"] = 1.into(),
+        false => inner["required"] = json!(["auth_url", "sp_url"]),
+    }
+    wrapped("service_provider", inner)
 }
 
 fn limit_number() -> Json {
@@ -359,6 +399,12 @@ forms! {
     });
     CONSUMER_CREATE = consumer(false);
     CONSUMER_UPDATE = consumer(true);
+    IDENTITY_PROVIDER_CREATE = identity_provider(false);
+    IDENTITY_PROVIDER_UPDATE = identity_provider(true);
+    FEDERATION_PROTOCOL_CREATE = federation_protocol(false);
+    FEDERATION_PROTOCOL_UPDATE = federation_protocol(true);
+    SERVICE_PROVIDER_CREATE = service_provider(false);
+    SERVICE_PROVIDER_UPDATE = service_provider(true);
     REQUEST_TOKEN_ROLES = request_token_roles();
     ASSIGNMENTS_QUERY = json!({
         "type": "object",

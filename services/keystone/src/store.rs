@@ -190,6 +190,7 @@ pub fn forget_user_secrets(tx: &mut Tx, user_id: &str) -> Result<()> {
         params![user_id],
     )?;
     tx.execute(sql!("DELETE FROM access_rules WHERE user_id = $1"), params![user_id])?;
+    tx.execute(sql!("DELETE FROM federated_users WHERE user_id = $1"), params![user_id])?;
     tx.execute(sql!("DELETE FROM old_passwords WHERE user_id = $1"), params![user_id])?;
     tx.execute(sql!("DELETE FROM access_tokens WHERE authorizing_user_id = $1"), params![user_id])?;
     tx.execute(sql!("DELETE FROM request_tokens WHERE authorizing_user_id = $1"), params![user_id])?;
@@ -235,6 +236,16 @@ pub fn forget_domain(tx: &mut Tx, id: &str) -> Result<()> {
              OR implied_role_id IN (SELECT id FROM roles WHERE domain_id = $1)"
         ),
         sql!("DELETE FROM domain_options WHERE domain_id = $1"),
+        sql!(
+            "DELETE FROM federation_protocols
+             WHERE idp_id IN (SELECT id FROM identity_providers WHERE domain_id = $1)"
+        ),
+        sql!(
+            "DELETE FROM federated_users
+             WHERE idp_id IN (SELECT id FROM identity_providers WHERE domain_id = $1)
+             OR user_id IN (SELECT id FROM users WHERE domain_id = $1)"
+        ),
+        sql!("DELETE FROM identity_providers WHERE domain_id = $1"),
         sql!("DELETE FROM old_passwords WHERE user_id IN (SELECT id FROM users WHERE domain_id = $1)"),
         sql!(
             "DELETE FROM access_tokens WHERE authorizing_user_id IN (SELECT id FROM users WHERE domain_id = $1)
@@ -291,6 +302,12 @@ pub fn endpoint_groups_of(tx: &mut Tx, project_id: &str) -> Result<Vec<EndpointG
 pub fn forget_consumer(tx: &mut Tx, id: &str) -> Result<()> {
     tx.execute(sql!("DELETE FROM request_tokens WHERE consumer_id = $1"), params![id])?;
     tx.execute(sql!("DELETE FROM access_tokens WHERE consumer_id = $1"), params![id]).map(drop)
+}
+
+/// Its protocols go with it, and whom its users are here.
+pub fn forget_identity_provider(tx: &mut Tx, id: &str) -> Result<()> {
+    tx.execute(sql!("DELETE FROM federation_protocols WHERE idp_id = $1"), params![id])?;
+    tx.execute(sql!("DELETE FROM federated_users WHERE idp_id = $1"), params![id]).map(drop)
 }
 
 pub fn forget_domain_options(tx: &mut Tx, domain_id: &str) -> Result<()> {

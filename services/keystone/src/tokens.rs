@@ -269,6 +269,12 @@ fn build(tx: &mut Tx, payload: &Payload, token: &str, now: Timestamp) -> Result<
         shown["roles"] =
             roles.iter().map(|role| json!({"id": role.id, "name": role.name})).collect::<Vec<_>>().into();
     }
+    let service_providers = tx.list::<ServiceProvider>(&List::all().eq("enabled", true))?;
+    if !service_providers.is_empty() {
+        let show =
+            |one: &ServiceProvider| json!({"auth_url": one.auth_url, "id": one.id, "sp_url": one.sp_url});
+        shown["service_providers"] = service_providers.iter().map(show).collect();
+    }
     context.roles = roles.iter().map(|role| role.name.clone()).collect();
     let body_without_catalog = json!({"token": shown}).to_string();
     let body = if payload.scope == Scope::Unscoped {

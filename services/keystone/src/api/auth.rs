@@ -24,6 +24,8 @@ pub fn routes() -> Routes<Keystone> {
         get("/v3/auth/catalog", "identity:get_auth_catalog", show_catalog),
         get("/v3/auth/projects", "identity:get_auth_projects", list_projects),
         get("/v3/auth/domains", "identity:get_auth_domains", list_domains),
+        get("/v3/OS-FEDERATION/projects", "identity:get_auth_projects", list_projects),
+        get("/v3/OS-FEDERATION/domains", "identity:get_auth_domains", list_domains),
         get("/v3/auth/system", "identity:get_auth_system", show_system),
         get("/v3/OS-REVOKE/events", "identity:list_revoke_events", list_revocations),
     ]

@@ -11,14 +11,17 @@ mod endpoint_filter;
 mod endpoints;
 mod grants;
 mod groups;
+mod identity_providers;
 mod json_home;
 mod limits;
+mod mappings;
 mod oauth1;
 mod oauth2;
 mod policies;
 mod projects;
 mod regions;
 mod roles;
+mod service_providers;
 mod services;
 mod signatures;
 mod trusts;
@@ -56,6 +59,9 @@ pub fn routes() -> Routes<Keystone> {
         policies::routes(),
         endpoint_filter::routes(),
         domain_config::routes(),
+        identity_providers::routes(),
+        mappings::routes(),
+        service_providers::routes(),
     ] {
         routes.extend(table);
     }
