@@ -19,6 +19,8 @@ mod scheduler;
 mod schemas;
 mod status;
 mod store;
+#[cfg(test)]
+mod torture;
 
 pub use api::routes;
 pub use model::TABLES;
