@@ -178,9 +178,8 @@ impl Volumes for Outside {
 
     async fn reserve(&self, _: &Context, wanted: &NewAttachment) -> Result<()> {
         let mut books = self.0.lock();
-        let is_taken = |(id, held): (&String, &Attachment)| {
-            *id != wanted.id && held.volume_id == wanted.volume_id
-        };
+        let is_taken =
+            |(id, held): (&String, &Attachment)| *id != wanted.id && held.volume_id == wanted.volume_id;
         if books.attachments.iter().any(is_taken) {
             return Err(Error::conflict("taken"));
         }
@@ -336,14 +335,14 @@ impl Base {
     async fn create(&self) -> String {
         let flavor = self.ask("GET", "/flavors", Json::Null).await["flavors"][0]["id"].clone();
         let server = json!({"server": {
-            "name": "s", "imageRef": IMAGE, "flavorRef": flavor,
-            "networks": [{"uuid": NETWORK}, {"port": PORT}],
-            "block_device_mapping_v2": [
-                {"source_type": "image", "destination_type": "local", "boot_index": 0, "uuid": IMAGE},
-                {"source_type": "blank", "destination_type": "volume", "volume_size": 1,
-                 "delete_on_termination": true, "boot_index": -1},
-                {"source_type": "volume", "destination_type": "volume", "uuid": VOLUME, "boot_index": -1},
-            ]}});
+        "name": "s", "imageRef": IMAGE, "flavorRef": flavor,
+        "networks": [{"uuid": NETWORK}, {"port": PORT}],
+        "block_device_mapping_v2": [
+            {"source_type": "image", "destination_type": "local", "boot_index": 0, "uuid": IMAGE},
+            {"source_type": "blank", "destination_type": "volume", "volume_size": 1,
+             "delete_on_termination": true, "boot_index": -1},
+            {"source_type": "volume", "destination_type": "volume", "uuid": VOLUME, "boot_index": -1},
+        ]}});
         let made = self.ask("POST", "/servers", server).await;
         made["server"]["id"].as_str().unwrap().to_string()
     }
@@ -380,7 +379,12 @@ impl Base {
     /// The volumes that the host's guest holds.
     async fn held(&self, uuid: &str) -> Vec<String> {
         let guest = self.fake.domain(uuid).await.unwrap();
-        guest.map(|guest| guest.disks).unwrap_or_default().into_iter().filter(|disk| id::is_uuid(disk)).collect()
+        guest
+            .map(|guest| guest.disks)
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|disk| id::is_uuid(disk))
+            .collect()
     }
 
     async fn check_running(&self, uuid: &str) {
@@ -594,7 +598,10 @@ impl Case for DetachingVolume {
     async fn check(base: &Base, uuid: &str, fails: bool) {
         if fails {
             // It is still the server's, and can be taken from it.
-            assert_eq!((base.devices(uuid).await.len(), base.outside.books().attachments.len() >= 1), (2, true));
+            assert_eq!(
+                (base.devices(uuid).await.len(), base.outside.books().attachments.len() >= 1),
+                (2, true)
+            );
             Self::start(base, &mut uuid.to_string()).await;
             base.nova.flows.settled().await;
         }
