@@ -241,9 +241,9 @@ impl Linux {
             let (network, bridge) = place(state, desired, &interface.network_id)?;
             let leg = Leg { port_id: &interface.port_id, name, mac: interface.mac, network, bridge };
             let (link, _) = self.leg(&namespace, &inside, &leg).await?;
-            inside.addresses(&link, &addresses).await?;
+            inside.addresses(&link, if router.down { &[] } else { &addresses }).await?;
         }
-        inside.routes(&router_routes(router)).await?;
+        inside.routes(&if router.down { Vec::new() } else { router_routes(router) }).await?;
         self.floating_ips(state, &namespace, id, router).await?;
         let networks = router.interfaces.iter().map(|interface| interface.network_id.clone()).collect();
         let place = Place { header: "x-neutron-router-id", id: id.into(), networks };

@@ -467,6 +467,14 @@ fn routers_floating_addresses_and_metadata() {
         bench.converge(Depth::Changes).await;
         assert_eq!(from(&bench, "b").await, "hello 172.31.77.11", "floating addresses need no source NAT");
 
+        for down in [true, false] {
+            bench.desired.routers.get_mut(ROUTER).unwrap().down = down;
+            let report = bench.converge(Depth::Changes).await;
+            assert_eq!(host_reaches("172.31.77.11", 22).await, !down);
+            let interface = &bench.desired.routers[ROUTER].interfaces[0].port_id;
+            assert!(report.up.contains(interface), "plugged all the same");
+        }
+
         // By the DHCP server and by the router.
         let ask = "busybox wget -q -O - http://169.254.169.254/latest";
         assert_eq!(bench.inside("a", ask).await, "latest");

@@ -91,7 +91,7 @@ pub fn change(
     }
     for id in &touched.routers {
         let found = match (layout.host_of(id) == Some(host), tx.find::<Router>(id)?) {
-            (true, Some(router)) => router_of(tx, &router)?,
+            (true, Some(router)) => Some(router_of(tx, &router)?),
             _ => None,
         };
         change.routers.insert(id.clone(), found);
@@ -274,11 +274,8 @@ fn interface(tx: &mut Tx, whole: &WholePort) -> Result<contract::Interface> {
     })
 }
 
-fn router_of(tx: &mut Tx, router: &Router) -> Result<Option<contract::Router>> {
-    if !router.admin_state_up {
-        return Ok(None);
-    }
-    let mut made = contract::Router::default();
+fn router_of(tx: &mut Tx, router: &Router) -> Result<contract::Router> {
+    let mut made = contract::Router { down: !router.admin_state_up, ..contract::Router::default() };
     for whole in store::interfaces(tx, &router.id)? {
         made.interfaces.push(interface(tx, &whole)?);
     }
@@ -310,7 +307,7 @@ fn router_of(tx: &mut Tx, router: &Router) -> Result<Option<contract::Router>> {
             made.routes.push(contract::Route { destination, nexthop });
         }
     }
-    Ok(Some(made))
+    Ok(made)
 }
 
 /// The groups of the host's ports and those that their rules name, with members; none for groups nobody needs here.

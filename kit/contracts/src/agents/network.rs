@@ -286,6 +286,8 @@ pub struct Router {
     pub gateway: Option<Gateway>,
     pub floating_ips: Vec<FloatingIp>,
     pub routes: Vec<Route>,
+    /// Administratively down: its interfaces are there, without addresses and routes.
+    pub down: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

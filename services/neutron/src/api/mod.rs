@@ -83,7 +83,7 @@ fn network_target(network: &Network) -> Json {
 fn on_network(project_id: &str, network: &Network) -> Json {
     json!({
         "project_id": project_id, "tenant_id": project_id, "network:project_id": network.project_id,
-        "shared": network.shared,
+        "shared": network.shared, "router:external": network.external,
     })
 }
 

@@ -333,7 +333,8 @@ async fn list(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
             })
         })?;
     if !request.ctx.is_admin() {
-        let sees = "(project_id = ? OR network_id IN (SELECT id FROM networks WHERE project_id = ? OR shared = TRUE))";
+        let sees = "(project_id = ? OR network_id IN (SELECT id FROM networks
+                    WHERE project_id = ? OR shared = TRUE OR external = TRUE))";
         let own = request.ctx.project_id.store();
         wanted.list = wanted.list.filter(Filter::sql(sees, [own.clone(), own]));
     }

@@ -315,7 +315,7 @@ async fn draft(
         metadata: AsJson(metadata),
         tags,
         access_ip_v4: text("accessIPv4"),
-        access_ip_v6: text("accessIPv6"),
+        access_ip_v6: text("accessIPv6").map(plain_address),
         locked_by: None,
         locked_reason: None,
         auto_disk_config: text("OS-DCF:diskConfig").as_deref() == Some("AUTO"),
@@ -388,6 +388,11 @@ fn hostname(name: &str) -> String {
     let hyphens = latin.map(|c| if matches!(c, ' ' | '_' | '.') { '-' } else { c });
     let kept: String = hyphens.filter(|c| c.is_alphanumeric() || *c == '-').collect();
     kept.to_lowercase().trim_matches('-').to_string()
+}
+
+/// The shortest form, which upstream shows.
+pub fn plain_address(text: String) -> String {
+    text.parse::<std::net::IpAddr>().map_or(text, |address| address.to_string())
 }
 
 fn random(length: usize) -> String {

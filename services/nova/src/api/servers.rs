@@ -1,7 +1,9 @@
 //! Servers: create, list, show, update, delete, and their addresses.
 
 use super::{
-    check_unlocked, checked, server_create, server_list,
+    check_unlocked, checked,
+    server_create::{self, plain_address},
+    server_list,
     server_view::{self, In},
 };
 use crate::{Nova, flows::delete as deleting, model::TaskState, schemas, store};
@@ -46,7 +48,7 @@ async fn update(nova: Arc<Nova>, request: Request) -> Result<Reply> {
         [("accessIPv4", &mut instance.access_ip_v4), ("accessIPv6", &mut instance.access_ip_v6)]
     {
         if let Some(address) = text(key) {
-            *place = Some(address);
+            *place = Some(plain_address(address));
         }
     }
     if let Some(config) = text("OS-DCF:diskConfig") {
