@@ -1,5 +1,5 @@
 //! Brings a database to the declared schema. An empty one gets the declared tables; an older one the
-//! migrations it lacks, in order, each in one transaction; a newer one is refused.
+//! migrations it lacks, in order, and the tables and indexes it lacks; a newer one is refused.
 
 use crate::{Db, Table, Tx, params};
 use base::{Error, Result};
@@ -27,7 +27,10 @@ pub(crate) async fn run(db: &Db, tables: &[&'static Table], migrations: &[Migrat
             Some(found) if found > newest => Err(Error::conflict(format!(
                 "the database is at schema {found}, this program knows up to {newest}: use a newer program"
             ))),
-            Some(found) => upgrade(tx, &migrations, first.name, found),
+            Some(found) => {
+                upgrade(tx, &migrations, first.name, found)?;
+                create(tx, &tables, first.name, newest)
+            }
         }
     })
     .await
@@ -38,6 +41,7 @@ fn version(tx: &mut Tx, name: &str) -> Result<Option<i64>> {
     row.map(|row| row.at(0)).transpose()
 }
 
+/// What is there already stays.
 fn create(tx: &mut Tx, tables: &[&'static Table], name: &str, newest: i64) -> Result<()> {
     for statement in tables.iter().flat_map(|table| table.create_sql()) {
         tx.execute(&statement, &[])?;

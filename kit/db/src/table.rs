@@ -86,10 +86,15 @@ impl Table {
             .collect();
         lines.push(format!("PRIMARY KEY ({})", self.key.join(", ")));
         lines.extend(self.unique.iter().map(|columns| format!("UNIQUE ({})", columns.join(", "))));
-        let mut statements = vec![format!("CREATE TABLE {} ({})", self.name, lines.join(", "))];
+        let mut statements = vec![format!("CREATE TABLE IF NOT EXISTS {} ({})", self.name, lines.join(", "))];
         statements.extend(self.index.iter().map(|columns| {
             let name = columns.join("_").replace(' ', "");
-            format!("CREATE INDEX {}_{name} ON {} ({})", self.name, self.name, columns.join(", "))
+            format!(
+                "CREATE INDEX IF NOT EXISTS {}_{name} ON {} ({})",
+                self.name,
+                self.name,
+                columns.join(", ")
+            )
         }));
         statements
     }

@@ -186,6 +186,29 @@ async fn a_newer_schema_is_refused() {
     assert!(refused.message.contains("schema 9"), "{refused}");
 }
 
+/// Not in the first release's tables.
+#[derive(Clone, Debug, PartialEq, Resource)]
+#[resource(table = "later", index = "size")]
+struct Later {
+    #[field(key)]
+    id: String,
+    size: i64,
+}
+
+#[tokio::test]
+async fn a_table_that_came_later_is_made_and_the_others_stay() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = db::Options::new(format!("sqlite:{}", directory.path().join("x.db").display()));
+    let first = db::Db::open(&options, &[Thing::TABLE], &[]).await.unwrap();
+    first.write(|tx| tx.insert(&thing(1))).await.unwrap();
+    drop(first);
+    for _ in 0..2 {
+        let second = db::Db::open(&options, &[Thing::TABLE, Later::TABLE], &[]).await.unwrap();
+        assert_eq!(second.read(|tx| tx.count::<Later>(&[])).await.unwrap(), 0);
+        assert_eq!(second.read(|tx| tx.count::<Thing>(&[])).await.unwrap(), 1);
+    }
+}
+
 #[tokio::test]
 async fn every_statement_is_understood() {
     let _ = sql!("SELECT name FROM thing WHERE project_id = $1 AND size > $2");
