@@ -19,7 +19,6 @@ const BLOCK_BYTES: usize = 64 * 1024;
 pub struct Files {
     directory: PathBuf,
     incoming: PathBuf,
-    staged: PathBuf,
 }
 
 /// What is known of an image when all of it has been read.
@@ -33,23 +32,13 @@ pub struct Facts {
 
 impl Files {
     pub fn open(directory: &Path) -> Result<Self> {
-        let files = Self {
-            directory: directory.into(),
-            incoming: directory.join("incoming"),
-            staged: directory.join("staged"),
-        };
-        for folder in [&files.directory, &files.incoming, &files.staged] {
-            std::fs::create_dir_all(folder)?;
-        }
+        let files = Self { directory: directory.into(), incoming: directory.join("incoming") };
+        std::fs::create_dir_all(&files.incoming)?;
         Ok(files)
     }
 
     pub fn path(&self, image_id: &str) -> PathBuf {
         self.directory.join(image_id)
-    }
-
-    pub fn staged_path(&self, image_id: &str) -> PathBuf {
-        self.staged.join(image_id)
     }
 
     /// Begins to write an image beside its place.
@@ -63,14 +52,6 @@ impl Files {
     pub fn remove(&self, image_id: &str) -> Result<()> {
         match std::fs::remove_file(self.path(image_id)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-            _ => self.remove_staged(image_id),
-        }
-    }
-
-    /// What waited to be imported.
-    pub fn remove_staged(&self, image_id: &str) -> Result<()> {
-        match std::fs::remove_file(self.staged_path(image_id)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
         }
     }
@@ -79,23 +60,16 @@ impl Files {
         &self.directory
     }
 
-    /// At start nobody writes: what is there was cut off.
-    pub fn forget_incoming(&self) -> Result<()> {
+    /// At start nobody writes: what was cut off is removed, and the bytes of images that are gone.
+    pub fn forget_all_but(&self, known: &BTreeSet<String>) -> Result<()> {
         for entry in std::fs::read_dir(&self.incoming)? {
             std::fs::remove_file(entry?.path())?;
         }
-        Ok(())
-    }
-
-    /// Removes the bytes of images that are gone.
-    pub fn forget_all_but(&self, known: &BTreeSet<String>) -> Result<()> {
-        for folder in [&self.directory, &self.staged] {
-            for entry in std::fs::read_dir(folder)? {
-                let entry = entry?;
-                let is_known = entry.file_name().to_str().is_some_and(|name| known.contains(name));
-                if entry.file_type()?.is_file() && !is_known {
-                    std::fs::remove_file(entry.path())?;
-                }
+        for entry in std::fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            let is_known = entry.file_name().to_str().is_some_and(|name| known.contains(name));
+            if entry.file_type()?.is_file() && !is_known {
+                std::fs::remove_file(entry.path())?;
             }
         }
         Ok(())
@@ -158,6 +132,20 @@ impl Upload {
         let (disk_format, container_format) = (disk_format.to_string(), container_format.to_string());
         let done =
             tokio::task::spawn_blocking(move || settle(writer, &disk_format, &container_format, &from, &to));
+        done.await.map_err(|e| Error::internal(e.to_string()))?
+    }
+
+    /// Moves a copy of bytes that were looked at before into place, if it is what was read then.
+    pub async fn finish_copy(mut self, sha512: &str, place: &Path) -> Result<()> {
+        let Some(writer) = self.writer.take() else { return Err(Error::internal("upload: is over")) };
+        let (from, to, sha512) = (self.path.clone(), place.to_path_buf(), sha512.to_string());
+        let done = tokio::task::spawn_blocking(move || {
+            writer.file.set_len(writer.inspector.size_bytes())?;
+            match hex(&writer.sha512.finalize()) == sha512 {
+                true => move_durably(&writer.file, &from, &to),
+                false => Err(Error::internal("the copy's hash is not the image's")),
+            }
+        });
         done.await.map_err(|e| Error::internal(e.to_string()))?
     }
 

@@ -47,7 +47,7 @@ impl ImageSource for Glance {
         if whole.image.status != Status::Active {
             return Err(Error::conflict(format!("Image {image_id} is not active.")));
         }
-        let mut file = tokio::fs::File::open(self.files.path(image_id)).await?;
+        let mut file = tokio::fs::File::open(self.stores.path(&whole.image)?).await?;
         let mut buffer = vec![0; 1 << 20];
         loop {
             let count = file.read(&mut buffer).await?;

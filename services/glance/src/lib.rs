@@ -10,46 +10,47 @@ mod options;
 mod rules;
 mod schemas;
 mod store;
+mod stores;
 mod tasks;
 mod web_download;
 
 pub use api::routes;
 pub use model::TABLES;
-pub use options::Options;
+pub use options::{FileStore, Options};
 pub use rules::RULES;
 
 use base::{Clock, Error, Result, id};
-use bytes::Files;
 use db::{Db, Filter, Tx};
 use model::{Image, Status, Visibility};
 use policy::Policy;
 use std::{path::Path, sync::Arc};
+use stores::Stores;
 
 /// The service. Handlers get it in an `Arc`.
 pub struct Glance {
     db: Db,
     clock: Clock,
     options: Options,
-    files: Files,
+    stores: Stores,
 }
 
 /// Upstream's limit on bodies that are not images.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
 impl Glance {
-    /// On a database opened with [`TABLES`]; images are files below `directory`.
+    /// On a database opened with [`TABLES`]; images are files below `directory` unless the options say otherwise.
     pub fn new(db: Db, clock: Clock, options: Options, directory: &Path) -> Result<Arc<Self>> {
-        let files = Files::open(directory)?;
-        Ok(Arc::new(Self { db, clock, options, files }))
+        let stores = Stores::open(&options, directory)?;
+        Ok(Arc::new(Self { db, clock, options, stores }))
     }
 
     /// Clears away what an earlier process left half done: its uploads are lost, their images wait for another.
     pub async fn start(&self) -> Result<()> {
-        self.files.forget_incoming()?;
         let now = self.clock.now();
         self.write(move |tx| {
             use db::Stored;
             store::fail_unfinished_tasks(tx, now)?;
+            store::end_importing(tx)?;
             for lost in [Status::Saving, Status::Importing] {
                 let changes = [
                     ("status", Status::Queued.store()),
@@ -61,8 +62,8 @@ impl Glance {
             Ok(())
         })
         .await?;
-        let known = self.read(store::ids_with_bytes).await?;
-        self.files.forget_all_but(&known)
+        let (stored, staged) = self.read(|tx| Ok((store::stored(tx)?, store::staged(tx)?))).await?;
+        self.stores.set_right(&stored, &staged)
     }
 
     /// The HTTP service, its rules with those of a `policy.yaml` over them.
@@ -96,7 +97,8 @@ impl Glance {
         let mut reader = tokio::fs::File::open(file)
             .await
             .map_err(|e| Error::bad_request(format!("{}: {e}", file.display())))?;
-        let mut upload = self.files.begin(&id::uuid())?;
+        let store = self.stores.default();
+        let mut upload = store.files.begin(&id::uuid())?;
         let mut buffer = vec![0; 1 << 20];
         loop {
             let count = tokio::io::AsyncReadExt::read(&mut reader, &mut buffer).await?;
@@ -106,7 +108,7 @@ impl Glance {
             upload.write(::bytes::Bytes::copy_from_slice(&buffer[..count])).await?;
         }
         let (id, now) = (id::uuid(), self.clock.now());
-        let facts = upload.finish("qcow2", "bare", &self.files.path(&id)).await?;
+        let facts = upload.finish("qcow2", "bare", &store.files.path(&id)).await?;
         let image = Image {
             id,
             name: Some(name.into()),
@@ -124,7 +126,7 @@ impl Glance {
             min_ram: 0,
             protected: false,
             os_hidden: false,
-            stores: Some(model::STORE.into()),
+            stores: Some(store.id.clone()),
             created_at: now,
             updated_at: now,
         };

@@ -1,5 +1,6 @@
 //! Images, their tags, properties and members, and the tasks that import them, as tables.
 
+use crate::stores::Stores;
 use base::{Json, Timestamp};
 use db::Resource;
 use serde_json::{Map, json};
@@ -19,9 +20,6 @@ pub static TABLES: &[&db::Table] = &[
     metadefs::ResourceType::TABLE,
     metadefs::Association::TABLE,
 ];
-
-/// The one place where bytes are kept.
-pub const STORE: &str = "file";
 
 db::text_enum! {
     pub enum Status {
@@ -125,7 +123,7 @@ pub struct Whole {
 }
 
 impl Whole {
-    pub fn view(&self) -> Json {
+    pub fn view(&self, stores: &Stores) -> Json {
         let image = &self.image;
         let url = format!("/v2/images/{}", image.id);
         let mut view: Map<String, Json> =
@@ -142,8 +140,8 @@ impl Whole {
         if let Json::Object(columns) = columns {
             view.extend(columns);
         }
-        if let Some(stores) = &image.stores {
-            view.insert("stores".into(), json!(stores));
+        if image.stores.is_some() {
+            view.insert("stores".into(), json!(stores.joined(crate::stores::ids(image))));
         }
         Json::Object(view)
     }

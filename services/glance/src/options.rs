@@ -4,9 +4,26 @@ use base::config::Section;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// A directory that keeps images' bytes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct FileStore {
+    pub id: String,
+    /// Empty: `images` in the state directory.
+    pub directory: String,
+    /// The heaviest of an image's stores serves its downloads.
+    pub weight: i64,
+    /// For people.
+    pub description: String,
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
+    /// Where images' bytes are kept.
+    pub stores: Vec<FileStore>,
+    /// The store of images for which none is asked.
+    pub default_store: String,
     /// The largest image, in bytes.
     pub image_size_cap_bytes: u64,
     /// Images in a list that does not say how many.
@@ -29,7 +46,10 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
+        let file = FileStore { id: "file".into(), ..FileStore::default() };
         Self {
+            stores: vec![file],
+            default_store: "file".into(),
             image_size_cap_bytes: 1 << 40,
             limit_param_default: 25,
             api_limit_max: 1000,

@@ -74,11 +74,40 @@ pub fn remove(tx: &mut Tx, image_id: &str) -> Result<()> {
     tx.remove::<Image>(image_id).map(drop)
 }
 
-/// Images that have bytes, staged ones included.
-pub fn ids_with_bytes(tx: &mut Tx) -> Result<BTreeSet<String>> {
-    let rows =
-        tx.query(sql!("SELECT id FROM images WHERE status IN ('active', 'deactivated', 'uploading')"), &[])?;
+/// Images that have bytes, and the stores they are in.
+pub fn stored(tx: &mut Tx) -> Result<HashMap<String, String>> {
+    let statement = sql!(
+        "SELECT id, stores FROM images WHERE status IN ('active', 'deactivated') AND stores IS NOT NULL"
+    );
+    tx.query(statement, &[])?.iter().map(|row| Ok((row.at(0)?, row.at(1)?))).collect()
+}
+
+/// Images whose bytes wait to be imported.
+pub fn staged(tx: &mut Tx) -> Result<BTreeSet<String>> {
+    let rows = tx.query(sql!("SELECT id FROM images WHERE status = 'uploading'"), &[])?;
     rows.iter().map(|row| row.at(0)).collect()
+}
+
+/// An active image's bytes are in one more store. False: it is gone.
+pub fn add_store(tx: &mut Tx, image_id: &str, store: &str, now: Timestamp) -> Result<bool> {
+    let Some(image) = tx.find::<Image>(image_id)? else { return Ok(false) };
+    let mut ids: Vec<&str> = crate::stores::ids(&image).collect();
+    if !ids.contains(&store) {
+        ids.push(store);
+    }
+    set_stores(tx, image_id, &ids.join(","), now)
+}
+
+pub fn set_stores(tx: &mut Tx, image_id: &str, ids: &str, now: Timestamp) -> Result<bool> {
+    let changes = [("stores", ids.store()), ("updated_at", now.store())];
+    Ok(tx.set::<Image>(&[Filter::eq("id", image_id)], &changes)? > 0)
+}
+
+/// Imports that went on when the process ended go on no more.
+pub fn end_importing(tx: &mut Tx) -> Result<()> {
+    let statement =
+        sql!("UPDATE image_properties SET value = '' WHERE name = 'os_glance_importing_to_stores'");
+    tx.execute(statement, &[]).map(drop)
 }
 
 /// Of an image, the newest first.

@@ -1,16 +1,17 @@
-//! Imports as tasks: written down when they begin, in the transaction that claims the image, and when they end.
+//! Imports as tasks: written down when they begin, in the transaction that claims the image, and when they end. Bytes
+//! come from where an import says, into each of its stores.
 
 use crate::{
     Glance,
     api::image_data::activate,
-    bytes::Facts,
-    model::{Image, STORE, Status, Task, TaskKind, TaskStatus},
+    bytes::{Facts, Upload},
+    model::{Image, Status, Task, TaskKind, TaskStatus},
     store, web_download,
 };
-use base::{Context, Error, Json, Result, id};
-use db::{Filter, Stored};
+use base::{Context, Error, ErrorKind, Json, Result, Timestamp, id};
+use db::{Filter, Stored, Tx};
 use serde_json::json;
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 use tokio::io::AsyncReadExt;
 
 /// What clients watch while an import goes on.
@@ -18,126 +19,254 @@ const IMPORTING_TO: &str = "os_glance_importing_to_stores";
 const FAILED: &str = "os_glance_failed_import";
 const CHUNK_BYTES: usize = 256 * 1024;
 
+/// What is to be imported.
+pub struct Import {
+    pub image: Image,
+    pub source: Source,
+    /// Where to, in this order.
+    pub stores: Vec<String>,
+    /// Otherwise one will do.
+    pub all_must_succeed: bool,
+}
+
 /// Where an import takes its bytes from.
 pub enum Source {
     Staged,
     Web(web_download::Target),
+    /// An active image is copied from a store that has it.
+    Stored,
 }
 
 /// Claims the image in the state that the source wants, and imports behind the caller's back.
-pub async fn begin(
-    glance: &Arc<Glance>,
-    cx: &Context,
-    image: Image,
-    asked: &Json,
-    source: Source,
-) -> Result<()> {
+pub async fn begin(glance: &Arc<Glance>, cx: &Context, asked: &Json, import: Import) -> Result<()> {
     let now = glance.clock.now();
     let task = Task {
         id: id::uuid(),
         kind: TaskKind::ApiImageImport,
         status: TaskStatus::Processing,
         owner: cx.project_id.clone(),
-        image_id: image.id.clone(),
+        image_id: import.image.id.clone(),
         user_id: cx.user_id.clone(),
         request_id: cx.request_id.clone(),
-        input: json!({"image_id": image.id, "import_req": asked, "backend": [STORE]}),
+        input: json!({"image_id": import.image.id, "import_req": asked, "backend": import.stores}),
         result: Json::Null,
         message: String::new(),
         expires_at: None,
         created_at: now,
         updated_at: now,
     };
-    let wanted = if matches!(source, Source::Staged) { Status::Uploading } else { Status::Queued };
-    let inserted = task.clone();
+    let wanted = match import.source {
+        Source::Staged => Status::Uploading,
+        Source::Web(_) => Status::Queued,
+        Source::Stored => Status::Active,
+    };
+    let (inserted, stores) = (task.clone(), import.stores.join(","));
     glance
         .write(move |tx| {
             let id = &inserted.image_id;
-            if store::has_running_task(tx, id)? {
-                return Err(Error::conflict("Image has active task"));
-            }
-            let known = [Filter::eq("id", &**id), Filter::eq("status", wanted)];
-            let changes = [("status", Status::Importing.store()), ("updated_at", now.store())];
-            if tx.set::<Image>(&known, &changes)? == 0 {
-                return Err(match tx.find::<Image>(id)? {
-                    None => store::missing(id),
-                    Some(image) => Error::conflict(format!(
-                        "Image status transition from {} to importing is not allowed",
-                        image.status
-                    )),
-                });
-            }
+            claim(tx, id, wanted, now)?;
             store::forget_expired_tasks(tx, now)?;
-            store::set_property(tx, id, IMPORTING_TO, STORE)?;
+            store::set_property(tx, id, IMPORTING_TO, &stores)?;
             store::set_property(tx, id, FAILED, "")?;
             tx.insert(&inserted)
         })
         .await?;
     let glance = glance.clone();
     tokio::spawn(async move {
-        let done = run(&glance, &image, source).await;
-        if let Err(error) = end(&glance, task, done).await {
+        if let Err(error) = run(&glance, task, import).await {
             tracing::error!(%error, "an import's end is not written down");
         }
     });
     Ok(())
 }
 
-async fn run(glance: &Glance, image: &Image, source: Source) -> Result<u64> {
-    let formats = image.disk_format.clone().zip(image.container_format.clone());
-    let (disk_format, container_format) =
-        formats.ok_or_else(|| Error::internal("import: formats were checked before"))?;
-    let mut incoming = glance.files.begin(&id::uuid())?;
-    match source {
-        Source::Staged => {
-            let mut file = tokio::fs::File::open(glance.files.staged_path(&image.id)).await?;
-            loop {
-                let mut chunk = vec![0; CHUNK_BYTES];
-                let count = file.read(&mut chunk).await?;
-                if count == 0 {
-                    break;
-                }
-                chunk.truncate(count);
-                incoming.write(chunk.into()).await?;
-            }
-        }
-        Source::Web(target) => web_download::fetch(glance, target, &mut incoming).await?,
+/// One import at a time. A copied image stays active meanwhile.
+fn claim(tx: &mut Tx, image_id: &str, wanted: Status, now: Timestamp) -> Result<()> {
+    if store::has_running_task(tx, image_id)? {
+        return Err(Error::conflict("Image has active task"));
     }
-    let facts: Facts =
-        incoming.finish(&disk_format, &container_format, &glance.files.path(&image.id)).await?;
-    let size = facts.size;
-    activate(glance, &image.id, Status::Importing, facts).await?;
-    Ok(size)
+    let known = [Filter::eq("id", image_id), Filter::eq("status", wanted)];
+    let next = if wanted == Status::Active { Status::Active } else { Status::Importing };
+    if tx.set::<Image>(&known, &[("status", next.store()), ("updated_at", now.store())])? > 0 {
+        return Ok(());
+    }
+    Err(match tx.find::<Image>(image_id)? {
+        None => store::missing(image_id),
+        Some(image) => {
+            Error::conflict(format!("Image status transition from {} to {next} is not allowed", image.status))
+        }
+    })
 }
 
-/// Writes down how it ended. A failed import leaves the image waiting for other bytes.
-async fn end(glance: &Glance, mut task: Task, done: Result<u64>) -> Result<()> {
+/// An import on its way through its stores.
+struct Run<'a> {
+    glance: &'a Glance,
+    import: &'a Import,
+    placed: Vec<(&'a str, Facts)>,
+    /// So many of those placed are the image's already.
+    shown: usize,
+    failed: Vec<&'a str>,
+}
+
+impl<'a> Run<'a> {
+    fn new(glance: &'a Glance, import: &'a Import) -> Self {
+        Self { glance, import, placed: Vec::new(), shown: 0, failed: Vec::new() }
+    }
+
+    /// Into one store after the other. A store that fails is passed over if one will do; bytes that are wrong are wrong
+    /// everywhere.
+    async fn go(&mut self) -> Result<()> {
+        let stores = &self.import.stores;
+        for (at, store) in stores.iter().enumerate() {
+            match self.place(store).await {
+                Ok(facts) => self.placed.push((store, facts)),
+                Err(error) => {
+                    self.failed.push(store);
+                    if self.import.all_must_succeed || !error.is(ErrorKind::Internal) {
+                        return Err(error);
+                    }
+                    tracing::warn!(image = self.import.image.id, store, ?error, "a store failed");
+                }
+            }
+            if !self.import.all_must_succeed {
+                self.show().await?;
+            }
+            self.progress(&stores[at + 1..]).await?;
+        }
+        match self.placed.is_empty() {
+            true => Err(Error::internal("import: every store failed")),
+            false => self.show().await,
+        }
+    }
+
+    /// The bytes come from the source once; further stores get a copy of what the first has.
+    async fn place(&self, store: &str) -> Result<Facts> {
+        let image = &self.import.image;
+        let files = &self.glance.stores.asked(store)?.files;
+        let mut incoming = files.begin(&id::uuid())?;
+        let place = files.path(&image.id);
+        let copied_from = match (&self.import.source, self.placed.first()) {
+            (_, Some((first, facts))) => {
+                Some((self.glance.stores.asked(first)?.files.path(&image.id), facts.clone()))
+            }
+            (Source::Stored, None) => Some((self.glance.stores.path(image)?, facts_of(image)?)),
+            _ => None,
+        };
+        if let Some((from, facts)) = copied_from {
+            pour(&from, &mut incoming).await?;
+            incoming.finish_copy(&facts.sha512, &place).await?;
+            return Ok(facts);
+        }
+        if let Source::Web(target) = &self.import.source {
+            web_download::fetch(self.glance, target.clone(), &mut incoming).await?;
+        } else {
+            pour(&self.glance.stores.staged.path(&image.id), &mut incoming).await?;
+        }
+        let formats = image.disk_format.as_deref().zip(image.container_format.as_deref());
+        let (disk_format, container_format) =
+            formats.ok_or_else(|| Error::internal("import: formats were checked before"))?;
+        incoming.finish(disk_format, container_format, &place).await
+    }
+
+    /// What was placed since is the image's; the first bytes make it active.
+    async fn show(&mut self) -> Result<()> {
+        let (glance, image_id, now) = (self.glance, &self.import.image.id, self.glance.clock.now());
+        let is_copy = matches!(self.import.source, Source::Stored);
+        if let (0, false, Some((first, facts))) = (self.shown, is_copy, self.placed.first()) {
+            activate(glance, image_id, Status::Importing, facts.clone(), first).await?;
+            self.shown = 1;
+        }
+        let added: Vec<String> =
+            self.placed[self.shown..].iter().map(|(store, _)| (*store).to_string()).collect();
+        let id = image_id.clone();
+        let is_there = glance
+            .write(move |tx| added.iter().try_fold(true, |_, store| store::add_store(tx, &id, store, now)));
+        if !is_there.await? {
+            glance.stores.remove(image_id)?;
+            return Err(Error::gone(format!("Image {image_id} was deleted during the import.")));
+        }
+        self.shown = self.placed.len();
+        Ok(())
+    }
+
+    async fn progress(&self, left: &[String]) -> Result<()> {
+        let (id, left, failed) = (self.import.image.id.clone(), left.join(","), self.failed.join(","));
+        self.glance.write(move |tx| note(tx, &id, &left, &failed)).await
+    }
+
+    /// What is not the image's goes.
+    fn undo(&self) -> Result<()> {
+        let placed = self.placed[self.shown..].iter();
+        placed
+            .filter_map(|(store, _)| self.glance.stores.find(store))
+            .try_for_each(|store| store.files.remove(&self.import.image.id))
+    }
+}
+
+/// For clients that watch; it may have been deleted meanwhile.
+fn note(tx: &mut Tx, image_id: &str, left: &str, failed: &str) -> Result<()> {
+    if tx.find::<Image>(image_id)?.is_some() {
+        store::set_property(tx, image_id, IMPORTING_TO, left)?;
+        store::set_property(tx, image_id, FAILED, failed)?;
+    }
+    Ok(())
+}
+
+fn facts_of(image: &Image) -> Result<Facts> {
+    let unknown = || Error::internal(format!("image {} has no hashes", image.id));
+    Ok(Facts {
+        size: image.size.unwrap_or(0).unsigned_abs(),
+        virtual_size: image.virtual_size.unwrap_or(0).unsigned_abs(),
+        md5: image.checksum.clone().ok_or_else(unknown)?,
+        sha512: image.os_hash_value.clone().ok_or_else(unknown)?,
+    })
+}
+
+async fn pour(from: &Path, into: &mut Upload) -> Result<()> {
+    let mut file = tokio::fs::File::open(from).await?;
+    loop {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        let count = file.read(&mut chunk).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        chunk.truncate(count);
+        into.write(chunk.into()).await?;
+    }
+}
+
+/// Runs it and writes down how it ended. A failed import leaves the image waiting for other bytes.
+async fn run(glance: &Glance, mut task: Task, import: Import) -> Result<()> {
     const MIB: u64 = 1 << 20;
+    let mut run = Run::new(glance, &import);
+    let done = run.go().await;
     let now = glance.clock.now();
     task.updated_at = now;
     task.expires_at = Some(now.plus(Duration::from_secs(glance.options.task_time_to_live_hours * 3600)));
-    let failed = done.is_err();
-    match done {
-        Ok(size) => {
+    let is_failed = done.is_err();
+    match &done {
+        Ok(()) => {
+            let size = run.placed.first().map_or(0, |(_, facts)| facts.size);
             task.status = TaskStatus::Success;
             task.message = format!("Copied {} MiB", size / MIB);
             task.result = json!({"image_id": task.image_id});
         }
         Err(error) => {
             tracing::warn!(image = task.image_id, ?error, "import failed");
+            run.undo()?;
             task.status = TaskStatus::Failure;
-            task.message = match error.is(base::ErrorKind::Internal) {
+            task.message = match error.is(ErrorKind::Internal) {
                 true => "Task failed due to Internal Error".into(),
-                false => error.message,
+                false => error.message.clone(),
             };
         }
     }
-    let id = task.image_id.clone();
+    let failed = run.failed.join(",");
     glance
         .write(move |tx| {
             tx.update(&task)?;
             let id = &*task.image_id;
-            if failed {
+            if is_failed {
                 let importing = [Filter::eq("id", id), Filter::eq("status", Status::Importing)];
                 let queued = [
                     ("status", Status::Queued.store()),
@@ -146,17 +275,9 @@ async fn end(glance: &Glance, mut task: Task, done: Result<u64>) -> Result<()> {
                 ];
                 tx.set::<Image>(&importing, &queued)?;
             }
-            // It may have been deleted meanwhile.
-            if tx.find::<Image>(id)?.is_some() {
-                store::set_property(tx, id, IMPORTING_TO, "")?;
-                store::set_property(tx, id, FAILED, if failed { STORE } else { "" })?;
-            }
-            Ok(())
+            note(tx, id, "", &failed)
         })
         .await?;
-    match failed {
-        // Nothing was activated: neither what was staged nor what came is an image's.
-        true => glance.files.remove(&id),
-        false => glance.files.remove_staged(&id),
-    }
+    // Imported or not, nobody imports it again.
+    glance.stores.staged.remove(&import.image.id)
 }

@@ -19,6 +19,7 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(30);
 const SILENT_AT_MOST: Duration = Duration::from_secs(60);
 
 /// A URL that may be fetched, with the address that was judged.
+#[derive(Clone)]
 pub struct Target {
     uri: Uri,
     address: SocketAddr,

@@ -3,8 +3,8 @@
 use super::detailed;
 use crate::{
     Glance,
-    bytes::{Facts, Upload},
-    model::{Image, STORE, Status},
+    bytes::{Facts, Files, Upload},
+    model::{Image, Status},
 };
 use axum::body::Body;
 use base::{Error, Result, id};
@@ -53,7 +53,12 @@ async fn upload(glance: Arc<Glance>, mut request: Request) -> Result<Reply> {
             unset.join(", ")
         )));
     };
-    let taken = take(glance, image.id, disk_format, container_format, request.stream());
+    let unknown = |error: Error| Error::bad_request(error.message);
+    let store = match request.header("x-image-meta-store") {
+        Some(id) => glance.stores.asked(id).map_err(unknown)?.id.clone(),
+        None => glance.stores.default().id.clone(),
+    };
+    let taken = take(glance, image.id, disk_format, container_format, store, request.stream());
     to_its_end(taken).await?;
     Ok(super::nothing())
 }
@@ -68,15 +73,17 @@ async fn take(
     image_id: String,
     disk_format: String,
     container_format: String,
+    store: String,
     body: Body,
 ) -> Result<()> {
     turn(&glance, &image_id, &[Status::Queued], Status::Saving).await?;
     let received = async {
-        let incoming = receive(&glance, body, &id::uuid()).await?;
-        incoming.finish(&disk_format, &container_format, &glance.files.path(&image_id)).await
+        let files = &glance.stores.asked(&store)?.files;
+        let incoming = receive(&glance, files, body).await?;
+        incoming.finish(&disk_format, &container_format, &files.path(&image_id)).await
     };
     match received.await {
-        Ok(facts) => activate(&glance, &image_id, Status::Saving, facts).await,
+        Ok(facts) => activate(&glance, &image_id, Status::Saving, facts, &store).await,
         Err(error) => {
             turn_back(&glance, &image_id, Status::Saving).await;
             Err(error)
@@ -95,8 +102,8 @@ async fn turn_back(glance: &Glance, image_id: &str, from: Status) {
     }
 }
 
-async fn receive(glance: &Glance, mut body: Body, attempt: &str) -> Result<Upload> {
-    let mut incoming = glance.files.begin(attempt)?;
+async fn receive(glance: &Glance, files: &Files, mut body: Body) -> Result<Upload> {
+    let mut incoming = files.begin(&id::uuid())?;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|e| Error::bad_request(format!("The upload was cut off: {e}")))?;
         let Ok(bytes) = frame.into_data() else { continue };
@@ -131,8 +138,14 @@ pub async fn turn(glance: &Glance, image_id: &str, from: &'static [Status], to: 
 }
 
 /// The bytes are in place: now the image is there. If it was deleted meanwhile, they go.
-pub async fn activate(glance: &Glance, image_id: &str, from: Status, facts: Facts) -> Result<()> {
-    let (id, now) = (image_id.to_string(), glance.clock.now());
+pub async fn activate(
+    glance: &Glance,
+    image_id: &str,
+    from: Status,
+    facts: Facts,
+    stores: &str,
+) -> Result<()> {
+    let (id, stores, now) = (image_id.to_string(), stores.to_string(), glance.clock.now());
     let changed = glance
         .write(move |tx| {
             let changes = [
@@ -142,14 +155,14 @@ pub async fn activate(glance: &Glance, image_id: &str, from: Status, facts: Fact
                 ("checksum", facts.md5.store()),
                 ("os_hash_algo", "sha512".store()),
                 ("os_hash_value", facts.sha512.store()),
-                ("stores", STORE.store()),
+                ("stores", stores.store()),
                 ("updated_at", now.store()),
             ];
             tx.set::<Image>(&[Filter::eq("id", &*id), Filter::eq("status", from)], &changes)
         })
         .await?;
     if changed == 0 {
-        glance.files.remove(image_id)?;
+        glance.stores.remove(image_id)?;
         return Err(Error::gone(format!(
             "Image {image_id} could not be found after upload. The image may have been deleted during the upload."
         )));
@@ -167,8 +180,8 @@ async fn stage(glance: Arc<Glance>, mut request: Request) -> Result<Reply> {
 async fn take_aside(glance: Arc<Glance>, image_id: String, body: Body) -> Result<()> {
     turn(&glance, &image_id, &[Status::Queued], Status::Uploading).await?;
     let staged = async {
-        let incoming = receive(&glance, body, &id::uuid()).await?;
-        incoming.stage(&glance.files.staged_path(&image_id)).await
+        let incoming = receive(&glance, &glance.stores.staged, body).await?;
+        incoming.stage(&glance.stores.staged.path(&image_id)).await
     };
     let size = match staged.await {
         Ok(size) => size as i64,
@@ -181,7 +194,7 @@ async fn take_aside(glance: Arc<Glance>, image_id: String, body: Body) -> Result
     let changed = glance.write(move |tx| tx.set::<Image>(&known, &[("size", size.store())])).await?;
     if changed == 0 {
         // Deleted meanwhile.
-        glance.files.remove_staged(&image_id)?;
+        glance.stores.staged.remove(&image_id)?;
         return Err(crate::store::missing(&image_id));
     }
     Ok(())
@@ -206,7 +219,7 @@ async fn download(glance: Arc<Glance>, request: Request) -> Result<Reply> {
         None => None,
     };
     let (start, end) = range.unwrap_or((0, size));
-    let mut file = tokio::fs::File::open(glance.files.path(&image.id)).await?;
+    let mut file = tokio::fs::File::open(glance.stores.path(&image)?).await?;
     file.seek(SeekFrom::Start(start)).await?;
     let chunks = stream::try_unfold((file, end - start), |(mut file, left)| async move {
         if left == 0 {

@@ -135,10 +135,10 @@ async fn create(glance: Arc<Glance>, request: Request) -> Result<Reply> {
         .await?;
     let location = format!("{}/v2/images/{}", request.base_url, whole.image.id);
     let methods = crate::api::import::METHODS.join(",");
-    Ok(Reply::created(whole.view())
+    Ok(Reply::created(whole.view(&glance.stores))
         .header("location", location)
         .header("openstack-image-import-methods", methods)
-        .header("openstack-image-store-ids", super::stores::ALL))
+        .header("openstack-image-store-ids", super::stores::all_ids(&glance)))
 }
 
 /// Making an image seen by more people has rules of its own.
@@ -185,7 +185,7 @@ async fn list(glance: Arc<Glance>, request: Request) -> Result<Reply> {
         false => format!("/v2/images?{query}"),
     };
     let mut view = json!({
-        "images": found.iter().map(Whole::view).collect::<Vec<_>>(),
+        "images": found.iter().map(|whole| whole.view(&glance.stores)).collect::<Vec<_>>(),
         "schema": "/v2/schemas/images",
         "first": url(once_each(&request).finish()),
     });
@@ -212,7 +212,7 @@ pub fn once_each(request: &Request) -> web::form_urlencoded::Serializer<'static,
 
 async fn show(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     let (whole, _) = glance.allowed(&request).await?;
-    Ok(Reply::ok(whole.view()))
+    Ok(Reply::ok(whole.view(&glance.stores)))
 }
 
 async fn update(glance: Arc<Glance>, request: Request) -> Result<Reply> {
@@ -241,7 +241,7 @@ async fn update(glance: Arc<Glance>, request: Request) -> Result<Reply> {
             Ok(whole)
         })
         .await?;
-    Ok(Reply::ok(whole.view()))
+    Ok(Reply::ok(whole.view(&glance.stores)))
 }
 
 async fn remove(glance: Arc<Glance>, request: Request) -> Result<Reply> {
@@ -263,6 +263,6 @@ async fn remove(glance: Arc<Glance>, request: Request) -> Result<Reply> {
             store::remove(tx, &gone)
         })
         .await?;
-    glance.files.remove(&id)?;
+    glance.stores.remove(&id)?;
     Ok(super::nothing())
 }

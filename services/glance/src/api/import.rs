@@ -3,8 +3,9 @@
 use super::body;
 use crate::{
     Glance,
-    model::{Image, STORE, Status},
-    tasks::{self, Source},
+    model::{Image, Status},
+    stores,
+    tasks::{self, Import, Source},
     web_download,
 };
 use base::{Error, Json, Result};
@@ -34,7 +35,8 @@ async fn import(glance: Arc<Glance>, request: Request) -> Result<Reply> {
         "copy-image" => request.can_rule("copy_image", &target)?,
         _ => request.can(&target)?,
     }
-    check_stores(asked)?;
+    let all_must_succeed = asked["all_stores_must_succeed"].as_bool().unwrap_or(true);
+    let mut stores = wanted_stores(&glance, &request, asked)?;
     let source = match method {
         "glance-direct" => Source::Staged,
         "web-download" => {
@@ -46,9 +48,16 @@ async fn import(glance: Arc<Glance>, request: Request) -> Result<Reply> {
             let target = web_download::target(uri.unwrap_or_default(), &glance.options).await;
             Source::Web(target.ok_or_else(refused)?)
         }
-        _ => return copied(asked),
+        _ => {
+            stores = lacking(&image, stores, asked["all_stores"] == true)?;
+            Source::Stored
+        }
     };
-    tasks::begin(&glance, &request.ctx, image, asked, source).await?;
+    if stores.is_empty() {
+        // It is everywhere already.
+        return Ok(Reply::empty(StatusCode::ACCEPTED));
+    }
+    tasks::begin(&glance, &request.ctx, asked, Import { image, source, stores, all_must_succeed }).await?;
     Ok(Reply::empty(StatusCode::ACCEPTED))
 }
 
@@ -89,19 +98,46 @@ fn check_state(image: &Image, method: &str) -> Result<()> {
     Err(Error::conflict(problem))
 }
 
-fn check_stores(asked: &Json) -> Result<()> {
-    let named = asked["stores"].as_array().into_iter().flatten();
-    let unknown = named.map(|store| store.as_str().unwrap_or_default()).find(|store| *store != STORE);
-    match unknown {
-        Some(store) => Err(Error::conflict(format!("Store for identifier {store} not found"))),
-        None => Ok(()),
+/// The stores that the body, a header or nobody names, each once.
+fn wanted_stores(glance: &Glance, request: &Request, asked: &Json) -> Result<Vec<String>> {
+    let header = request.header("x-image-meta-store");
+    let named = asked.get("stores");
+    if asked["all_stores"] == true {
+        if named.is_some() || header.is_some() {
+            let sentence =
+                "All_stores parameter can't be used with x-image-meta-store header or stores parameter";
+            return Err(Error::bad_request(sentence));
+        }
+        return Ok(glance.stores.all().iter().map(|store| store.id.clone()).collect());
     }
+    let Some(named) = named else {
+        let store = match header {
+            Some(id) => glance.stores.asked(id)?,
+            None => glance.stores.default(),
+        };
+        return Ok(vec![store.id.clone()]);
+    };
+    if header.is_some() {
+        let sentence = "Stores parameter and x-image-meta-store header can't be both specified";
+        return Err(Error::bad_request(sentence));
+    }
+    let named = named.as_array().filter(|named| !named.is_empty());
+    let named = named.ok_or_else(|| Error::bad_request("'stores' must be a list of at least one store"))?;
+    let mut wanted: Vec<String> = Vec::new();
+    for id in named {
+        let id = &glance.stores.asked(id.as_str().unwrap_or_default())?.id;
+        if !wanted.contains(id) {
+            wanted.push(id.clone());
+        }
+    }
+    Ok(wanted)
 }
 
-/// There is one store, and active images are in it.
-fn copied(asked: &Json) -> Result<Reply> {
-    match asked["all_stores"].as_bool() {
-        Some(true) => Ok(Reply::empty(StatusCode::ACCEPTED)),
-        _ => Err(Error::bad_request(format!("Image is already present at store '{STORE}'"))),
+/// Of these stores, those that an image is yet to be copied to.
+fn lacking(image: &Image, wanted: Vec<String>, all: bool) -> Result<Vec<String>> {
+    let having: Vec<&str> = stores::ids(image).collect();
+    match wanted.iter().find(|id| having.contains(&id.as_str())) {
+        Some(id) if !all => Err(Error::bad_request(format!("Image is already present at store '{id}'"))),
+        _ => Ok(wanted.into_iter().filter(|id| !having.contains(&id.as_str())).collect()),
     }
 }

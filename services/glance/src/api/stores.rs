@@ -3,16 +3,20 @@
 use super::body;
 use crate::{
     Glance,
-    model::{STORE, Status},
-    schemas,
+    model::{Image, Status},
+    schemas, store,
+    stores::Store,
 };
 use base::{Error, ErrorKind, Json, Result};
 use serde_json::json;
 use std::sync::Arc;
 use web::{Reply, Request, Routes, delete, get, post};
 
-/// As upstream tells them to who creates an image.
-pub const ALL: &str = "file,os_glance_staging_store,os_glance_tasks_store";
+/// As upstream tells them to who creates an image, its own two for staging and tasks among them.
+pub fn all_ids(glance: &Glance) -> String {
+    let ids: Vec<&str> = glance.stores.all().iter().map(|store| store.id.as_str()).collect();
+    format!("{},os_glance_staging_store,os_glance_tasks_store", ids.join(","))
+}
 
 pub fn routes() -> Routes<Glance> {
     vec![
@@ -25,19 +29,36 @@ pub fn routes() -> Routes<Glance> {
     ]
 }
 
-async fn stores(_: Arc<Glance>, _: Request) -> Result<Reply> {
-    Ok(Reply::ok(json!({"stores": [{"id": STORE, "default": "true"}]})))
+fn view(glance: &Glance, store: &Store) -> Json {
+    let mut view = json!({"id": store.id});
+    if !store.description.is_empty() {
+        view["description"] = json!(store.description);
+    }
+    if glance.stores.is_default(store) {
+        view["default"] = json!("true");
+    }
+    view
+}
+
+async fn stores(glance: Arc<Glance>, _: Request) -> Result<Reply> {
+    let views: Vec<Json> = glance.stores.all().iter().map(|store| view(&glance, store)).collect();
+    Ok(Reply::ok(json!({"stores": views})))
 }
 
 async fn detail(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     request.can(&json!({}))?;
-    let properties = json!({
-        "data_dir": glance.files.directory().display().to_string(),
-        "chunk_size": super::image_data::CHUNK_BYTES, "thin_provisioning": true,
-    });
-    let store =
-        json!({"id": STORE, "default": "true", "type": "file", "properties": properties, "weight": 0});
-    Ok(Reply::ok(json!({"stores": [store]})))
+    let detailed = |store: &Store| {
+        let mut view = view(&glance, store);
+        view["type"] = json!("file");
+        view["weight"] = json!(store.weight);
+        view["properties"] = json!({
+            "data_dir": store.files.directory().display().to_string(),
+            "chunk_size": super::image_data::CHUNK_BYTES, "thin_provisioning": true,
+        });
+        view
+    };
+    let views: Vec<Json> = glance.stores.all().iter().map(detailed).collect();
+    Ok(Reply::ok(json!({"stores": views})))
 }
 
 /// No limits are registered, so there is none to be used up.
@@ -45,35 +66,57 @@ async fn usage(_: Arc<Glance>, _: Request) -> Result<Reply> {
     Ok(Reply::ok(json!({"usage": {}})))
 }
 
-/// An image's bytes are in one store, from which they go with the image alone.
+/// From the last store that has them, an image's bytes go with the image alone.
 async fn remove(glance: Arc<Glance>, request: Request) -> Result<Reply> {
-    let (store, id) = (request.param("store_id"), request.param("image_id"));
-    if store != STORE {
-        let sentence = format!("The selected store {store} is not available on this node.");
+    let (wanted, id) = (request.param("store_id").to_string(), request.param("image_id").to_string());
+    let Some(from) = glance.stores.find(&wanted) else {
+        let sentence = format!("The selected store {wanted} is not available on this node.");
         return Err(Error::conflict(sentence));
-    }
-    let (whole, target) = glance.image(&request).await.map_err(|error| match error.kind {
+    };
+    let (_, target) = glance.image(&request).await.map_err(|error| match error.kind {
         ErrorKind::NotFound => Error::not_found(format!("Failed to find image {id}")),
         _ => error,
     })?;
     request.can_rule("get_image_location", &target)?;
     request.can(&target)?;
-    if whole.image.status != Status::Active {
+    let (gone, now) = (id.clone(), glance.clock.now());
+    glance
+        .write(move |tx| {
+            let image = tx.find::<Image>(&gone)?.ok_or_else(|| store::missing(&gone))?;
+            let left = without(&image, &wanted)?;
+            store::set_stores(tx, &gone, &left, now).map(drop)
+        })
+        .await?;
+    from.files.remove(&id)?;
+    Ok(super::nothing())
+}
+
+/// The stores that are left when one is taken away.
+fn without(image: &Image, wanted: &str) -> Result<String> {
+    if image.status != Status::Active {
         let sentence = "It's not allowed to remove image data from store if image status is not 'active'";
         return Err(Error::conflict(sentence));
     }
-    let sentence =
-        "Cannot delete image data from the only store containing it. Consider deleting the image instead.";
-    Err(Error::forbidden(sentence))
+    let having: Vec<&str> = crate::stores::ids(image).collect();
+    if having.len() == 1 {
+        let sentence = "Cannot delete image data from the only store containing it. Consider deleting the image instead.";
+        return Err(Error::forbidden(sentence));
+    }
+    if !having.contains(&wanted) {
+        let id = &image.id;
+        return Err(Error::not_found(format!("Image {id} is not stored in store {wanted}.")));
+    }
+    let left: Vec<&str> = having.into_iter().filter(|id| *id != wanted).collect();
+    Ok(left.join(","))
 }
 
 async fn locations(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     let (whole, _) = glance.allowed(&request).await?;
-    let url = format!("file://{}", glance.files.path(&whole.image.id).display());
-    let locations = match whole.image.stores {
-        Some(_) => json!([{"url": url, "metadata": {"store": STORE}}]),
-        None => json!([]),
+    let location = |store: &&Store| {
+        let url = format!("file://{}", store.files.path(&whole.image.id).display());
+        json!({"url": url, "metadata": {"store": store.id}})
     };
+    let locations: Vec<Json> = glance.stores.of(&whole.image).iter().map(location).collect();
     Ok(Reply::ok(locations))
 }
 
