@@ -3,7 +3,7 @@
 
 mod caller;
 
-pub use caller::Caller;
+pub use caller::{Caller, text};
 pub use compat::{Answer, Credentials};
 
 use base::{Clock, Secret, config::Config};

@@ -1,30 +1,16 @@
-//! Small questions about one server: its password, its diagnostics, its NUMA topology.
+//! Small questions about one server: its diagnostics, its NUMA topology.
 
 use crate::Nova;
 use base::{Error, Result};
 use serde_json::json;
 use std::sync::Arc;
-use web::{Reply, Request, Routes, delete, get};
+use web::{Reply, Request, Routes, get};
 
 pub fn routes() -> Routes<Nova> {
-    const PASSWORD: &str = "/v2.1/servers/{server_id}/os-server-password";
     vec![
-        get(PASSWORD, "os_compute_api:os-server-password:show", password),
-        delete(PASSWORD, "os_compute_api:os-server-password:clear", clear_password),
         get("/v2.1/servers/{server_id}/topology", "compute:server:topology:index", topology).since(2, 78),
         get("/v2.1/servers/{server_id}/diagnostics", "os_compute_api:os-server-diagnostics", diagnostics),
     ]
-}
-
-/// Guests put it into their metadata service, where ours takes nothing yet: it is always empty.
-async fn password(nova: Arc<Nova>, request: Request) -> Result<Reply> {
-    nova.server(&request).await?;
-    Ok(Reply::ok(json!({"password": ""})))
-}
-
-async fn clear_password(nova: Arc<Nova>, request: Request) -> Result<Reply> {
-    nova.server(&request).await?;
-    Ok(Reply::no_content().header("content-type", "application/json"))
 }
 
 /// Guests have no NUMA nodes of their own: then upstream shows none.

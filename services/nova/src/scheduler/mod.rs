@@ -105,6 +105,7 @@ pub fn choose(options: &Options, request: &Request, hosts: Vec<Host>) -> Result<
         }
     }
     if fitting.is_empty() {
+        refusals.sort();
         return Err(no_valid_host(&refusals));
     }
     let mut weighed: Vec<(f64, Host)> =
@@ -142,11 +143,19 @@ pub const NO_VALID_HOST: &str = "No valid host was found. ";
 
 fn no_valid_host(refusals: &[(String, &str, String)]) -> Error {
     if refusals.is_empty() {
-        return Error::not_found(format!("{NO_VALID_HOST}There is no compute host.")).code("NoValidHost");
+        return Error::conflict(format!("{NO_VALID_HOST}There is no compute host.")).code("NoValidHost");
     }
-    let each = refusals.iter().map(|(host, filter, why)| format!("{host}: {filter}: {why}"));
+    // Hosts that are refused alike are named together: the user's message has room for 255 characters.
+    let mut reasons: Vec<((&str, &str), Vec<&str>)> = Vec::new();
+    for (host, filter, why) in refusals {
+        match reasons.iter_mut().find(|(reason, _)| *reason == (*filter, why.as_str())) {
+            Some((_, hosts)) => hosts.push(host),
+            None => reasons.push(((filter, why), vec![host])),
+        }
+    }
+    let each = reasons.iter().map(|((filter, why), hosts)| format!("{}: {filter}: {why}", hosts.join(", ")));
     let details = each.collect::<Vec<_>>().join("; ");
-    Error::not_found(format!("{NO_VALID_HOST}{details}.")).code("NoValidHost")
+    Error::conflict(format!("{NO_VALID_HOST}{details}.")).code("NoValidHost")
 }
 
 /// Each weigher's values are brought to 0..1 among the hosts, as upstream does, and summed up.
@@ -194,5 +203,17 @@ impl Host {
         let facts = &self.node.facts;
         let total = facts.disk_gb.saturating_sub(facts.reserved_disk_gb) as f64;
         total * options.disk_allocation_ratio - self.used_disk_gb as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_that_are_refused_alike_are_named_together() {
+        let refused = |host: &str, why: &str| (host.to_string(), "RamFilter", why.to_string());
+        let error = no_valid_host(&[refused("a", "1 free"), refused("b", "2 free"), refused("c", "1 free")]);
+        assert_eq!(error.message, "No valid host was found. a, c: RamFilter: 1 free; b: RamFilter: 2 free.");
     }
 }

@@ -1,22 +1,25 @@
-//! Stories of servers: booted with a network and a volume, many at once, interrupted; nothing of them may be left.
+//! What the stories of servers play on: a cloud with an image, a flavor, a network, and the people who use them.
 
-use futures::future::join_all;
 use serde_json::{Value, json};
-use test_cloud::{Caller, TestCloud, until};
+use test_cloud::{Answer, Caller, TestCloud, until};
 
 /// What servers are made of, and the people who make them.
-struct Stage {
-    cloud: TestCloud,
-    admin: Caller,
-    demo: Caller,
-    image: String,
-    flavor: String,
-    network: String,
+pub struct Stage {
+    pub cloud: TestCloud,
+    pub admin: Caller,
+    pub demo: Caller,
+    pub image: String,
+    pub flavor: String,
+    pub network: String,
 }
 
 impl Stage {
-    async fn set() -> Self {
-        let cloud = TestCloud::start().await;
+    pub async fn set() -> Self {
+        Self::with(&[]).await
+    }
+
+    pub async fn with(options: &[(&str, &str, &str)]) -> Self {
+        let cloud = TestCloud::with(options).await;
         let (admin, demo) = (cloud.admin().await, cloud.demo().await);
         let image = json!({"name": "small", "disk_format": "raw", "container_format": "bare"});
         let image = id(&demo.make("glance", "/v2/images", image).await);
@@ -33,28 +36,28 @@ impl Stage {
         stage
     }
 
-    fn server(&self, name: &str) -> Value {
+    pub fn server(&self, name: &str) -> Value {
         let (image, flavor, network) = (&self.image, &self.flavor, &self.network);
         json!({"server": {"name": name, "imageRef": image, "flavorRef": flavor, "networks": [{"uuid": network}]}})
     }
 
-    async fn create(&self, name: &str) -> String {
+    pub async fn create(&self, name: &str) -> String {
         id(&self.demo.make("nova", "/servers", self.server(name)).await["server"])
     }
 
-    async fn servers(&self) -> Vec<Value> {
+    pub async fn servers(&self) -> Vec<Value> {
         let shown = self.demo.show("nova", "/servers/detail").await;
         shown["servers"].as_array().unwrap().clone()
     }
 
-    async fn ports(&self) -> Vec<String> {
+    pub async fn ports(&self) -> Vec<String> {
         let shown = self.admin.show("neutron", "/v2.0/ports").await;
         let mut ids: Vec<String> = shown["ports"].as_array().unwrap().iter().map(id).collect();
         ids.sort();
         ids
     }
 
-    async fn is(&self, server: &str, status: &str) -> Value {
+    pub async fn is(&self, server: &str, status: &str) -> Value {
         until(&format!("{server} {status}"), async || {
             let shown = self.demo.show("nova", &format!("/servers/{server}")).await["server"].clone();
             assert!(shown["status"] != "ERROR" || status == "ERROR", "{}", shown["fault"]);
@@ -64,7 +67,7 @@ impl Stage {
     }
 
     /// Every operation has come to its end; the statuses, and what went wrong.
-    async fn settled(&self) -> Vec<String> {
+    pub async fn settled(&self) -> Vec<String> {
         until("the end of every operation", async || {
             let all = self.servers().await;
             let status = |server: &Value| server["status"].as_str().unwrap().to_string();
@@ -82,7 +85,7 @@ impl Stage {
     }
 
     /// Everything that servers take, as it is accounted for.
-    async fn taken(&self) -> Value {
+    pub async fn taken(&self) -> Value {
         let mut usages = Vec::new();
         let providers = self.admin.show("placement", "/resource_providers").await;
         for provider in providers["resource_providers"].as_array().unwrap() {
@@ -101,14 +104,81 @@ impl Stage {
         })
     }
 
-    async fn delete_all(&self) {
+    pub async fn delete_all(&self) {
         for server in self.servers().await {
             self.demo.delete("nova", &format!("/servers/{}", id(&server))).await;
         }
         until("no server", async || self.servers().await.is_empty().then_some(())).await;
     }
 
-    async fn comes_to(&self, taken: &Value) {
+    /// Somebody else in a project of his own.
+    pub async fn stranger(&self, role: &str) -> Caller {
+        let make = async |path: &str, body: Value| self.admin.make("keystone", path, body).await;
+        let name = format!("other-{role}");
+        let project = id(&make("/projects", json!({"project": {"name": name}})).await["project"]);
+        let user = json!({"user": {"name": name, "password": "secret", "default_project_id": project}});
+        let user = id(&make("/users", user).await["user"]);
+        self.grant(&user, &project, role).await;
+        Caller::sign_in(&self.cloud.identity_url(), &name, "secret", &name).await
+    }
+
+    /// Somebody else with a role in the project of all stories.
+    pub async fn colleague(&self, role: &str) -> Caller {
+        let user = json!({"user": {"name": role, "password": "secret"}});
+        let user = id(&self.admin.make("keystone", "/users", user).await["user"]);
+        self.grant(&user, &self.demo.project_id, role).await;
+        Caller::sign_in(&self.cloud.identity_url(), role, "secret", "demo").await
+    }
+
+    async fn grant(&self, user: &str, project: &str, role: &str) {
+        let roles = self.admin.show("keystone", &format!("/roles?name={role}")).await;
+        let path = format!("/projects/{project}/users/{user}/roles/{}", id(&roles["roles"][0]));
+        assert_eq!(self.admin.call("PUT", "keystone", &path, None).await.status, 204);
+    }
+
+    /// A new server of the demo user that runs, with more in its body.
+    pub async fn running(&self, name: &str, more: Value) -> String {
+        let server = self.create_with(name, more).await;
+        self.is(&server, "ACTIVE").await;
+        server
+    }
+
+    pub async fn create_with(&self, name: &str, more: Value) -> String {
+        let mut body = self.server(name);
+        for (key, value) in more.as_object().into_iter().flatten() {
+            match key.as_str() {
+                "os:scheduler_hints" => body[key] = value.clone(),
+                _ => body["server"][key] = value.clone(),
+            }
+        }
+        id(&self.demo.make("nova", "/servers", body).await["server"])
+    }
+
+    /// The host a server is on, as the administrator sees it.
+    pub async fn host_of(&self, server: &str) -> String {
+        let shown = self.admin.show("nova", &format!("/servers/{server}")).await;
+        test_cloud::text(&shown["server"]["OS-EXT-SRV-ATTR:host"])
+    }
+
+    pub async fn action(&self, server: &str, action: Value) -> Answer {
+        self.demo.post("nova", &format!("/servers/{server}/action"), action).await
+    }
+
+    pub async fn volume(&self, wanted: Value) -> String {
+        let volume = id(&self.demo.make("cinder", "/volumes", json!({"volume": wanted})).await["volume"]);
+        self.volume_is(&volume, "available").await;
+        volume
+    }
+
+    pub async fn volume_is(&self, volume: &str, status: &str) -> Value {
+        until(&format!("volume {volume} {status}"), async || {
+            let shown = self.demo.show("cinder", &format!("/volumes/{volume}")).await["volume"].clone();
+            (shown["status"] == status).then_some(shown)
+        })
+        .await
+    }
+
+    pub async fn comes_to(&self, taken: &Value) {
         let mut last = Value::Null;
         for _ in 0..500 {
             last = self.taken().await;
@@ -121,88 +191,6 @@ impl Stage {
     }
 }
 
-fn id(noun: &Value) -> String {
+pub fn id(noun: &Value) -> String {
     noun["id"].as_str().unwrap_or_else(|| panic!("no id in {noun}")).to_string()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn booted_given_a_volume_and_deleted() {
-    let stage = Stage::set().await;
-    let before = stage.taken().await;
-    let server = stage.create("mine").await;
-    let shown = stage.is(&server, "ACTIVE").await;
-    assert_eq!(shown["addresses"]["mine"].as_array().unwrap().len(), 1, "{}", shown["addresses"]);
-    let volume = json!({"volume": {"name": "data", "size": 1}});
-    let volume = id(&stage.demo.make("cinder", "/volumes", volume).await["volume"]);
-    let path = format!("/volumes/{volume}");
-    let status = async |wanted: &str| {
-        until(&format!("the volume {wanted}"), async || {
-            (stage.demo.show("cinder", &path).await["volume"]["status"] == wanted).then_some(())
-        })
-        .await;
-    };
-    status("available").await;
-    let attachments = format!("/servers/{server}/os-volume_attachments");
-    let body = json!({"volumeAttachment": {"volumeId": volume}});
-    stage.demo.make("nova", &attachments, body).await;
-    status("in-use").await;
-    let refused = stage.demo.delete("cinder", &path).await;
-    assert_eq!(refused.status, 400, "a volume in use is not deleted");
-    assert_eq!(stage.demo.delete("nova", &format!("{attachments}/{volume}")).await.status, 202);
-    status("available").await;
-    for (action, wanted) in [("os-stop", "SHUTOFF"), ("os-start", "ACTIVE")] {
-        let answer =
-            stage.demo.post("nova", &format!("/servers/{server}/action"), json!({action: null})).await;
-        assert_eq!(answer.status, 202, "{action}");
-        stage.is(&server, wanted).await;
-    }
-    assert_ne!(stage.taken().await, before);
-    stage.delete_all().await;
-    assert_eq!(stage.demo.delete("cinder", &path).await.status, 202);
-    stage.comes_to(&before).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_at_once_against_a_quota_of_ten_are_exactly_ten() {
-    let stage = Stage::set().await;
-    let before = stage.taken().await;
-    let answers = join_all((0..100).map(|_| stage.demo.post("nova", "/servers", stage.server("many")))).await;
-    let made = answers.iter().filter(|answer| answer.status == 202).count();
-    let refused = answers.iter().filter(|answer| answer.status == 403).count();
-    assert_eq!((made, refused), (10, 90));
-    assert_eq!(stage.settled().await, vec!["ACTIVE"; 10]);
-    stage.delete_all().await;
-    stage.comes_to(&before).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_crash_interrupts_ends_after_it() {
-    let mut stage = Stage::set().await;
-    let before = stage.taken().await;
-    for round in 0..6 {
-        let names: Vec<String> = (0..8).map(|number| format!("round-{round}-{number}")).collect();
-        let ids = join_all(names.iter().map(|name| stage.create(name))).await;
-        // Some rounds crash among boots alone, some among deletes of what runs, some among both.
-        if round % 3 == 1 {
-            stage.settled().await;
-        }
-        let going = if round % 3 == 0 { &ids[..0] } else { &ids[..4] };
-        let paths: Vec<String> = going.iter().map(|id| format!("/servers/{id}")).collect();
-        for answer in join_all(paths.iter().map(|path| stage.demo.delete("nova", path))).await {
-            assert_eq!(answer.status, 204);
-        }
-        stage.cloud.crash().await;
-        stage.cloud.start_again().await;
-        let statuses = stage.settled().await;
-        for path in &paths {
-            until(&format!("{path} gone"), async || {
-                (stage.demo.get("nova", path).await.status == 404).then_some(())
-            })
-            .await;
-        }
-        assert!(statuses.len() >= ids.len() - going.len(), "{statuses:?}");
-        assert!(!statuses.iter().any(|status| status.starts_with("ERROR")), "{statuses:#?}");
-        stage.delete_all().await;
-        stage.comes_to(&before).await;
-    }
 }

@@ -1,0 +1,199 @@
+//! Volumes and cards that come and go while a server is there, and servers whose disk is a volume.
+
+use crate::stage::{Stage, id};
+use serde_json::{Value, json};
+use test_cloud::until;
+
+impl Stage {
+    async fn attachments(&self, server: &str) -> Vec<(String, String)> {
+        let shown = self.demo.show("nova", &format!("/servers/{server}/os-volume_attachments")).await;
+        let all = shown["volumeAttachments"].as_array().unwrap().iter();
+        all.map(|one| (test_cloud::text(&one["volumeId"]), test_cloud::text(&one["device"]))).collect()
+    }
+
+    async fn attach(&self, server: &str, volume: &str) -> Value {
+        let path = format!("/servers/{server}/os-volume_attachments");
+        let body = json!({"volumeAttachment": {"volumeId": volume}});
+        self.demo.make("nova", &path, body).await["volumeAttachment"].clone()
+    }
+
+    async fn addresses(&self, server: &str) -> Vec<String> {
+        let shown = self.demo.show("nova", &format!("/servers/{server}/ips")).await;
+        let networks = shown["addresses"].as_object().unwrap().values();
+        networks.flat_map(|all| all.as_array().unwrap()).map(|one| test_cloud::text(&one["addr"])).collect()
+    }
+
+    async fn gone(&self, service: &str, path: &str) {
+        until(&format!("{path} gone"), async || {
+            (self.demo.get(service, path).await.status == 404).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_come_and_go() {
+    let stage = Stage::set().await;
+    let server = stage.running("mine", json!({})).await;
+    let (one, two) = (stage.volume(json!({"size": 1})).await, stage.volume(json!({"size": 2})).await);
+    assert_eq!(stage.attach(&server, &one).await["device"], "/dev/vdb");
+    stage.volume_is(&one, "in-use").await;
+    assert_eq!(stage.attach(&server, &two).await["device"], "/dev/vdc");
+    let shown = stage.volume_is(&two, "in-use").await;
+    assert_eq!(shown["attachments"][0]["server_id"], server);
+    assert_eq!(shown["attachments"][0]["device"], "/dev/vdc");
+    let both = [(one.clone(), "/dev/vdb".to_string()), (two.clone(), "/dev/vdc".to_string())];
+    assert_eq!(stage.attachments(&server).await, both);
+
+    let path = format!("/servers/{server}/os-volume_attachments");
+    let body = |volume: &str| json!({"volumeAttachment": {"volumeId": volume}});
+    let twice = stage.demo.post("nova", &path, body(&one)).await;
+    assert_eq!(twice.status, 400, "{}", String::from_utf8_lossy(&twice.body));
+    let other = stage.running("other", json!({})).await;
+    let taken = stage.demo.post("nova", &format!("/servers/{other}/os-volume_attachments"), body(&one)).await;
+    assert_eq!(taken.status, 400, "{}", String::from_utf8_lossy(&taken.body));
+    let stranger = stage.stranger("member").await;
+    let foreign = id(&stranger.make("cinder", "/volumes", json!({"volume": {"size": 1}})).await["volume"]);
+    assert_eq!(stage.demo.post("nova", &path, body(&foreign)).await.status, 404);
+    assert_eq!(stranger.post("nova", &path, body(&foreign)).await.status, 404);
+
+    // A stopped server gives and takes them, too, and starts with what it has.
+    assert_eq!(stage.action(&server, json!({"os-stop": null})).await.status, 202);
+    stage.is(&server, "SHUTOFF").await;
+    assert_eq!(stage.demo.delete("nova", &format!("{path}/{one}")).await.status, 202);
+    stage.volume_is(&one, "available").await;
+    stage.gone("nova", &format!("{path}/{one}")).await;
+    assert_eq!(stage.demo.delete("nova", &format!("{path}/{one}")).await.status, 404);
+    assert_eq!(stage.action(&server, json!({"os-start": null})).await.status, 202);
+    stage.is(&server, "ACTIVE").await;
+    assert_eq!(stage.attachments(&server).await, both[1..]);
+    stage.delete_all().await;
+    stage.volume_is(&two, "available").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_goes_with_its_server_when_it_shall() {
+    let stage = Stage::set().await;
+    let server = stage.running("mine", json!({})).await;
+    let volume = stage.volume(json!({"size": 1})).await;
+    let path = format!("/servers/{server}/os-volume_attachments");
+    let body = json!({"volumeAttachment": {"volumeId": volume, "delete_on_termination": true}});
+    stage.demo.at("compute 2.79").make("nova", &path, body).await;
+    stage.volume_is(&volume, "in-use").await;
+    stage.delete_all().await;
+    stage.gone("cinder", &format!("/volumes/{volume}")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn booted_from_a_volume() {
+    let stage = Stage::set().await;
+    let before = stage.taken().await;
+    let device = |keep: bool| {
+        json!({"imageRef": "", "block_device_mapping_v2": [{
+            "boot_index": 0, "source_type": "image", "uuid": stage.image, "destination_type": "volume",
+            "volume_size": 1, "delete_on_termination": !keep}]})
+    };
+    let goes = stage.running("goes", device(false)).await;
+    let shown = stage.demo.show("nova", &format!("/servers/{goes}")).await["server"].clone();
+    assert_eq!(shown["image"], "");
+    let volume = test_cloud::text(&shown["os-extended-volumes:volumes_attached"][0]["id"]);
+    let made = stage.volume_is(&volume, "in-use").await;
+    assert_eq!((&made["bootable"], &made["size"]), (&json!("true"), &json!(1)));
+    let path = format!("/servers/{goes}/os-volume_attachments/{volume}");
+    let refused = stage.demo.delete("nova", &path).await;
+    assert_eq!(refused.status, 400, "the disk it runs on");
+    let stays = stage.running("stays", device(true)).await;
+    let kept = stage.attachments(&stays).await[0].0.clone();
+    stage.delete_all().await;
+    stage.gone("cinder", &format!("/volumes/{volume}")).await;
+    stage.volume_is(&kept, "available").await;
+
+    // And once more from what was kept.
+    let again = json!({"imageRef": "", "block_device_mapping_v2": [{
+        "boot_index": 0, "source_type": "volume", "uuid": kept, "destination_type": "volume"}]});
+    let server = stage.running("again", again).await;
+    assert_eq!(stage.attachments(&server).await, [(kept.clone(), "/dev/vda".to_string())]);
+    stage.delete_all().await;
+    stage.volume_is(&kept, "available").await;
+    assert_eq!(stage.demo.delete("cinder", &format!("/volumes/{kept}")).await.status, 202);
+    stage.comes_to(&before).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_that_cannot_be_made_is_told() {
+    let stage = Stage::set().await;
+    let before = stage.taken().await;
+    let quota = json!({"quota_set": {"volumes": 0}});
+    let path = format!("/os-quota-sets/{}", stage.demo.project_id);
+    assert_eq!(stage.admin.put("cinder", &path, quota).await.status, 200);
+    let server = stage
+        .create_with("mine", json!({"imageRef": "", "block_device_mapping_v2": [{
+            "boot_index": 0, "source_type": "image", "uuid": stage.image, "destination_type": "volume",
+            "volume_size": 1, "delete_on_termination": true}]}))
+        .await;
+    let shown = stage.is(&server, "ERROR").await;
+    let said = shown["fault"]["message"].as_str().unwrap();
+    assert!(said.contains("VolumeLimitExceeded") || said.contains("allowed number of volumes"), "{said}");
+    stage.delete_all().await;
+    stage.comes_to(&before).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cards_come_and_go() {
+    let stage = Stage::set().await;
+    let before = stage.taken().await;
+    let server = stage.running("mine", json!({})).await;
+    let path = format!("/servers/{server}/os-interface");
+    let first = stage.addresses(&server).await;
+    assert_eq!(first.len(), 1);
+
+    let made = stage.demo.make("nova", &path, json!({"interfaceAttachment": {"net_id": stage.network}})).await;
+    let made = made["interfaceAttachment"].clone();
+    assert_eq!(stage.addresses(&server).await.len(), 2);
+    let port = json!({"port": {"network_id": stage.network, "name": "own"}});
+    let own = stage.demo.make("neutron", "/v2.0/ports", port).await["port"].clone();
+    let body = json!({"interfaceAttachment": {"port_id": own["id"]}});
+    let attached = stage.demo.make("nova", &path, body.clone()).await;
+    assert_eq!(attached["interfaceAttachment"]["mac_addr"], own["mac_address"]);
+    assert_eq!(stage.addresses(&server).await.len(), 3);
+    let port_path = format!("/v2.0/ports/{}", id(&own));
+    let shown = stage.demo.show("neutron", &port_path).await["port"].clone();
+    assert_eq!((&shown["device_id"], &shown["device_owner"]), (&json!(server), &json!("compute:nova")));
+    assert_eq!(stage.demo.post("nova", &path, body.clone()).await.status, 409, "it is in use");
+    let other = stage.running("other", json!({})).await;
+    let taken = stage.demo.post("nova", &format!("/servers/{other}/os-interface"), body).await;
+    assert_eq!(taken.status, 409);
+
+    for port_id in [test_cloud::text(&made["port_id"]), id(&own)] {
+        assert_eq!(stage.demo.delete("nova", &format!("{path}/{port_id}")).await.status, 202);
+        until("the card gone", async || {
+            let shown = stage.demo.show("nova", &path).await;
+            let all = shown["interfaceAttachments"].as_array().unwrap();
+            all.iter().all(|one| one["port_id"] != port_id).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(stage.addresses(&server).await, first);
+    stage.gone("neutron", &format!("/v2.0/ports/{}", test_cloud::text(&made["port_id"]))).await;
+    let shown = stage.demo.show("neutron", &port_path).await["port"].clone();
+    assert_eq!((&shown["device_id"], &shown["device_owner"]), (&json!(""), &json!("")), "its owner keeps it");
+    assert_eq!(stage.demo.delete("neutron", &port_path).await.status, 204);
+    stage.delete_all().await;
+    stage.comes_to(&before).await;
+}
+
+/// A port that was given at create stays when the server goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_of_ones_own_outlives_the_server() {
+    let stage = Stage::set().await;
+    let port = json!({"port": {"network_id": stage.network}});
+    let port = id(&stage.demo.make("neutron", "/v2.0/ports", port).await["port"]);
+    let server = stage.running("mine", json!({"networks": [{"port": port}]})).await;
+    let body = stage.server("second");
+    let mut second = body.clone();
+    second["server"]["networks"] = json!([{"port": port}]);
+    assert_eq!(stage.demo.post("nova", "/servers", second).await.status, 409, "{server} has it");
+    stage.delete_all().await;
+    let shown = stage.demo.show("neutron", &format!("/v2.0/ports/{port}")).await["port"].clone();
+    assert_eq!((&shown["device_id"], &shown["status"]), (&json!(""), &json!("DOWN")));
+}
