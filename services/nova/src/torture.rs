@@ -601,7 +601,7 @@ impl Case for DetachingVolume {
             // It is still the server's, and can be taken from it.
             assert_eq!(
                 (base.devices(uuid).await.len(), base.outside.books().attachments.is_empty()),
- (2, false)
+                (2, false)
             );
             Self::start(base, &mut uuid.to_string()).await;
             base.nova.flows.settled().await;

@@ -127,9 +127,12 @@ async fn a_volume_that_cannot_be_made_is_told() {
     let path = format!("/os-quota-sets/{}", stage.demo.project_id);
     assert_eq!(stage.admin.put("cinder", &path, quota).await.status, 200);
     let server = stage
-        .create_with("mine", json!({"imageRef": "", "block_device_mapping_v2": [{
+        .create_with(
+            "mine",
+            json!({"imageRef": "", "block_device_mapping_v2": [{
             "boot_index": 0, "source_type": "image", "uuid": stage.image, "destination_type": "volume",
-            "volume_size": 1, "delete_on_termination": true}]}))
+            "volume_size": 1, "delete_on_termination": true}]}),
+        )
         .await;
     let shown = stage.is(&server, "ERROR").await;
     let said = shown["fault"]["message"].as_str().unwrap();
@@ -147,7 +150,8 @@ async fn cards_come_and_go() {
     let first = stage.addresses(&server).await;
     assert_eq!(first.len(), 1);
 
-    let made = stage.demo.make("nova", &path, json!({"interfaceAttachment": {"net_id": stage.network}})).await;
+    let made =
+        stage.demo.make("nova", &path, json!({"interfaceAttachment": {"net_id": stage.network}})).await;
     let made = made["interfaceAttachment"].clone();
     assert_eq!(stage.addresses(&server).await.len(), 2);
     let port = json!({"port": {"network_id": stage.network, "name": "own"}});

@@ -109,7 +109,8 @@ async fn hints_name_other_servers() {
 async fn each_host_says_what_it_lacks() {
     let stage = Stage::with(&[("simulate", "hosts", "2"), ("simulate", "vcpus", "8")]).await;
     let services = stage.admin.at("compute 2.53").show("nova", "/os-services?binary=nova-compute").await;
-    let one = services["services"].as_array().unwrap().iter().find(|one| one["host"] == "simulated-1").unwrap();
+    let one =
+        services["services"].as_array().unwrap().iter().find(|one| one["host"] == "simulated-1").unwrap();
     let path = format!("/os-services/{}", one["id"].as_str().unwrap());
     let body = json!({"status": "disabled", "disabled_reason": "new memory"});
     assert_eq!(stage.admin.at("compute 2.53").put("nova", &path, body).await.status, 200);

@@ -87,7 +87,12 @@ async fn bodies_that_are_wrong() {
     let nothing = "0e8a7f6c-0000-4000-8000-000000000001";
     let mut wrong = Vec::new();
     for (key, value, status, said) in [
-        ("name", json!(7), 400, "Invalid input for field/attribute name. Value: 7. 7 is not of type 'string'"),
+        (
+            "name",
+            json!(7),
+            400,
+            "Invalid input for field/attribute name. Value: 7. 7 is not of type 'string'",
+        ),
         ("name", json!(long), 400, "is too long"),
         ("name", json!(""), 400, "Invalid input for field/attribute name."),
         ("name", json!("a\u{0}b"), 400, "An invalid 'name' value was provided."),
@@ -118,7 +123,12 @@ async fn bodies_that_are_wrong() {
             400,
             "",
         ),
-        ("security_groups", json!([{"name": "moon"}]), 400,  "Unable to find security_group with name or id 'moon'"),
+        (
+            "security_groups",
+            json!([{"name": "moon"}]),
+            400,
+            "Unable to find security_group with name or id 'moon'",
+        ),
     ] {
         let mut body = stage.server("wrong");
         body["server"][key] = value.clone();
@@ -176,7 +186,8 @@ async fn states_that_do_not_allow_it() {
 async fn the_same_twice_at_once() {
     let stage = Stage::set().await;
     let server = stage.running("mine", json!({})).await;
-    let all = futures::future::join_all((0..8).map(|_| stage.action(&server, json!({"os-stop": null})))).await;
+    let all =
+        futures::future::join_all((0..8).map(|_| stage.action(&server, json!({"os-stop": null})))).await;
     let granted = all.iter().filter(|answer| answer.status == 202).count();
     assert!(all.iter().all(|answer| matches!(answer.status, 202 | 409)));
     assert_eq!(granted, 1);
@@ -185,5 +196,6 @@ async fn the_same_twice_at_once() {
     let all = futures::future::join_all((0..8).map(|_| stage.demo.delete("nova", &path))).await;
     assert!(all.iter().all(|answer| matches!(answer.status, 204 | 404)));
     assert!(all.iter().any(|answer| answer.status == 204));
-    test_cloud::until("gone", async || (stage.demo.get("nova", &path).await.status == 404).then_some(())).await;
+    test_cloud::until("gone", async || (stage.demo.get("nova", &path).await.status == 404).then_some(()))
+        .await;
 }
