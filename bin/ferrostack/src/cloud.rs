@@ -115,6 +115,8 @@ impl Cloud {
         };
         let options = nova_options(&settings)?;
         let nova = Nova::new(db, clock.clone(), options, bus.clone(), peers);
+        let servers: Arc<dyn contracts::servers::Servers> = nova.clone();
+        neutron.tells(Arc::downgrade(&servers));
         nova.bootstrap().await?;
         held.running.push(Box::new(nova.start().await?));
         let policy = settings.policy("nova")?;

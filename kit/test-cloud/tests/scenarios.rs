@@ -5,10 +5,12 @@ use std::path::Path;
 use test_cloud::TestCloud;
 
 async fn play(service: &str, files_min: usize) {
-    play_on(TestCloud::start().await, service, files_min).await;
+    play_with(service, files_min, &[]).await;
 }
 
-async fn play_on(cloud: TestCloud, service: &str, files_min: usize) {
+/// With options that make the cloud as the reference is configured.
+async fn play_with(service: &str, files_min: usize, options: &[(&str, &str, &str)]) {
+    let cloud = TestCloud::with(options).await;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../compat").join(service);
     let files = compat::files_below(&folder).unwrap();
     assert!(files.len() >= files_min, "{} scenarios in {}", files.len(), folder.display());
@@ -38,13 +40,21 @@ async fn glance() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn neutron() {
-    play("neutron", 7).await;
+    let many = [
+        "quota_network",
+        "quota_subnet",
+        "quota_port",
+        "quota_router",
+        "quota_security_group",
+        "quota_security_group_rule",
+    ];
+    play_with("neutron", 12, &many.map(|name| ("neutron", name, "100000"))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nova() {
     // As many as the reference has.
-    play_on(TestCloud::with(&[("simulate", "hosts", "1")]).await, "nova", 8).await;
+    play_with("nova", 8, &[("simulate", "hosts", "1")]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,6 +27,7 @@ pub(crate) struct About<'a> {
     /// Whether the request says what it accepts.
     pub accepts: bool,
     pub content_type: Option<&'a str>,
+    pub path: &'a str,
 }
 
 const HTML: &str = "text/html; charset=UTF-8";
@@ -82,11 +83,8 @@ impl Faults {
                 answer(StatusCode::NOT_FOUND, "text/html; charset=utf-8", page.into())
             }
             Faults::Glance => webob(StatusCode::NOT_FOUND, "The resource could not be found.", false, about),
-            Faults::Nova | Faults::Cinder => answer(
-                StatusCode::NOT_FOUND,
-                "text/plain; charset=UTF-8",
-                "404 Not Found\n\nThe resource could not be found.\n\n   ".into(),
-            ),
+            Faults::Nova | Faults::Cinder => nowhere(),
+            Faults::Neutron if !about.path.starts_with("/v2.0") => nowhere(),
             Faults::Neutron => self.response(&Error::not_found("The resource could not be found."), about),
             Faults::Placement => self.response(&Error::not_found(""), about),
         }
@@ -145,10 +143,10 @@ impl Faults {
                 false,
                 about,
             ),
-            Faults::Neutron => self.response(
-                &Error::method_not_allowed(format!("The method {method} is not allowed for this resource. ")),
-                about,
-            ),
+            Faults::Neutron => {
+                let message = "The server could not comply with the request since it is either malformed or otherwise incorrect.";
+                self.response(&Error::method_not_allowed(message), about)
+            }
             Faults::Placement => {
                 let detail =
                     Error::method_not_allowed("The method specified is not allowed for this resource.");
@@ -197,7 +195,13 @@ impl Faults {
     }
 
     /// The body is not JSON; `at` is where the parser stopped.
-    pub(crate) fn malformed_json(self, at: &serde_json::Error) -> Error {
+    pub(crate) fn malformed_json(self, path: &str, at: &serde_json::Error) -> Error {
+        // Neutron reads the bodies of its extensions' nouns elsewhere than those of its first ones.
+        let is_first = |noun: &&str| path.strip_prefix("/v2.0/").is_some_and(|rest| rest.starts_with(noun));
+        if self == Faults::Neutron && !["networks", "ports", "subnet"].iter().any(is_first) {
+            return Error::bad_request("Malformed request body: Cannot understand JSON.")
+                .code("MalformedRequestBody");
+        }
         Error::bad_request(match self {
             Faults::Keystone => "Expecting to find valid JSON in request body. The server could not comply with the request since it is either malformed or otherwise incorrect. The client is assumed to be in error.".into(),
             Faults::Nova | Faults::Cinder => "Malformed request body".into(),
@@ -249,6 +253,11 @@ impl Faults {
             _ => "The server has either erred or is incapable of performing the requested operation.".into(),
         }
     }
+}
+
+fn nowhere() -> Response {
+    let text = "404 Not Found\n\nThe resource could not be found.\n\n   ";
+    answer(StatusCode::NOT_FOUND, "text/plain; charset=UTF-8", text.into())
 }
 
 fn keystone(status: StatusCode, message: &str) -> Response {

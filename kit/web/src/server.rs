@@ -1,6 +1,6 @@
 //! From a request to a handler and back: ids, path, token, version, body, in that order, and nothing else.
 
-use crate::{Body, Faults, Mark, Microversions, Query, Reply, Request, Routes, fault::About};
+use crate::{Body, Faults, Mark, Microversions, Query, Reply, Request, Route, Routes, fault::About};
 use axum::{
     body::Body as HttpBody,
     extract::Request as HttpRequest,
@@ -128,14 +128,15 @@ impl<S: Send + Sync + 'static> Served<S> {
     ) -> Response {
         let service = &self.service;
         let content_type = header_text(request.headers(), "content-type").map(str::to_string);
+        let path = request.uri().path().to_string();
         let mut about = About {
             request_id,
             version: None,
             range: service.microversions.map(|m| (m.min, m.max)),
             accepts: request.headers().contains_key(header::ACCEPT) || request.method() == Method::HEAD,
             content_type: content_type.as_deref(),
+            path: &path,
         };
-        let path = request.uri().path().to_string();
         let canonical = self.canonical(&path);
         let bare = without_project(&canonical);
         let found =
@@ -156,14 +157,14 @@ impl<S: Send + Sync + 'static> Served<S> {
             };
         }
         let method = request.method().clone();
-        // What answers GET answers HEAD, unless the table says otherwise, or the service is nova.
+        // What answers GET answers HEAD, unless the table says otherwise; in keystone alone.
         let of = |method: &Method| {
             numbers.iter().copied().filter(|n| service.routes[*n].method == *method).collect::<Vec<_>>()
         };
         let mut candidates = of(&method);
         if candidates.is_empty()
             && method == Method::HEAD
-            && !matches!(service.faults, Faults::Nova | Faults::Cinder | Faults::Placement | Faults::Glance)
+            && service.faults == Faults::Keystone
         {
             candidates = of(&Method::GET);
         }
@@ -172,7 +173,7 @@ impl<S: Send + Sync + 'static> Served<S> {
             allowed.sort_unstable();
             allowed.dedup();
             let refused = self.lost(&canonical, request.headers(), negotiated).await;
-            return match refused && service.faults == Faults::Nova {
+            return match refused && matches!(service.faults, Faults::Nova | Faults::Neutron) {
                 true => service.faults.unauthorized(&service.identity_url, &about),
                 false => service.faults.no_method(method.as_str(), &allowed, &about),
             };
@@ -210,7 +211,7 @@ impl<S: Send + Sync + 'static> Served<S> {
         let Some(first) = candidates.first() else { return service.faults.no_version(&about) };
         let params = found.params.iter().map(|(name, value)| (name.to_string(), decoded(value))).collect();
         let (parts, body) = request.into_parts();
-        let body = match self.body(body, service.routes[*first].marks).await {
+        let body = match self.body(body, &service.routes[*first]).await {
             Ok(body) => body,
             Err(error) => return service.faults.response(&error, &about),
         };
@@ -223,7 +224,7 @@ impl<S: Send + Sync + 'static> Served<S> {
             ctx: context,
             method,
             base_url: base_url(&parts.headers),
-            path,
+            path: path.clone(),
             query: Query::parse(parts.uri.query().unwrap_or_default()),
             headers: parts.headers,
             body,
@@ -250,14 +251,15 @@ impl<S: Send + Sync + 'static> Served<S> {
         }
     }
 
-    /// Placement, cinder, nova and glance ask who it is before they look where to. True: the token does not hold.
+    /// All but keystone ask who it is before they look where to. True: the token does not hold.
     async fn lost(&self, path: &str, headers: &HeaderMap, negotiated: &mut Option<Version>) -> bool {
         let asks = match self.service.faults {
             Faults::Placement => true,
             Faults::Cinder => path.starts_with("/v3"),
             Faults::Nova => path.starts_with("/v2.1"),
             Faults::Glance => path.starts_with("/v2"),
-            _ => false,
+            Faults::Neutron => path.starts_with("/v2.0"),
+            Faults::Keystone => false,
         };
         if !asks {
             return false;
@@ -279,7 +281,7 @@ impl<S: Send + Sync + 'static> Served<S> {
         let trims = path.len() > 1 && self.service.faults != Faults::Glance;
         let path = if trims { path.trim_end_matches('/') } else { path };
         let path = match self.service.faults {
-            Faults::Cinder => path.strip_suffix(".json").unwrap_or(path),
+            Faults::Cinder | Faults::Neutron => path.strip_suffix(".json").unwrap_or(path),
             _ => path,
         };
         match self.prefix(path) {
@@ -314,8 +316,8 @@ impl<S: Send + Sync + 'static> Served<S> {
         Ok(context)
     }
 
-    async fn body(&self, body: HttpBody, marks: &[Mark]) -> Result<Body> {
-        if marks.contains(&Mark::Stream) {
+    async fn body(&self, body: HttpBody, route: &Route<S>) -> Result<Body> {
+        if route.is(Mark::Stream) {
             return Ok(Body::Stream(std::sync::Mutex::new(body)));
         }
         let bytes = match Limited::new(body, self.service.body_bytes_max).collect().await {
@@ -325,14 +327,14 @@ impl<S: Send + Sync + 'static> Served<S> {
             }
             Err(error) => return Err(Error::bad_request(error.to_string())),
         };
-        if marks.contains(&Mark::Raw) {
+        if route.is(Mark::Raw) {
             return Ok(Body::Bytes(bytes));
         }
         if bytes.is_empty() {
             return Ok(Body::Empty);
         }
         let parsed: serde_json::Result<Json> = serde_json::from_slice(&bytes);
-        parsed.map(Body::Json).map_err(|error| self.service.faults.malformed_json(&error))
+        parsed.map(Body::Json).map_err(|error| self.service.faults.malformed_json(route.path, &error))
     }
 
     /// The entry of an action table that the body's key names, or the only one.

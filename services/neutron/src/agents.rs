@@ -1,13 +1,13 @@
 //! Agents: what they report, and telling them what was touched.
 
 use crate::{
-    Neutron, desired,
+    Neutron, api, desired,
+    events::{self, Event},
     model::*,
-    ports,
     store::{self, WholePort},
 };
 use async_trait::async_trait;
-use base::{Context, Result, id};
+use base::{Context, Result, Timestamp, id};
 use bus::Topic;
 use contracts::agents::network::{
     self as contract, AGENT_TOPIC, AgentState, HostState, NetworkAgent, NetworkReports, PortsState,
@@ -24,6 +24,8 @@ pub struct Touched {
     pub ports: BTreeSet<String>,
     pub security_groups: BTreeSet<String>,
     pub routers: BTreeSet<String>,
+    /// What nova is told; no host sees it.
+    pub events: BTreeSet<Event>,
 }
 
 impl Touched {
@@ -32,6 +34,11 @@ impl Touched {
             && self.ports.is_empty()
             && self.security_groups.is_empty()
             && self.routers.is_empty()
+    }
+
+    /// Nova is told of a port, if a server has it.
+    pub fn server(&mut self, port: &Port, name: &'static str) {
+        self.events.extend(events::of(port, name));
     }
 
     /// A port, and whatever shows it elsewhere: its network, its groups' members, its router.
@@ -80,13 +87,38 @@ impl Neutron {
             })
             .await?;
         let cx = Context::internal();
+        let mut routers = BTreeSet::new();
         for (host, change) in changes {
             let agent = self.agent(&host);
-            if let Err(error) = agent.changed(&cx, &change).await {
-                tracing::warn!(host, %error, "network agent was not told");
+            match agent.changed(&cx, &change).await {
+                Ok(()) => {
+                    let served = change.routers.into_iter().filter(|(_, router)| router.is_some());
+                    routers.extend(served.map(|(id, _)| id));
+                }
+                Err(error) => tracing::warn!(host, %error, "network agent was not told"),
             }
         }
-        Ok(())
+        self.floating_stand(routers).await
+    }
+
+    /// Floating addresses that point somewhere are `ACTIVE` once their router's host was told and its gateway stands.
+    async fn floating_stand(&self, routers: BTreeSet<String>) -> Result<()> {
+        if routers.is_empty() {
+            return Ok(());
+        }
+        self.write(move |tx, _| {
+            let mut standing = Vec::new();
+            for router in store::any_of::<Router>(tx, "id", &routers)? {
+                let gateway = router.gw_port_id.as_deref().map(|id| tx.find::<Port>(id)).transpose()?.flatten();
+                standing.extend(gateway.filter(|port| port.status == ACTIVE).map(|_| router.id));
+            }
+            for router in standing {
+                let known = [Filter::eq("router_id", &*router), Filter::eq("status", DOWN)];
+                tx.set::<FloatingIp>(&known, &[("status", ACTIVE.store())])?;
+            }
+            Ok(())
+        })
+        .await
     }
 
     fn agent(&self, host: &str) -> RemoteNetworkAgent {
@@ -125,15 +157,10 @@ impl NetworkReports for Neutron {
                 Some(_) => drop(tx.update(&agent)?),
                 None => tx.insert(&agent)?,
             }
-            // A host more or less: who serves DHCP and routers may be another.
-            if was_down {
-                for network in tx.list::<Network>(&List::all())? {
-                    ports::ensure_dhcp(tx, touched, &options, &network.id, now)?;
-                    touched.networks.insert(network.id);
-                }
-                touched.routers.extend(tx.list::<Router>(&List::all())?.into_iter().map(|router| router.id));
+            match was_down {
+                true => api::agents::touch_all(tx, touched, &options, now),
+                false => Ok(()),
             }
-            Ok(())
         })
         .await
     }
@@ -143,10 +170,10 @@ impl NetworkReports for Neutron {
             tracing::warn!(host = state.host, id, why, "a network resource did not become what it shall be");
         }
         let (state, clock) = (state.clone(), self.clock.clone());
-        self.write(move |tx, _| {
+        self.write(move |tx, touched| {
             let now = clock.now();
-            set_status(tx, &state.up, DOWN, ACTIVE, now)?;
-            set_status(tx, &state.down, ACTIVE, DOWN, now)
+            set_status(tx, touched, &state.up, [DOWN, ACTIVE], now)?;
+            set_status(tx, touched, &state.down, [ACTIVE, DOWN], now)
         })
         .await
     }
@@ -164,10 +191,20 @@ impl NetworkReports for Neutron {
 }
 
 /// Ports, and floating addresses whose gateway's port it is.
-fn set_status(tx: &mut Tx, ids: &BTreeSet<String>, from: &str, to: &str, now: base::Timestamp) -> Result<()> {
+fn set_status(
+    tx: &mut Tx,
+    touched: &mut Touched,
+    ids: &BTreeSet<String>,
+    [from, to]: [&str; 2],
+    now: Timestamp,
+) -> Result<()> {
     let all: Vec<&str> = ids.iter().map(String::as_str).collect();
     for some in all.chunks(500) {
         let known = [Filter::any("id", some.iter().copied()), Filter::eq("status", from)];
+        let name = if to == ACTIVE { events::PLUGGED } else { events::UNPLUGGED };
+        for port in tx.list::<Port>(&List { filters: known.to_vec(), ..List::all() })? {
+            touched.server(&port, name);
+        }
         tx.set::<Port>(&known, &[("status", to.store()), ("updated_at", now.store())])?;
         let routers =
             tx.list::<Router>(&List::all().filter(Filter::any("gw_port_id", some.iter().copied())))?;

@@ -19,6 +19,9 @@ pub enum Kind {
     Int,
     /// At least this.
     IntFrom(i64),
+    /// At least 0, in other words than [`Kind::IntFrom`].
+    Size,
+    SizeOrNull,
     Uuid,
     UuidOrNull,
     AddressOrNull,
@@ -27,6 +30,10 @@ pub enum Kind {
     OneOfOrNull(&'static [&'static str]),
     Uuids,
     Texts,
+    /// Each of at most so many characters, none twice.
+    UniqueTexts(usize),
+    /// Ranges of addresses.
+    Ranges,
     Nameservers,
     Routes,
     Pools,
@@ -216,6 +223,11 @@ fn value_of(name: &str, kind: Kind, value: &Json) -> Result<Json> {
                 false => Err(wrong(format!("'{number}' is too small - must be at least '{least}'."))),
             }
         }
+        Kind::SizeOrNull if value.is_null() => Ok(Json::Null),
+        Kind::Size | Kind::SizeOrNull => match integer(value)? {
+            number if number < 0 => Err(wrong(format!("'{number}' should be non-negative."))),
+            number => Ok(json!(number)),
+        },
         Kind::Uuid => uuid(value),
         Kind::UuidOrNull => {
             if value.is_null() {
@@ -258,6 +270,18 @@ fn value_of(name: &str, kind: Kind, value: &Json) -> Result<Json> {
                 true => Ok(value.clone()),
                 false => Err(wrong(format!("'{quoted}' is not a list of strings."))),
             }
+        }
+        Kind::UniqueTexts(max) => match unique_texts(value, max) {
+            Ok(()) => Ok(value.clone()),
+            Err(reason) => Err(wrong(reason)),
+        },
+        Kind::Ranges => {
+            for one in list()? {
+                if range(&python(one)).is_none() {
+                    return Err(wrong(format!("'{}' is not a valid IP subnet.", python(one))));
+                }
+            }
+            Ok(value.clone())
         }
         Kind::Nameservers => {
             if value.is_null() {
@@ -343,6 +367,34 @@ fn routes(name: &str, value: &Json) -> Result<Json> {
     Ok(json!(seen))
 }
 
+/// A network, or an address as the network of itself alone.
+pub fn range(text: &str) -> Option<IpNet> {
+    let net = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
+    Some(net.trunc())
+}
+
+/// What is wrong with a list of tags.
+pub fn unique_texts(value: &Json, max: usize) -> std::result::Result<(), String> {
+    let list = value.as_array().ok_or_else(|| format!("'{}' is not a list.", python(value)))?;
+    for (number, one) in list.iter().enumerate() {
+        if list[..number].contains(one) {
+            return Err(format!("Duplicate items in the list: '{}'.", python(one)));
+        }
+    }
+    list.iter().try_for_each(|one| one_text(one, max))
+}
+
+/// What is wrong with a text.
+pub fn one_text(value: &Json, max: usize) -> std::result::Result<(), String> {
+    match value.as_str() {
+        None => Err(format!("'{}' is not a valid string.", python(value))),
+        Some(text) if text.chars().count() > max => {
+            Err(format!("'{text}' exceeds maximum length of {max}."))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
 /// A MAC address in lower case.
 pub fn mac(text: &str) -> Option<String> {
     let text = text.to_lowercase().replace('-', ":");
@@ -363,7 +415,7 @@ pub fn boolean(value: &Json) -> Result<bool> {
     }
 }
 
-fn integer(value: &Json) -> Result<i64> {
+pub fn integer(value: &Json) -> Result<i64> {
     let number = match value {
         Json::Number(number) => number.as_i64(),
         Json::String(text) => text.trim().parse().ok(),

@@ -4,7 +4,7 @@ use crate::{
     Neutron,
     ipam::Fixed,
     model::*,
-    ports, quota,
+    ports, quota, rbac,
     store::{self, WholePort},
 };
 use async_trait::async_trait;
@@ -18,22 +18,26 @@ impl contract::Networks for Neutron {
     async fn networks(&self, cx: &Context, ids: &[String]) -> Result<Vec<contract::Network>> {
         let (cx, ids): (Context, BTreeSet<String>) = (cx.clone(), ids.iter().cloned().collect());
         self.read(move |tx| {
-            let sees = |network: &Network| {
-                cx.is_admin() || network.shared || network.external || network.project_id == cx.project_id
+            let visible = rbac::visible::<Network>(&cx);
+            let list = |tx: &mut Tx, filter: Filter| {
+                let mut wanted = List::all().filter(filter);
+                wanted.filters.extend(visible.clone());
+                tx.list::<Network>(&wanted)
             };
-            let mut found: Vec<Network> = match ids.is_empty() {
-                false => store::any_of::<Network>(tx, "id", &ids)?.into_iter().filter(sees).collect(),
+            let mut found = match ids.is_empty() {
+                false => list(tx, Filter::any("id", ids.iter().map(String::as_str)))?,
                 true => store::all_of::<Network>(tx, "project_id", &cx.project_id)?,
             };
             if ids.is_empty() {
                 found.retain(|network| !network.external);
                 if found.is_empty() {
-                    let shared = List::all().eq("shared", true).eq("external", false);
-                    found = tx.list::<Network>(&shared)?;
+                    found = list(tx, rbac::shared_filter::<Network>(&cx, true))?;
+                    found.retain(|network| !network.external);
                 }
             }
+            rbac::seen_by(tx, &cx, &mut found)?;
             let known: BTreeSet<String> = found.iter().map(|network| network.id.clone()).collect();
-            let subnets = store::subnet_ids(tx, &known)?;
+            let subnets = store::on_networks(tx, &known)?;
             Ok(found.iter().map(|network| view(network, subnets.contains_key(&network.id))).collect())
         })
         .await
@@ -284,6 +288,7 @@ impl Neutron {
                 updated_at: now,
             };
             tx.insert(&network)?;
+            rbac::set_for_all(tx, "network", &network.id, &project_id, rbac::EXTERNAL, true)?;
             let address = |text: &str| {
                 text.parse::<std::net::IpAddr>()
                     .map_err(|_| base::Error::bad_request(format!("[neutron]: '{text}' is not an address")))

@@ -57,7 +57,21 @@ pub struct Fixed {
 /// Gives the port its addresses. `wanted` none: one of each IP version that the network has subnets of.
 pub fn allocate(tx: &mut Tx, port: &Port, wanted: Option<&[Fixed]>) -> Result<()> {
     let mut subnets = store::all_of::<Subnet>(tx, "network_id", &port.network_id)?;
-    subnets.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+    // Subnets of a service are for its ports alone, and those for all come after them.
+    let had_some = !subnets.is_empty();
+    subnets.retain(|subnet| {
+        subnet.service_types.is_empty() || subnet.service_types.contains(&port.device_owner)
+    });
+    if wanted.is_none() && had_some && subnets.is_empty() {
+        return Err(conflict(
+            "IpAddressGenerationFailureNoMatchingSubnet",
+            "No valid service subnet for the given device owner.",
+        ));
+    }
+    subnets.sort_by(|a, b| {
+        let key = |subnet: &Subnet| (subnet.service_types.is_empty(), subnet.created_at, subnet.id.clone());
+        key(a).cmp(&key(b))
+    });
     let mut position = store::all_of::<IpAllocation>(tx, "port_id", &port.id)?
         .iter()
         .map(|row| row.position + 1)
@@ -155,6 +169,15 @@ pub fn allocate(tx: &mut Tx, port: &Port, wanted: Option<&[Fixed]>) -> Result<()
             ));
         }
         add(tx, subnet, wished)?;
+    }
+    // Where hosts make their addresses themselves the port has one, named or not.
+    if !wanted.is_empty() && !port.device_owner.starts_with("network:router") {
+        let has = store::all_of::<IpAllocation>(tx, "port_id", &port.id)?;
+        for subnet in subnets.iter().filter(|subnet| is_automatic(subnet)) {
+            if !has.iter().any(|row| row.subnet_id == subnet.id) {
+                add(tx, subnet, from_mac(subnet, &port.mac_address)?)?;
+            }
+        }
     }
     Ok(())
 }

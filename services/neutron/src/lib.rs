@@ -7,14 +7,18 @@ mod attributes;
 mod contract;
 mod desired;
 mod errors;
+mod events;
 mod ipam;
 mod listing;
 mod model;
 mod options;
+mod pools;
 mod ports;
 mod quota;
+mod rbac;
 mod routing;
 mod rules;
+mod sg_rules;
 mod store;
 
 pub use api::routes;
@@ -25,11 +29,18 @@ pub use rules::RULES;
 use agents::Touched;
 use base::{Clock, Result};
 use bus::{Bus, Serving, Topic};
-use contracts::agents::network::{REPORTS_TOPIC, network_reports_handlers};
+use contracts::{
+    agents::network::{REPORTS_TOPIC, network_reports_handlers},
+    servers::Servers,
+};
 use db::{Db, Tx};
+use events::Event;
 use policy::Policy;
-use std::sync::Arc;
-use tokio::sync::mpsc;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, OnceLock, Weak},
+};
+use tokio::{sync::mpsc, task::JoinHandle};
 
 /// The service. Handlers get it in an `Arc`.
 pub struct Neutron {
@@ -39,21 +50,25 @@ pub struct Neutron {
     bus: Bus,
     /// What agents are still to be told.
     touched: mpsc::UnboundedSender<Touched>,
-    to_tell: std::sync::Mutex<Option<mpsc::UnboundedReceiver<Touched>>>,
+    to_tell: Mutex<Option<mpsc::UnboundedReceiver<Touched>>>,
+    /// What nova is still to be told.
+    happened: mpsc::UnboundedSender<BTreeSet<Event>>,
+    to_nova: Mutex<Option<mpsc::UnboundedReceiver<BTreeSet<Event>>>>,
+    servers: OnceLock<Weak<dyn Servers>>,
 }
 
 /// Upstream's limit on bodies.
 const BODY_BYTES_MAX: usize = 114_688;
 
-/// While it lives, agents are heard and told.
+/// While it lives, agents are heard and told, and so is nova.
 pub struct Running {
     _serving: Serving,
-    telling: tokio::task::JoinHandle<()>,
+    telling: [JoinHandle<()>; 2],
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.telling.abort();
+        self.telling.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -61,7 +76,19 @@ impl Neutron {
     /// On a database opened with [`TABLES`]. Nothing runs before [`Neutron::start`].
     pub fn new(db: Db, clock: Clock, options: Options, bus: Bus) -> Arc<Self> {
         let (touched, to_tell) = mpsc::unbounded_channel();
-        Arc::new(Self { db, clock, options, bus, touched, to_tell: std::sync::Mutex::new(Some(to_tell)) })
+        let (happened, to_nova) = mpsc::unbounded_channel();
+        let (to_tell, to_nova) = (Mutex::new(Some(to_tell)), Mutex::new(Some(to_nova)));
+        Arc::new(Self { db, clock, options, bus, touched, to_tell, happened, to_nova, servers: OnceLock::new() })
+    }
+
+    /// Who is told of what happens to servers' ports. Nova itself asks neutron, so each is there before the other:
+    /// neutron holds nova weakly, and hears of it once.
+    pub fn tells(&self, servers: Weak<dyn Servers>) {
+        self.servers.set(servers).ok();
+    }
+
+    fn servers(&self) -> Option<Arc<dyn Servers>> {
+        self.servers.get()?.upgrade()
     }
 
     /// Listens to the network agents and tells them of changes until the answer is dropped.
@@ -69,7 +96,11 @@ impl Neutron {
         let reports = network_reports_handlers(self.clone());
         let serving = self.bus.serve(Topic::any(REPORTS_TOPIC), reports).await?;
         let to_tell = self.to_tell.lock().ok().and_then(|mut held| held.take());
-        let telling = tokio::spawn(agents::tell(self.clone(), to_tell));
+        let to_nova = self.to_nova.lock().ok().and_then(|mut held| held.take());
+        let telling = [
+            tokio::spawn(agents::tell(self.clone(), to_tell)),
+            tokio::spawn(events::tell(self.clone(), to_nova)),
+        ];
         Ok(Running { _serving: serving, telling })
     }
 
@@ -102,16 +133,21 @@ impl Neutron {
         self.db.read(work).await
     }
 
-    /// A transaction, and afterwards word to the agents of what it touched.
+    /// A transaction, and afterwards word to the agents of what it touched, and to nova of what happened.
     async fn write<T: Send + 'static>(
         &self,
         mut work: impl FnMut(&mut Tx, &mut Touched) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let sender = self.touched.clone();
+        let (sender, happened) = (self.touched.clone(), self.happened.clone());
         self.db
             .write(move |tx| {
                 let mut touched = Touched::default();
                 let done = work(tx, &mut touched)?;
+                let events = std::mem::take(&mut touched.events);
+                if !events.is_empty() {
+                    let happened = happened.clone();
+                    tx.after_commit(move || drop(happened.send(events)));
+                }
                 if !touched.is_empty() {
                     store::count_up(tx, store::REVISION)?;
                     let sender = sender.clone();

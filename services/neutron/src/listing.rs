@@ -132,25 +132,24 @@ impl Wanted {
     fn links(&self, request: &Request, ids: &[String]) -> Vec<Json> {
         let Some(limit) = self.limit else { return Vec::new() };
         let mut links = Vec::new();
-        let link = |rel: &str, marker: &str, back: bool| {
+        let link = |rel: &str, marker: Option<&String>, back: bool| {
             let mut query = request.query.without(&["marker", "page_reverse"]);
-            query.append_pair("marker", marker);
+            if let Some(marker) = marker {
+                query.append_pair("marker", marker);
+            }
             if back {
                 query.append_pair("page_reverse", "True");
             }
             let href = format!("{}{}?{}", request.base_url, request.path, query.finish());
             json!({"rel": rel, "href": href})
         };
-        let (Some(first), Some(last)) = (ids.first(), ids.last()) else {
-            return links;
-        };
-        let full = ids.len() as u64 >= limit;
-        let has_marker = self.list.marker.is_some();
-        if (full && !self.reverse) || (self.reverse && has_marker) {
-            links.push(link("next", last, false));
+        // As upstream has it: a full page has both, and one that is short the one back.
+        let is_short = (ids.len() as u64) < limit;
+        if !is_short || self.reverse {
+            links.push(link("next", ids.last(), false));
         }
-        if (has_marker && !self.reverse) || (self.reverse && full) {
-            links.push(link("previous", first, true));
+        if !is_short || !self.reverse {
+            links.push(link("previous", ids.first(), true));
         }
         links
     }

@@ -16,6 +16,8 @@ pub static TABLES: &[&db::Table] = &[
     FloatingIp::TABLE,
     SubnetPool::TABLE,
     AddressScope::TABLE,
+    RbacPolicy::TABLE,
+    DefaultRule::TABLE,
     Quota::TABLE,
     Agent::TABLE,
     Counter::TABLE,
@@ -381,6 +383,59 @@ pub struct AddressScope {
     pub shared: bool,
 }
 
+/// Who sees a thing that is not its own: a project, or everybody.
+#[derive(Clone, Debug, Resource)]
+#[resource(
+    table = "rbac_policies",
+    singular = "rbac_policy",
+    unique = "object_id, object_type, action, target_tenant",
+    index = "object_type, target_tenant",
+    index = "project_id, id"
+)]
+pub struct RbacPolicy {
+    #[field(key, filter, sort)]
+    pub id: String,
+    #[field(filter, sort)]
+    pub project_id: String,
+    #[field(filter, sort)]
+    pub object_type: String,
+    #[field(filter, sort)]
+    pub object_id: String,
+    #[field(filter, sort)]
+    pub action: String,
+    #[field(filter, sort)]
+    pub target_tenant: String,
+}
+
+/// A rule that every new security group begins with.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "default_security_group_rules", singular = "default_security_group_rule")]
+pub struct DefaultRule {
+    #[field(key, filter, sort)]
+    pub id: String,
+    #[field(filter, sort)]
+    pub direction: String,
+    #[field(filter, sort)]
+    pub ethertype: String,
+    #[field(filter, sort)]
+    pub protocol: Option<String>,
+    #[field(filter, sort)]
+    pub port_range_min: Option<i64>,
+    #[field(filter, sort)]
+    pub port_range_max: Option<i64>,
+    #[field(filter, sort)]
+    pub remote_ip_prefix: Option<String>,
+    /// `PARENT`: the group itself.
+    #[field(filter, sort)]
+    pub remote_group_id: Option<String>,
+    #[field(filter)]
+    pub description: Option<String>,
+    #[field(filter, sort)]
+    pub used_in_default_sg: bool,
+    #[field(filter, sort)]
+    pub used_in_non_default_sg: bool,
+}
+
 #[derive(Clone, Debug, Resource)]
 #[resource(table = "quotas")]
 pub struct Quota {
@@ -398,16 +453,20 @@ pub struct Agent {
     pub id: String,
     #[field(filter, sort)]
     pub host: String,
-    #[field(filter)]
+    #[field(filter, sort)]
     pub admin_state_up: bool,
+    #[field(filter)]
     pub description: Option<String>,
     pub tunnel_ip: Option<String>,
     pub physical_networks: Vec<String>,
     pub networks: i64,
     pub ports: i64,
     pub routers: i64,
+    #[field(sort)]
     pub created_at: Timestamp,
+    #[field(sort)]
     pub started_at: Timestamp,
+    #[field(sort)]
     pub heartbeat_timestamp: Timestamp,
 }
 

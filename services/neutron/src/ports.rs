@@ -6,7 +6,7 @@ use crate::{
     errors::conflict,
     ipam::{self, Fixed},
     model::*,
-    quota,
+    quota, rbac,
     store::{self, WholePort},
 };
 use base::{Error, Result, Timestamp, id};
@@ -181,7 +181,8 @@ pub fn groups_of(
         Some(named) => {
             for id in &named {
                 let group = store::get::<SecurityGroup>(tx, store::SECURITY_GROUP, id)?;
-                if group.project_id != project_id && !group.shared {
+                let is_own = group.project_id == project_id || group.shared;
+                if !is_own && !rbac::is_shared_with(tx, "security_group", id, project_id)? {
                     return Err(Error::not_found(format!("Security group {id} does not exist"))
                         .code("SecurityGroupNotFound"));
                 }

@@ -4,6 +4,20 @@ use crate::{Options, errors::conflict, model::*};
 use base::Result;
 use db::{Filter, Stored, Tx};
 
+/// All that is counted.
+pub const RESOURCES: [&str; 10] = [
+    "floatingip",
+    "network",
+    "port",
+    "rbac_policy",
+    "router",
+    "router_route",
+    "security_group",
+    "security_group_rule",
+    "subnet",
+    "subnetpool",
+];
+
 pub fn default(options: &Options, resource: &str) -> i64 {
     match resource {
         "network" => options.quota_network,
@@ -35,6 +49,8 @@ pub fn used(tx: &mut Tx, project_id: &str, resource: &str) -> Result<i64> {
         "floatingip" => tx.count::<FloatingIp>(&own),
         "security_group" => tx.count::<SecurityGroup>(&own),
         "security_group_rule" => tx.count::<SecurityGroupRule>(&own),
+        "rbac_policy" => tx.count::<RbacPolicy>(&own),
+        // Counted for each router by itself.
         _ => Ok(0),
     }
 }

@@ -206,11 +206,6 @@ pub fn associate(
     })?;
     floating.port_id = Some(port_id.into());
     floating.fixed_ip_address = Some(address.ip_address.clone());
-    let gateway = match &router.gw_port_id {
-        Some(id) => tx.find::<Port>(id)?,
-        None => None,
-    };
-    floating.status = gateway.map_or_else(|| DOWN.into(), |port| port.status);
     touched.routers.insert(router.id.clone());
     floating.router_id = Some(router.id);
     Ok(())

@@ -17,6 +17,10 @@ pub const ROUTER: Noun = ("RouterNotFound", "Router {} could not be found");
 pub const FLOATING_IP: Noun = ("FloatingIPNotFound", "Floating IP {} could not be found");
 pub const SECURITY_GROUP: Noun = ("SecurityGroupNotFound", "Security group {} does not exist");
 pub const RULE: Noun = ("SecurityGroupRuleNotFound", "Security group rule {} does not exist");
+pub const ADDRESS_SCOPE: Noun = ("AddressScopeNotFound", "Address scope {} could not be found.");
+pub const AGENT: Noun = ("AgentNotFound", "Agent {} could not be found.");
+pub const DEFAULT_RULE: Noun =
+    ("DefaultSecurityGroupRuleNotFound", "Default Security Group rule {} does not exist");
 pub const SUBNET_POOL: Noun = ("SubnetPoolNotFound", "Subnet pool {} could not be found.");
 
 pub fn get<T: Resource>(tx: &mut Tx, noun: Noun, id: &str) -> Result<T> {
@@ -52,13 +56,32 @@ pub fn any_of<T: Resource>(tx: &mut Tx, column: &'static str, values: &BTreeSet<
     Ok(found)
 }
 
-/// The ids of subnets by network, in the order they were made.
-pub fn subnet_ids(tx: &mut Tx, networks: &BTreeSet<String>) -> Result<HashMap<String, Vec<String>>> {
+/// What a network's view says of its subnets.
+#[derive(Clone, Debug, Default)]
+pub struct OnNetwork {
+    /// In the order they were made.
+    pub subnets: Vec<String>,
+    pub ipv4_address_scope: Option<String>,
+    pub ipv6_address_scope: Option<String>,
+}
+
+pub fn on_networks(tx: &mut Tx, networks: &BTreeSet<String>) -> Result<HashMap<String, OnNetwork>> {
     let mut subnets = any_of::<Subnet>(tx, "network_id", networks)?;
     subnets.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
-    let mut found: HashMap<String, Vec<String>> = HashMap::new();
+    let pools: BTreeSet<String> = subnets.iter().filter_map(|subnet| subnet.subnetpool_id.clone()).collect();
+    let scopes: HashMap<String, Option<String>> = any_of::<SubnetPool>(tx, "id", &pools)?
+        .into_iter()
+        .map(|pool| (pool.id, pool.address_scope_id))
+        .collect();
+    let mut found: HashMap<String, OnNetwork> = HashMap::new();
     for subnet in subnets {
-        found.entry(subnet.network_id).or_default().push(subnet.id);
+        let on = found.entry(subnet.network_id).or_default();
+        on.subnets.push(subnet.id);
+        if let Some(Some(scope)) = subnet.subnetpool_id.as_ref().and_then(|pool| scopes.get(pool)) {
+            let place =
+                if subnet.ip_version == 4 { &mut on.ipv4_address_scope } else { &mut on.ipv6_address_scope };
+            *place = Some(scope.clone());
+        }
     }
     Ok(found)
 }
@@ -122,45 +145,69 @@ pub fn default_group(tx: &mut Tx, project_id: &str, now: Timestamp) -> Result<Se
     };
     tx.insert(&group)?;
     first_rules(tx, &group, now)?;
-    for ethertype in ["IPv4", "IPv6"] {
-        tx.insert(&rule(&group, "ingress", ethertype, Some(group.id.clone()), now))?;
-    }
     Ok(group)
 }
 
 pub const DEFAULT: &str = "default";
+/// In a default rule: the group that has the rule.
+pub const PARENT: &str = "PARENT";
+/// Counts how often the default rules were written: once.
+const DEFAULT_RULES: &str = "default rules";
 
-/// A new group lets everything out.
-pub fn first_rules(tx: &mut Tx, group: &SecurityGroup, now: Timestamp) -> Result<()> {
-    for ethertype in ["IPv4", "IPv6"] {
-        tx.insert(&rule(group, "egress", ethertype, None, now))?;
+/// What new groups begin with; at first as upstream's: everything may go out, and the default group's members may talk.
+pub fn default_rules(tx: &mut Tx) -> Result<Vec<DefaultRule>> {
+    if counter(tx, DEFAULT_RULES)? == 0 {
+        count_up(tx, DEFAULT_RULES)?;
+        for (direction, remote_group_id) in [("egress", None), ("ingress", Some(PARENT))] {
+            for ethertype in ["IPv4", "IPv6"] {
+                tx.insert(&DefaultRule {
+                    id: id::uuid(),
+                    direction: direction.into(),
+                    ethertype: ethertype.into(),
+                    protocol: None,
+                    port_range_min: None,
+                    port_range_max: None,
+                    remote_ip_prefix: None,
+                    remote_group_id: remote_group_id.map(str::to_string),
+                    description: Some(format!("Legacy default SG rule for {direction} traffic")),
+                    used_in_default_sg: true,
+                    used_in_non_default_sg: direction == "egress",
+                })?;
+            }
+        }
     }
-    Ok(())
+    tx.list::<DefaultRule>(&List::all())
 }
 
-fn rule(
-    group: &SecurityGroup,
-    direction: &str,
-    ethertype: &str,
-    remote_group_id: Option<String>,
-    now: Timestamp,
-) -> SecurityGroupRule {
-    SecurityGroupRule {
-        id: id::uuid(),
-        project_id: group.project_id.clone(),
-        security_group_id: group.id.clone(),
-        direction: direction.into(),
-        ethertype: ethertype.into(),
-        protocol: None,
-        port_range_min: None,
-        port_range_max: None,
-        remote_ip_prefix: None,
-        remote_group_id,
-        description: None,
-        revision_number: 0,
-        created_at: now,
-        updated_at: now,
+/// Gives a new group the rules that such groups begin with.
+pub fn first_rules(tx: &mut Tx, group: &SecurityGroup, now: Timestamp) -> Result<()> {
+    let is_default = group.name == DEFAULT;
+    let of_group = |rule: &DefaultRule| match is_default {
+        true => rule.used_in_default_sg,
+        false => rule.used_in_non_default_sg,
+    };
+    let mut rules = default_rules(tx)?;
+    rules.retain(of_group);
+    for rule in rules {
+        let own = |remote: String| if remote == PARENT { group.id.clone() } else { remote };
+        tx.insert(&SecurityGroupRule {
+            id: id::uuid(),
+            project_id: group.project_id.clone(),
+            security_group_id: group.id.clone(),
+            direction: rule.direction,
+            ethertype: rule.ethertype,
+            protocol: rule.protocol,
+            port_range_min: rule.port_range_min,
+            port_range_max: rule.port_range_max,
+            remote_ip_prefix: rule.remote_ip_prefix,
+            remote_group_id: rule.remote_group_id.map(own),
+            description: None,
+            revision_number: 0,
+            created_at: now,
+            updated_at: now,
+        })?;
     }
+    Ok(())
 }
 
 /// Agents that report.

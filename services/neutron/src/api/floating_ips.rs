@@ -5,6 +5,7 @@ use crate::{
     Neutron,
     attributes::{self, Attribute, Kind, both, post, shown, text, text_or},
     errors::{bad_resource, missing},
+    events,
     ipam::Fixed,
     listing::{Wanted, chosen},
     model::*,
@@ -40,8 +41,6 @@ const ATTRIBUTES: &[Attribute] = &[
     both("fixed_ip_address", Kind::AddressOrNull),
     shown("router_id"),
     shown("status"),
-    post("dns_name", Kind::Text(255)),
-    post("dns_domain", Kind::Text(255)),
     shown("port_details"),
     shown("created_at"),
     shown("updated_at"),
@@ -131,12 +130,12 @@ fn body(request: &Request) -> Json {
     request.json().clone()
 }
 
-/// A port's network shows its floating addresses to nobody, but nova wants to know of them.
+/// A port's network shows its floating addresses to nobody, but nova shows them with the server.
 fn touch_port(tx: &mut Tx, touched: &mut crate::agents::Touched, floating: &FloatingIp) -> Result<()> {
     if let Some(id) = &floating.port_id
         && let Some(port) = tx.find::<Port>(id)?
     {
-        touched.networks.insert(port.network_id);
+        touched.server(&port, events::CHANGED);
     }
     Ok(())
 }

@@ -1,18 +1,28 @@
 //! The route table of networking, and what its nouns share.
 
+mod address_scopes;
+pub mod agents;
+mod availability;
+mod default_rules;
 mod extensions;
 mod floating_ips;
 mod networks;
 mod ports;
+mod quotas;
+mod rbac_policies;
 mod routers;
 mod security_groups;
+mod subnet_pools;
 mod subnets;
+mod tags;
 mod versions;
 
 use crate::{
     Neutron,
+    attributes::{self, Given},
     errors::not_allowed,
     model::*,
+    rbac::{self, Shareable},
     store::{self, Noun},
 };
 use base::{Context, Error, ErrorKind, Json, Result, Timestamp};
@@ -30,6 +40,14 @@ pub fn routes() -> Routes<Neutron> {
         security_groups::routes(),
         routers::routes(),
         floating_ips::routes(),
+        subnet_pools::routes(),
+        address_scopes::routes(),
+        rbac_policies::routes(),
+        default_rules::routes(),
+        tags::routes(),
+        quotas::routes(),
+        agents::routes(),
+        availability::routes(),
     ] {
         routes.extend(table);
     }
@@ -62,6 +80,18 @@ fn own(cx: &Context) -> Option<Filter> {
     (!cx.is_admin()).then(|| Filter::eq("project_id", &*cx.project_id))
 }
 
+/// The filter `shared` of things that can be shared.
+fn shared_special<T: Shareable>(cx: &Context) -> impl Fn(&str, &[&str]) -> Result<Option<Filter>> + use<T> {
+    let cx = cx.clone();
+    move |name, values| match (name, values.first()) {
+        ("shared", Some(flag)) => {
+            let shared = attributes::boolean(&json!(flag))?;
+            Ok(Some(rbac::shared_filter::<T>(&cx, shared)))
+        }
+        _ => Ok(None),
+    }
+}
+
 /// What all views have: whose it is, its revision, times and tags.
 fn standard(view: &mut Json, project_id: &str, revision: i64, created: Timestamp, updated: Timestamp) {
     view["project_id"] = json!(project_id);
@@ -69,6 +99,17 @@ fn standard(view: &mut Json, project_id: &str, revision: i64, created: Timestamp
     view["revision_number"] = json!(revision);
     view["created_at"] = json!(created.seconds());
     view["updated_at"] = json!(updated.seconds());
+}
+
+/// No agent is in an availability zone, so nobody can ask for one.
+fn check_zones(given: &Given) -> Result<()> {
+    match attributes::texts(given, "availability_zone_hints").first() {
+        None => Ok(()),
+        Some(zone) => {
+            let text = format!("AvailabilityZone {zone} could not be found.");
+            Err(crate::errors::missing("AvailabilityZoneNotFound", text))
+        }
+    }
 }
 
 /// What rules are asked about a network.
@@ -85,6 +126,14 @@ fn on_network(project_id: &str, network: &Network) -> Json {
         "project_id": project_id, "tenant_id": project_id, "network:project_id": network.project_id,
         "shared": network.shared, "router:external": network.external,
     })
+}
+
+/// The network that a thing is on, with `shared` as the caller sees it.
+fn network_of(tx: &mut Tx, cx: &Context, id: &str) -> Result<Network> {
+    let mut found = [load::<Network>(tx, store::NETWORK, id)?];
+    rbac::seen_by(tx, cx, &mut found)?;
+    let [network] = found;
+    Ok(network)
 }
 
 fn load<T: Resource>(tx: &mut Tx, noun: Noun, id: &str) -> Result<T> {

@@ -8,8 +8,8 @@ use crate::{
     errors::{conflict, invalid},
     listing::{Wanted, chosen},
     model::*,
-    ports, quota,
-    store::{self, NETWORK},
+    ports, quota, rbac,
+    store::{self, NETWORK, OnNetwork},
 };
 use base::{Error, Json, Result, id};
 use db::{Filter, List, Stored, Tx};
@@ -43,7 +43,6 @@ const ATTRIBUTES: &[Attribute] = &[
     both("provider:physical_network", Kind::TextOrNull(64)).ruled(),
     both("provider:segmentation_id", Kind::Any).ruled(),
     post("availability_zone_hints", Kind::Texts),
-    both("dns_domain", Kind::Text(255)),
     shown("created_at"),
     shown("updated_at"),
     shown("revision_number"),
@@ -73,7 +72,7 @@ async fn create(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     let views: Vec<Json> = made
         .iter()
         .map(|network| {
-            let mut view = view(&request, network, &[]);
+            let mut view = view(&request, network, &OnNetwork::default());
             view["is_default"] = json!(network.is_default);
             view
         })
@@ -93,6 +92,7 @@ fn insert(
 ) -> Result<Network> {
     let project_id = text_or(given, "project_id", "");
     quota::take(tx, options, &project_id, "network")?;
+    super::check_zones(given)?;
     let external = flag_or(given, "router:external", false);
     let network_type = text(given, "provider:network_type").unwrap_or_else(|| "vxlan".into());
     let physical_network = text(given, "provider:physical_network");
@@ -151,8 +151,17 @@ fn insert(
         updated_at: now,
     };
     tx.insert(&network)?;
+    set_policies(tx, &network)?;
     touched.networks.insert(network.id.clone());
     Ok(network)
+}
+
+/// The policies for everybody that the flags stand for.
+fn set_policies(tx: &mut Tx, network: &Network) -> Result<()> {
+    for (action, on) in [(rbac::SHARED, network.shared), (rbac::EXTERNAL, network.external)] {
+        rbac::set_for_all(tx, "network", &network.id, &network.project_id, action, on)?;
+    }
+    Ok(())
 }
 
 fn check_mtu(mtu: i64, max: i64) -> Result<()> {
@@ -213,56 +222,53 @@ fn vni(tx: &mut Tx, options: &crate::Options, wanted: Option<i64>) -> Result<i64
 
 async fn list(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     can(&request, &json!({"project_id": request.ctx.project_id}))?;
+    let cx = request.ctx.clone();
+    let shared = super::shared_special::<Network>(&cx);
     let mut wanted =
-        Wanted::parse::<Network>(&request, neutron.options.pagination_max_limit, |name, values| {
-            Ok(match name {
-                "subnets" => Some(Filter::sql(
-                    "id IN (SELECT network_id FROM subnets WHERE id = ?)",
-                    [values.first().copied().unwrap_or_default().store()],
-                )),
-                _ => None,
-            })
+        Wanted::parse::<Network>(&request, neutron.options.pagination_max_limit, |name, values| match name {
+            "subnets" => Ok(Some(Filter::sql(
+                "id IN (SELECT network_id FROM subnets WHERE id = ?)",
+                [values.first().copied().unwrap_or_default().store()],
+            ))),
+            _ => shared(name, values),
         })?;
-    if !request.ctx.is_admin() {
-        let sees = "(project_id = ? OR shared = TRUE OR external = TRUE)";
-        wanted.list = wanted.list.filter(Filter::sql(sees, [request.ctx.project_id.store()]));
-    }
+    wanted.list.filters.extend(rbac::visible::<Network>(&cx));
     let (wanted, found) = neutron
         .read(move |tx| {
-            let networks = wanted.find::<Network>(tx, NETWORK)?;
+            let mut networks = wanted.find::<Network>(tx, NETWORK)?;
+            rbac::seen_by(tx, &cx, &mut networks)?;
             let ids: BTreeSet<String> = networks.iter().map(|network| network.id.clone()).collect();
-            let mut subnets = store::subnet_ids(tx, &ids)?;
+            let mut on = store::on_networks(tx, &ids)?;
             let with = networks.into_iter().map(|network| {
-                let of_network = subnets.remove(&network.id).unwrap_or_default();
+                let of_network = on.remove(&network.id).unwrap_or_default();
                 (network, of_network)
             });
             Ok((wanted.clone(), with.collect::<Vec<_>>()))
         })
         .await?;
-    let views = found.iter().map(|(network, subnets)| view(&request, network, subnets)).collect();
+    let views = found.iter().map(|(network, on)| view(&request, network, on)).collect();
     Ok(wanted.reply(&request, "networks", views))
 }
 
-async fn one(neutron: &Neutron, request: &Request) -> Result<(Network, Vec<String>)> {
-    let id = request.param("network_id").to_string();
+async fn one(neutron: &Neutron, request: &Request) -> Result<(Network, OnNetwork)> {
+    let (id, cx) = (request.param("network_id").to_string(), request.ctx.clone());
     neutron
         .read(move |tx| {
-            let network = load::<Network>(tx, NETWORK, &id)?;
-            let subnets =
-                store::subnet_ids(tx, &BTreeSet::from([id.clone()]))?.remove(&id).unwrap_or_default();
-            Ok((network, subnets))
+            let network = rbac::load::<Network>(tx, &cx, &id)?;
+            let on = store::on_networks(tx, &BTreeSet::from([id.clone()]))?.remove(&id).unwrap_or_default();
+            Ok((network, on))
         })
         .await
 }
 
 async fn show(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
-    let (network, subnets) = one(&neutron, &request).await?;
+    let (network, on) = one(&neutron, &request).await?;
     can(&request, &network_target(&network)).map_err(|_| crate::listing::not_found(NETWORK, &network.id))?;
-    Ok(Reply::ok(json!({"network": chosen(&request, view(&request, &network, &subnets))})))
+    Ok(Reply::ok(json!({"network": chosen(&request, view(&request, &network, &on))})))
 }
 
 async fn update(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
-    let (network, subnets) = one(&neutron, &request).await?;
+    let (network, on) = one(&neutron, &request).await?;
     let target = network_target(&network);
     if !request.may("get_network", &target) {
         return Err(crate::listing::not_found(NETWORK, &network.id));
@@ -272,6 +278,7 @@ async fn update(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     attributes::check_rules(&request, "network", ATTRIBUTES, &given, &target)?;
     check_revision(&request, network.revision_number)?;
     let (options, clock, id) = (neutron.options.clone(), neutron.clock.clone(), network.id.clone());
+    let cx = request.ctx.clone();
     let network = neutron
         .write(move |tx, touched| {
             let mut network = load::<Network>(tx, NETWORK, &id)?;
@@ -282,10 +289,10 @@ async fn update(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
                 tx.update(&network)?;
                 touched.networks.insert(id.clone());
             }
-            Ok(network)
+            rbac::load::<Network>(tx, &cx, &id)
         })
         .await?;
-    Ok(Reply::ok(json!({"network": chosen(&request, view(&request, &network, &subnets))})))
+    Ok(Reply::ok(json!({"network": chosen(&request, view(&request, &network, &on))})))
 }
 
 fn apply(tx: &mut Tx, options: &crate::Options, network: &mut Network, given: &Given) -> Result<()> {
@@ -305,46 +312,69 @@ fn apply(tx: &mut Tx, options: &crate::Options, network: &mut Network, given: &G
     network.admin_state_up = flag_or(given, "admin_state_up", network.admin_state_up);
     network.port_security_enabled = flag_or(given, "port_security_enabled", network.port_security_enabled);
     network.is_default = flag_or(given, "is_default", network.is_default);
-    let shared = flag_or(given, "shared", network.shared);
-    if network.shared && !shared {
-        let foreign = Filter::sql(
-            "(project_id <> ? AND device_owner NOT LIKE 'network:%')",
-            [network.project_id.store()],
-        );
-        if tx.count::<Port>(&[Filter::eq("network_id", &*network.id), foreign])? > 0 {
-            return Err(conflict(
-                "InvalidSharedSetting",
-                format!(
-                    "Unable to reconfigure sharing settings for network {}. Multiple tenants are using it.",
-                    network.id
-                ),
-            ));
+    for (name, action) in [("shared", rbac::SHARED), ("router:external", rbac::EXTERNAL)] {
+        if given.contains_key(name) {
+            set_flag(tx, network, action, flag_or(given, name, false))?;
         }
     }
-    network.shared = shared;
-    let external = flag_or(given, "router:external", network.external);
-    if network.external && !external {
-        let used = [
-            Filter::eq("network_id", &*network.id),
-            Filter::any("device_owner", [OWNER_GATEWAY, OWNER_FLOATING]),
-        ];
-        if tx.count::<Port>(&used)? > 0 {
-            return Err(conflict(
-                "ExternalNetworkInUse",
-                format!(
-                    "External network {} cannot be updated to be made non-external, since it has existing gateway ports.",
-                    network.id
-                ),
-            ));
-        }
-    }
-    network.external = external;
     if let Some(mtu) = given.get("mtu").and_then(Json::as_i64) {
         let bytes = if network.network_type == "vxlan" { VXLAN_BYTES } else { 0 };
         check_mtu(mtu, options.global_physnet_mtu - bytes)?;
         network.mtu = mtu;
     }
     Ok(())
+}
+
+/// `shared` or `router:external`: a policy for everybody. Those for some projects stay when the first goes, and go with
+/// the second.
+fn set_flag(tx: &mut Tx, network: &mut Network, action: &str, on: bool) -> Result<()> {
+    let known = List::all().eq("object_id", &*network.id).eq("action", action);
+    for policy in tx.list::<RbacPolicy>(&known)?.iter().filter(|_| !on) {
+        let goes = policy.target_tenant == rbac::EVERYBODY || action == rbac::EXTERNAL;
+        if goes && rbac::check_unused(tx, policy).is_err() {
+            return Err(in_use(network, action));
+        }
+        if goes {
+            tx.remove::<RbacPolicy>(&policy.id)?;
+        }
+    }
+    if on {
+        rbac::set_for_all(tx, "network", &network.id, &network.project_id, action, true)?;
+    } else if action == rbac::EXTERNAL && is_gateway(tx, &network.id)? {
+        return Err(in_use(network, action));
+    }
+    match action {
+        rbac::SHARED => network.shared = on,
+        _ => network.external = on,
+    }
+    Ok(())
+}
+
+fn is_gateway(tx: &mut Tx, network_id: &str) -> Result<bool> {
+    let used = [
+        Filter::eq("network_id", network_id),
+        Filter::any("device_owner", [OWNER_GATEWAY, OWNER_FLOATING]),
+    ];
+    Ok(tx.count::<Port>(&used)? > 0)
+}
+
+fn in_use(network: &Network, action: &str) -> Error {
+    match action {
+        rbac::SHARED => conflict(
+            "InvalidSharedSetting",
+            format!(
+                "Unable to reconfigure sharing settings for network {}. Multiple projects are using it.",
+                network.id
+            ),
+        ),
+        _ => conflict(
+            "ExternalNetworkInUse",
+            format!(
+                "External network {} cannot be updated to be made non-external, since it has existing gateway ports.",
+                network.id
+            ),
+        ),
+    }
 }
 
 async fn remove(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
@@ -371,6 +401,7 @@ async fn remove(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
                 ports::delete(tx, touched, &port.port.id, clock.now())?;
             }
             tx.execute(db::sql!("DELETE FROM subnets WHERE network_id = $1"), db::params![id])?;
+            rbac::forget(tx, "network", &id)?;
             tx.remove::<Network>(&id)?;
             touched.networks.insert(id.clone());
             Ok(())
@@ -379,14 +410,14 @@ async fn remove(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     Ok(Reply::no_content())
 }
 
-fn view(request: &Request, network: &Network, subnets: &[String]) -> Json {
+pub fn view(request: &Request, network: &Network, on: &OnNetwork) -> Json {
     let mut view = json!({
         "id": network.id, "name": network.name, "description": network.description,
         "admin_state_up": network.admin_state_up, "status": network.status, "mtu": network.mtu,
-        "shared": network.shared, "router:external": network.external, "subnets": subnets,
+        "shared": network.shared, "router:external": network.external, "subnets": on.subnets,
         "port_security_enabled": network.port_security_enabled,
         "availability_zone_hints": network.availability_zone_hints, "availability_zones": [],
-        "ipv4_address_scope": null, "ipv6_address_scope": null, "tags": network.tags,
+        "ipv4_address_scope": on.ipv4_address_scope, "ipv6_address_scope": on.ipv6_address_scope, "tags": network.tags,
     });
     if network.external {
         view["is_default"] = json!(network.is_default);

@@ -6,10 +6,11 @@ use crate::{
     agents::Touched,
     attributes::{self, Attribute, Given, Kind, both, flag_or, mac, post, shown, text, text_or},
     errors::{bad, conflict, named_bad, not_allowed},
+    events,
     ipam,
     listing::{Wanted, chosen},
     model::*,
-    ports,
+    ports, rbac,
     store::{self, NETWORK, PORT, WholePort},
 };
 use base::{Json, Result, Timestamp};
@@ -62,12 +63,10 @@ const ATTRIBUTES: &[Attribute] = &[
     both("binding:profile", Kind::Any).ruled(),
     shown("binding:vif_type"),
     shown("binding:vif_details"),
-    both("dns_name", Kind::Text(255)),
-    both("propagate_uplink_status", Kind::Bool),
     shown("created_at"),
     shown("updated_at"),
     shown("revision_number"),
-    shown("tags"),
+    post("tags", Kind::UniqueTexts(super::tags::TAG_CHARACTERS_MAX)),
 ];
 
 async fn create(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
@@ -76,13 +75,11 @@ async fn create(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     for given in bodies {
         let given = attributes::created(&request, ATTRIBUTES, given)?;
         let network_id = text_or(&given, "network_id", "");
-        let network = neutron.read(move |tx| load::<Network>(tx, NETWORK, &network_id)).await?;
+        let cx = request.ctx.clone();
+        let network = neutron.read(move |tx| sees_network(tx, &cx, &network_id)).await?;
         let project_id = text_or(&given, "project_id", "");
         let mut target = on_network(&project_id, &network);
         target["device_owner"] = json!(text_or(&given, "device_owner", ""));
-        if !request.may("get_network", &super::network_target(&network)) {
-            return Err(crate::listing::not_found(NETWORK, &network.id));
-        }
         can(&request, &target)?;
         check_rules(&request, &given, &target, &network)?;
         wanted.push(given);
@@ -99,6 +96,14 @@ async fn create(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
         true => Reply::created(json!({"ports": views})),
         false => Reply::created(json!({"port": views[0]})),
     })
+}
+
+/// The network, if the caller may see it or is a service.
+fn sees_network(tx: &mut Tx, cx: &base::Context, id: &str) -> Result<Network> {
+    match cx.has_role("service") {
+        true => super::network_of(tx, cx, id),
+        false => rbac::load::<Network>(tx, cx, id),
+    }
 }
 
 /// Attributes that only some may give.
@@ -143,7 +148,7 @@ fn insert(
     port.device_id = text_or(given, "device_id", "");
     port.device_owner = text_or(given, "device_owner", "");
     port.vnic_type = text_or(given, "binding:vnic_type", "normal");
-    port.dns_name = text_or(given, "dns_name", "");
+    port.tags = attributes::texts(given, "tags");
     if let Some(profile) = given.get("binding:profile").filter(|profile| profile.is_object()) {
         port.profile = profile.clone();
     }
@@ -303,11 +308,11 @@ fn special(name: &str, values: &[&str]) -> Result<Option<Filter>> {
 }
 
 async fn one(neutron: &Neutron, request: &Request) -> Result<(WholePort, Network)> {
-    let id = request.param("port_id").to_string();
+    let (id, cx) = (request.param("port_id").to_string(), request.ctx.clone());
     neutron
         .read(move |tx| {
             let whole = store::whole_port(tx, &id)?;
-            let network = load::<Network>(tx, NETWORK, &whole.port.network_id)?;
+            let network = super::network_of(tx, &cx, &whole.port.network_id)?;
             Ok((whole, network))
         })
         .await
@@ -359,9 +364,6 @@ fn change(
     }
     if let Some(owner) = text(given, "device_owner") {
         port.device_owner = owner;
-    }
-    if let Some(name) = text(given, "dns_name") {
-        port.dns_name = name;
     }
     if let Some(kind) = text(given, "binding:vnic_type") {
         port.vnic_type = kind;
@@ -419,6 +421,9 @@ fn change(
     tx.update(&port)?;
     let whole = store::whole_port(tx, id)?;
     touched.port(&whole);
+    if ["fixed_ips", "mac_address", "security_groups"].iter().any(|name| given.contains_key(*name)) {
+        touched.server(&whole.port, events::CHANGED);
+    }
     Ok(whole)
 }
 
@@ -446,7 +451,8 @@ fn readdress(tx: &mut Tx, port: &Port, has: &[IpAllocation], wanted: &[ipam::Fix
 
 async fn remove(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     let (whole, network) = one(&neutron, &request).await?;
-    let target = on_network(&whole.port.project_id, &network);
+    let mut target = on_network(&whole.port.project_id, &network);
+    target["device_owner"] = json!(whole.port.device_owner);
     can_change(&request, PORT, &whole.port.id, "get_port", &target)?;
     let (id, clock) = (whole.port.id, neutron.clock.clone());
     neutron
@@ -467,6 +473,7 @@ async fn remove(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
                     ),
                 ));
             }
+            touched.server(&port, events::DELETED);
             ports::delete(tx, touched, &id, clock.now())
         })
         .await?;

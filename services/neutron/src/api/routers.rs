@@ -31,6 +31,8 @@ pub fn routes() -> Routes<Neutron> {
         delete("/v2.0/routers/{router_id}", "delete_router", remove),
         put("/v2.0/routers/{router_id}/add_router_interface", "add_router_interface", add_interface),
         put("/v2.0/routers/{router_id}/remove_router_interface", "remove_router_interface", remove_interface),
+        put("/v2.0/routers/{router_id}/add_extraroutes", "add_extraroutes", add_routes),
+        put("/v2.0/routers/{router_id}/remove_extraroutes", "remove_extraroutes", remove_routes),
     ]
 }
 
@@ -150,6 +152,7 @@ async fn create(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
             let mut made = Vec::new();
             for (given, gateway) in &wanted {
                 let project_id = text_or(given, "project_id", "");
+                super::check_zones(given)?;
                 quota::take(tx, &options, &project_id, "router")?;
                 let mut router = Router {
                     id: id::uuid(),
@@ -186,7 +189,7 @@ async fn create(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
 }
 
 /// Routers with the addresses of their gateways.
-fn with_gateways(tx: &mut Tx, routers: Vec<Router>) -> Result<Vec<(Router, Vec<Json>)>> {
+pub fn with_gateways(tx: &mut Tx, routers: Vec<Router>) -> Result<Vec<(Router, Vec<Json>)>> {
     let ports: BTreeSet<String> = routers.iter().filter_map(|router| router.gw_port_id.clone()).collect();
     let mut addresses: HashMap<String, Vec<IpAllocation>> = HashMap::new();
     for row in store::any_of::<IpAllocation>(tx, "port_id", &ports)? {
@@ -315,6 +318,45 @@ fn check_routes(tx: &mut Tx, options: &Options, router: &Router) -> Result<()> {
     Ok(())
 }
 
+async fn add_routes(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
+    change_routes(neutron, request, |routes, named| {
+        for route in named {
+            if !routes.contains(&route) {
+                routes.push(route);
+            }
+        }
+    })
+    .await
+}
+
+async fn remove_routes(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
+    change_routes(neutron, request, |routes, named| routes.retain(|route| !named.contains(route))).await
+}
+
+type ChangeRoutes = fn(&mut Vec<HostRoute>, Vec<HostRoute>);
+
+/// Some routes more or less, whatever else somebody changes at the same time.
+async fn change_routes(neutron: Arc<Neutron>, request: Request, change: ChangeRoutes) -> Result<Reply> {
+    let (router, _) = one(&neutron, &request).await?;
+    can(&request, &target(&router.project_id))?;
+    let given = attributes::updated(ATTRIBUTES, attributes::one(request.json(), "router")?)?;
+    let named: Vec<HostRoute> = parsed(given.get("routes").unwrap_or(&json!([])))?;
+    let (options, clock, id) = (neutron.options.clone(), neutron.clock.clone(), router.id);
+    let (router, fixed) = neutron
+        .write(move |tx, touched| {
+            let mut router = load::<Router>(tx, ROUTER, &id)?;
+            change(&mut router.routes.0, named.clone());
+            check_routes(tx, &options, &router)?;
+            router.revision_number += 1;
+            router.updated_at = clock.now();
+            tx.update(&router)?;
+            touched.routers.insert(id.clone());
+            Ok(with_gateways(tx, vec![router])?.remove(0))
+        })
+        .await?;
+    Ok(Reply::ok(json!({"router": view(&request, &router, &fixed)})))
+}
+
 async fn remove(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     let (router, _) = one(&neutron, &request).await?;
     can_change(&request, ROUTER, &router.id, "get_router", &target(&router.project_id))?;
@@ -349,9 +391,10 @@ async fn add_interface(neutron: Arc<Neutron>, request: Request) -> Result<Reply>
             let sees = |project_id: &str, network: &Network| {
                 cx.is_admin() || project_id == cx.project_id || network.shared
             };
+            let network_of = |tx: &mut Tx, id: &str| super::network_of(tx, &cx, id);
             if let Some(id) = &wanted.subnet_id {
                 let subnet = load::<Subnet>(tx, SUBNET, id)?;
-                let network = load::<Network>(tx, store::NETWORK, &subnet.network_id)?;
+                let network = network_of(tx, &subnet.network_id)?;
                 if !sees(&subnet.project_id, &network) {
                     return Err(crate::listing::not_found(SUBNET, id));
                 }
@@ -370,7 +413,7 @@ async fn add_interface(neutron: Arc<Neutron>, request: Request) -> Result<Reply>
             let id = wanted.port_id.clone().unwrap_or_default();
             let whole = store::whole_port(tx, &id)?;
             let mut port = whole.port.clone();
-            let network = load::<Network>(tx, store::NETWORK, &port.network_id)?;
+            let network = network_of(tx, &port.network_id)?;
             if !sees(&port.project_id, &network) {
                 return Err(crate::listing::not_found(PORT, &id));
             }
@@ -436,8 +479,7 @@ impl Interface {
 
 fn attached(router: &Router, port: &Port, subnets: &[String]) -> Json {
     json!({
-        "id": router.id, "project_id": router.project_id, "tenant_id": router.project_id, "port_id": port.id,
-        "network_id": port.network_id, "subnet_id": subnets.first(), "subnet_ids": subnets,
+        "id": router.id, "project_id": router.project_id, "port_id": port.id, "network_id": port.network_id, "subnet_id": subnets.first(), "subnet_ids": subnets,
     })
 }
 
@@ -495,7 +537,7 @@ async fn remove_interface(neutron: Arc<Neutron>, request: Request) -> Result<Rep
     Ok(Reply::ok(reply))
 }
 
-fn view(request: &Request, router: &Router, fixed: &[Json]) -> Json {
+pub fn view(request: &Request, router: &Router, fixed: &[Json]) -> Json {
     let gateway = router.gw_network_id.as_ref().map(|network_id| {
         json!({"network_id": network_id, "external_fixed_ips": fixed, "enable_snat": router.enable_snat})
     });

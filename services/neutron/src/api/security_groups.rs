@@ -3,21 +3,20 @@
 use super::{can, can_change, load, own, standard};
 use crate::{
     Neutron,
-    attributes::{self, Attribute, Given, Kind, both, flag_or, post, python, shown, text, text_or},
-    desired::{PROTOCOLS, protocol_number},
-    errors::{conflict, named_bad},
+    attributes::{self, Attribute, Given, Kind, both, flag_or, post, shown, text, text_or},
+    errors::conflict,
     listing::{Wanted, chosen},
     model::*,
-    quota,
+    quota, rbac,
+    sg_rules::Facts,
     store::{self, RULE, SECURITY_GROUP},
 };
-use base::{Json, Result, Timestamp, id};
+use base::{Context, Json, Result, Timestamp, id};
 use db::{Filter, Tx};
 use ipnet::IpNet;
 use serde_json::json;
 use std::{
     collections::{BTreeSet, HashMap},
-    net::IpAddr,
     sync::Arc,
 };
 use web::{Reply, Request, Routes, delete, get, post as post_route, put};
@@ -69,7 +68,15 @@ const RULE_ATTRIBUTES: &[Attribute] = &[
 ];
 
 fn target(project_id: &str) -> Json {
-    json!({"project_id": project_id, "tenant_id": project_id})
+    json!({
+        "project_id": project_id, "tenant_id": project_id, "security_group:project_id": project_id,
+    })
+}
+
+fn group_target(group: &SecurityGroup) -> Json {
+    let mut target = target(&group.project_id);
+    target["shared"] = json!(group.shared);
+    target
 }
 
 async fn create(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
@@ -125,16 +132,21 @@ async fn create(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
 
 async fn list(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     can(&request, &target(&request.ctx.project_id))?;
-    let mut wanted =
-        Wanted::parse::<SecurityGroup>(&request, neutron.options.pagination_max_limit, |_, _| Ok(None))?;
-    wanted.list.filters.extend(own(&request.ctx));
+    let cx = request.ctx.clone();
+    let mut wanted = Wanted::parse::<SecurityGroup>(
+        &request,
+        neutron.options.pagination_max_limit,
+        super::shared_special::<SecurityGroup>(&cx),
+    )?;
+    wanted.list.filters.extend(rbac::visible::<SecurityGroup>(&cx));
     let (project_id, clock) = (request.ctx.project_id.clone(), neutron.clock.clone());
     let (wanted, found) = neutron
         .write(move |tx, _| {
             if !project_id.is_empty() {
                 store::default_group(tx, &project_id, clock.now())?;
             }
-            let groups = wanted.find::<SecurityGroup>(tx, SECURITY_GROUP)?;
+            let mut groups = wanted.find::<SecurityGroup>(tx, SECURITY_GROUP)?;
+            rbac::seen_by(tx, &cx, &mut groups)?;
             Ok((wanted.clone(), with_rules(tx, groups)?))
         })
         .await?;
@@ -161,14 +173,14 @@ fn with_rules(
 }
 
 async fn one(neutron: &Neutron, request: &Request) -> Result<(SecurityGroup, Vec<SecurityGroupRule>)> {
-    let id = request.param("security_group_id").to_string();
+    let (id, cx) = (request.param("security_group_id").to_string(), request.ctx.clone());
     let found = neutron
         .read(move |tx| {
-            let group = load::<SecurityGroup>(tx, SECURITY_GROUP, &id)?;
+            let group = rbac::load::<SecurityGroup>(tx, &cx, &id)?;
             Ok(with_rules(tx, vec![group])?.remove(0))
         })
         .await?;
-    match request.may("get_security_group", &target(&found.0.project_id)) {
+    match request.may("get_security_group", &group_target(&found.0)) {
         true => Ok(found),
         false => Err(crate::listing::not_found(SECURITY_GROUP, &found.0.id)),
     }
@@ -237,6 +249,7 @@ async fn remove(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
                 touched.security_groups.insert(std::mem::take(&mut other.security_group_id));
                 tx.remove::<SecurityGroupRule>(&other.id)?;
             }
+            rbac::forget(tx, "security_group", &id)?;
             tx.remove::<SecurityGroup>(&id)?;
             touched.security_groups.insert(id.clone());
             Ok(())
@@ -249,8 +262,12 @@ fn view(group: &SecurityGroup, rules: &[SecurityGroupRule]) -> Json {
     let rules: Vec<Json> = rules
         .iter()
         .map(|rule| {
-            let mut view = rule_view(rule);
+            let mut view = rule_view(rule, false);
             view["tags"] = json!([]);
+            // Within its group a rule of the default one says nothing of it.
+            if group.name == store::DEFAULT {
+                view["belongs_to_default_sg"] = Json::Null;
+            }
             view
         })
         .collect();
@@ -273,7 +290,7 @@ async fn create_rules(neutron: Arc<Neutron>, request: Request) -> Result<Reply> 
         can(&request, &target(&group.project_id))?;
         wanted.push((given, facts));
     }
-    let (options, clock) = (neutron.options.clone(), neutron.clock.clone());
+    let (options, clock, cx) = (neutron.options.clone(), neutron.clock.clone(), request.ctx.clone());
     let made = neutron
         .write(move |tx, touched| {
             let now = clock.now();
@@ -281,176 +298,34 @@ async fn create_rules(neutron: Arc<Neutron>, request: Request) -> Result<Reply> 
             for (given, facts) in &wanted {
                 let project_id = text_or(given, "project_id", "");
                 quota::take(tx, &options, &project_id, "security_group_rule")?;
-                let rule = insert_rule(tx, given, facts, project_id, now)?;
+                let rule = insert_rule(tx, &cx, given, facts, project_id, now)?;
                 touched.security_groups.insert(rule.security_group_id.clone());
                 touched.security_groups.extend(rule.remote_group_id.clone());
                 made.push(rule);
             }
-            Ok(made)
+            marked(tx, made)
         })
         .await?;
-    let views: Vec<Json> = made.iter().map(rule_view).collect();
+    let views: Vec<Json> = made.iter().map(|(rule, of_default)| rule_view(rule, *of_default)).collect();
     Ok(match many {
         true => Reply::created(json!({"security_group_rules": views})),
         false => Reply::created(json!({"security_group_rule": views[0]})),
     })
 }
 
-/// What a rule says, checked.
-struct Facts {
-    ethertype: String,
-    protocol: Option<String>,
-    port_min: Option<i64>,
-    port_max: Option<i64>,
-    prefix: Option<String>,
-}
-
-impl Facts {
-    fn of(given: &Given) -> Result<Self> {
-        let ethertype = match given.get("ethertype") {
-            None | Some(Json::Null) => "IPv4".to_string(),
-            Some(value) => match python(value).as_str() {
-                word if word.eq_ignore_ascii_case("ipv4") => "IPv4".into(),
-                word if word.eq_ignore_ascii_case("ipv6") => "IPv6".into(),
-                other => {
-                    return Err(named_bad(
-                        "SecurityGroupRuleInvalidEtherType",
-                        format!(
-                            "Security group rule for ethertype '{other}' not supported. Allowed values are ['IPv4', 'IPv6']."
-                        ),
-                    ));
-                }
-            },
-        };
-        let protocol = protocol(given.get("protocol"))?;
-        let (port_min, port_max) = (number(given, "port_range_min")?, number(given, "port_range_max")?);
-        check_ports(protocol.as_deref(), &ethertype, port_min, port_max)?;
-        let prefix = prefix(given, &ethertype)?;
-        let remotes = [&prefix, &text(given, "remote_group_id"), &text(given, "remote_address_group_id")];
-        if remotes.iter().filter(|remote| remote.is_some()).count() > 1 {
-            return Err(named_bad(
-                "SecurityGroupMultipleRemoteEntites",
-                "Only one of remote_ip_prefix or remote_group_id or remote_address_group_id may be provided.",
-            ));
-        }
-        Ok(Self { ethertype, protocol, port_min, port_max, prefix })
-    }
-}
-
-fn protocol(given: Option<&Json>) -> Result<Option<String>> {
-    let name = match given {
-        None | Some(Json::Null) => return Ok(None),
-        Some(value) => python(value).to_lowercase(),
-    };
-    if name == "any" || name == "0" {
-        return Ok(Some(name));
-    }
-    let known = PROTOCOLS.iter().any(|(known, _)| *known == name) || name == "vrrp";
-    if known || name.parse::<u8>().is_ok() {
-        return Ok(Some(name));
-    }
-    let mut names: Vec<&str> = PROTOCOLS.iter().map(|(name, _)| *name).collect();
-    names.push("vrrp");
-    let names: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
-    Err(named_bad(
-        "SecurityGroupRuleInvalidProtocol",
-        format!(
-            "Security group rule protocol {name} not supported. Only protocol values (None, 'any', {}) and integer \
-             representations [0 to 255] are supported.",
-            names.join(", ")
-        ),
-    ))
-}
-
-fn number(given: &Given, name: &str) -> Result<Option<i64>> {
-    match given.get(name) {
-        None | Some(Json::Null) => Ok(None),
-        Some(value) => {
-            let number = value.as_i64().or_else(|| value.as_str()?.parse().ok());
-            let invalid = || {
-                named_bad(
-                    "SecurityGroupInvalidPortValue",
-                    format!("Invalid value for port {}", python(value)),
-                )
-            };
-            number.map(Some).ok_or_else(invalid)
-        }
-    }
-}
-
-fn check_ports(protocol: Option<&str>, ethertype: &str, min: Option<i64>, max: Option<i64>) -> Result<()> {
-    if min.is_none() && max.is_none() {
-        return Ok(());
-    }
-    let Some(protocol) = protocol else {
-        return Err(named_bad(
-            "SecurityGroupProtocolRequiredWithPorts",
-            "Must also specify protocol if port range is given.",
-        ));
-    };
-    match protocol_number(protocol, ethertype == "IPv6") {
-        Some(6 | 17 | 33 | 132 | 136) => {
-            for port in [min, max].into_iter().flatten() {
-                if !(1..=65_535).contains(&port) {
-                    return Err(named_bad(
-                        "SecurityGroupInvalidPortValue",
-                        format!("Invalid value for port {port}"),
-                    ));
-                }
-            }
-            match (min, max) {
-                (Some(min), Some(max)) if min <= max => Ok(()),
-                _ => Err(named_bad(
-                    "SecurityGroupInvalidPortRange",
-                    "For TCP/UDP protocols, port_range_min must be <= port_range_max",
-                )),
-            }
-        }
-        Some(1 | 58) => {
-            for (value, field) in [(min, "type (port_range_min)"), (max, "code (port_range_max)")] {
-                if let Some(value) = value.filter(|value| !(0..=255).contains(value)) {
-                    return Err(named_bad(
-                        "SecurityGroupInvalidIcmpValue",
-                        format!("Invalid value for ICMP {field} {value}. It must be 0 to 255."),
-                    ));
-                }
-            }
-            match (min, max) {
-                (None, Some(max)) => Err(named_bad(
-                    "SecurityGroupMissingIcmpType",
-                    format!(
-                        "ICMP code (port-range-max) {max} is provided but ICMP type (port-range-min) is missing."
-                    ),
-                )),
-                _ => Ok(()),
-            }
-        }
-        _ => Err(named_bad(
-            "SecurityGroupInvalidProtocolForPort",
-            format!(
-                "Invalid protocol {protocol} for port range, only supported for TCP, UDP, UDPLITE, SCTP and DCCP."
-            ),
-        )),
-    }
-}
-
-fn prefix(given: &Given, ethertype: &str) -> Result<Option<String>> {
-    let Some(text) = text(given, "remote_ip_prefix") else { return Ok(None) };
-    let parsed = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
-    let Some(net) = parsed else {
-        return Err(named_bad("InvalidCIDR", format!("Invalid CIDR {text} given as IP prefix.")));
-    };
-    if net.network().is_ipv4() != (ethertype == "IPv4") {
-        return Err(named_bad(
-            "SecurityGroupRuleParameterConflict",
-            format!("Conflicting value ethertype {ethertype} for CIDR {text}"),
-        ));
-    }
-    Ok(Some(if text.contains('/') { text } else { net.to_string() }))
+/// Rules, and whether each is one of a default group.
+fn marked(tx: &mut Tx, rules: Vec<SecurityGroupRule>) -> Result<Vec<(SecurityGroupRule, bool)>> {
+    let ids: BTreeSet<String> = rules.iter().map(|rule| rule.security_group_id.clone()).collect();
+    let mut groups = store::any_of::<SecurityGroup>(tx, "id", &ids)?;
+    groups.retain(|group| group.name == store::DEFAULT);
+    let defaults: BTreeSet<String> = groups.into_iter().map(|group| group.id).collect();
+    let mark = |rule: SecurityGroupRule| (defaults.contains(&rule.security_group_id), rule);
+    Ok(rules.into_iter().map(mark).map(|(of_default, rule)| (rule, of_default)).collect())
 }
 
 fn insert_rule(
     tx: &mut Tx,
+    cx: &Context,
     given: &Given,
     facts: &Facts,
     project_id: String,
@@ -459,7 +334,7 @@ fn insert_rule(
     let group = load::<SecurityGroup>(tx, SECURITY_GROUP, &text_or(given, "security_group_id", ""))?;
     let remote_group_id = text(given, "remote_group_id");
     if let Some(remote) = &remote_group_id {
-        load::<SecurityGroup>(tx, SECURITY_GROUP, remote)?;
+        rbac::load::<SecurityGroup>(tx, cx, remote)?;
     }
     let rule = SecurityGroupRule {
         id: id::uuid(),
@@ -513,28 +388,34 @@ async fn list_rules(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
                 store::default_group(tx, &project_id, clock.now())?;
             }
             let found = wanted.find::<SecurityGroupRule>(tx, RULE)?;
-            Ok((wanted.clone(), found))
+            Ok((wanted.clone(), marked(tx, found)?))
         })
         .await?;
-    Ok(wanted.reply(&request, "security_group_rules", found.iter().map(rule_view).collect()))
+    let views = found.iter().map(|(rule, of_default)| rule_view(rule, *of_default)).collect();
+    Ok(wanted.reply(&request, "security_group_rules", views))
 }
 
-async fn rule(neutron: &Neutron, request: &Request) -> Result<SecurityGroupRule> {
+async fn rule(neutron: &Neutron, request: &Request) -> Result<(SecurityGroupRule, bool)> {
     let id = request.param("rule_id").to_string();
-    let rule = neutron.read(move |tx| load::<SecurityGroupRule>(tx, RULE, &id)).await?;
+    let (rule, of_default) = neutron
+        .read(move |tx| {
+            let rule = load::<SecurityGroupRule>(tx, RULE, &id)?;
+            Ok(marked(tx, vec![rule])?.remove(0))
+        })
+        .await?;
     match request.may("get_security_group_rule", &target(&rule.project_id)) {
-        true => Ok(rule),
+        true => Ok((rule, of_default)),
         false => Err(base::Error::not_found("The resource could not be found.")),
     }
 }
 
 async fn show_rule(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
-    let rule = rule(&neutron, &request).await?;
-    Ok(Reply::ok(json!({"security_group_rule": chosen(&request, rule_view(&rule))})))
+    let (rule, of_default) = rule(&neutron, &request).await?;
+    Ok(Reply::ok(json!({"security_group_rule": chosen(&request, rule_view(&rule, of_default))})))
 }
 
 async fn remove_rule(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
-    let rule = rule(&neutron, &request).await?;
+    let (rule, _) = rule(&neutron, &request).await?;
     can_change(&request, RULE, &rule.id, "get_security_group_rule", &target(&rule.project_id))?;
     neutron
         .write(move |tx, touched| {
@@ -546,14 +427,14 @@ async fn remove_rule(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     Ok(Reply::no_content())
 }
 
-fn rule_view(rule: &SecurityGroupRule) -> Json {
+fn rule_view(rule: &SecurityGroupRule, of_default: bool) -> Json {
     let normal = rule.remote_ip_prefix.as_deref().and_then(|text| text.parse::<IpNet>().ok());
     let mut view = json!({
         "id": rule.id, "security_group_id": rule.security_group_id, "direction": rule.direction,
         "ethertype": rule.ethertype, "protocol": rule.protocol, "port_range_min": rule.port_range_min,
         "port_range_max": rule.port_range_max, "remote_ip_prefix": rule.remote_ip_prefix,
         "remote_group_id": rule.remote_group_id, "remote_address_group_id": null, "description": rule.description,
-        "normalized_cidr": normal.map(|net| net.trunc().to_string()), "belongs_to_default_sg": false,
+        "normalized_cidr": normal.map(|net| net.trunc().to_string()), "belongs_to_default_sg": of_default,
     });
     standard(&mut view, &rule.project_id, rule.revision_number, rule.created_at, rule.updated_at);
     view

@@ -5,14 +5,14 @@ use crate::{
     Neutron, Options,
     agents::Touched,
     attributes::{self, Attribute, Given, Kind, both, flag_or, parsed, post, shown, text, text_or, texts},
-    errors::{bad_resource, conflict, invalid, named_bad},
+    errors::{conflict, invalid, named_bad},
     ipam,
     listing::{Wanted, chosen},
     model::*,
-    ports, quota,
-    store::{self, NETWORK, SUBNET, SUBNET_POOL},
+    pools, ports, quota, rbac,
+    store::{self, NETWORK, SUBNET},
 };
-use base::{Json, Result, Timestamp, id};
+use base::{Context, Json, Result, Timestamp, id};
 use db::{AsJson, Filter, Stored, Tx};
 use ipnet::IpNet;
 use serde_json::json;
@@ -74,13 +74,13 @@ async fn create(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
         attributes::check_rules(&request, "subnet", ATTRIBUTES, &given, &target)?;
         wanted.push(given);
     }
-    let (options, clock) = (neutron.options.clone(), neutron.clock.clone());
+    let (options, clock, cx) = (neutron.options.clone(), neutron.clock.clone(), request.ctx.clone());
     let made = neutron
         .write(move |tx, touched| {
             let now = clock.now();
             let mut made = Vec::new();
             for given in &wanted {
-                made.push(insert(tx, touched, &options, given, now)?);
+                made.push(insert(tx, touched, &options, &cx, given, now)?);
             }
             Ok(made)
         })
@@ -96,6 +96,7 @@ fn insert(
     tx: &mut Tx,
     touched: &mut Touched,
     options: &Options,
+    cx: &Context,
     given: &Given,
     now: Timestamp,
 ) -> Result<(Subnet, bool)> {
@@ -105,7 +106,7 @@ fn insert(
     quota::take(tx, options, &project_id, "subnet")?;
     let version = given.get("ip_version").and_then(Json::as_i64).unwrap_or(4);
     let enable_dhcp = flag_or(given, "enable_dhcp", true);
-    let (cidr, subnetpool_id) = range(tx, given, version)?;
+    let (cidr, subnetpool_id) = pools::range(tx, cx, given, &project_id, version)?;
     if cidr.network().is_ipv4() != (version == 4) {
         return Err(invalid(format!("cidr '{cidr}' does not match the ip_version '{version}'")));
     }
@@ -132,10 +133,12 @@ fn insert(
             )));
         }
     }
+    pools::check_affinity(tx, &network_id, version, subnetpool_id.as_deref())?;
     let gateway = match given.get("gateway_ip") {
         Some(Json::Null) => None,
         Some(value) => value.as_str().and_then(|text| text.parse::<IpAddr>().ok()),
-        None => Some(first_address(cidr, automatic || version == 6)),
+        // IPv6 has its routers at the network's own address, but for ranges that a pool chose.
+        None => Some(first_address(cidr, version == 6 && text(given, "cidr").is_some())),
     };
     if given.contains_key("gateway_ip") {
         check_gateway(cidr, gateway)?;
@@ -223,99 +226,17 @@ fn check_lists(options: &Options, servers: &[String], routes: &[HostRoute], cidr
     Ok(())
 }
 
-/// The range that was named, or one from a pool.
-fn range(tx: &mut Tx, given: &Given, version: i64) -> Result<(IpNet, Option<String>)> {
-    let cidr = match text(given, "cidr") {
-        None => None,
-        Some(text) => {
-            let parsed = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
-            Some(parsed.ok_or_else(|| invalid(format!("{text} is not in a CIDR format")))?.trunc())
-        }
+/// Networks that somebody shares with the caller.
+macro_rules! of_shared {
+    () => {
+        "(SELECT object_id FROM rbac_policies WHERE object_type = 'network' AND action = 'access_as_shared'
+          AND target_tenant IN (?, '*'))"
     };
-    let pool = match text(given, "subnetpool_id") {
-        Some(id) => Some(load::<SubnetPool>(tx, SUBNET_POOL, &id)?),
-        None if flag_or(given, "use_default_subnetpool", false) => {
-            let defaults =
-                tx.list::<SubnetPool>(&db::List::all().eq("is_default", true).eq("ip_version", version))?;
-            Some(defaults.into_iter().next().ok_or_else(|| {
-                bad_resource("subnets", format!("No default subnetpool found for IPv{version}"))
-            })?)
-        }
-        None => None,
-    };
-    let Some(pool) = pool else {
-        let cidr = cidr.ok_or_else(|| {
-            bad_resource("subnets", "a subnetpool must be specified in the absence of a cidr")
-        })?;
-        return Ok((cidr, None));
-    };
-    if pool.ip_version != version {
-        return Err(bad_resource(
-            "subnets",
-            format!(
-                "Cannot use a subnetpool of IP version {} for a subnet of IP version {version}",
-                pool.ip_version
-            ),
-        ));
-    }
-    let length = match (&cidr, given.get("prefixlen").and_then(Json::as_i64)) {
-        (Some(cidr), _) => i64::from(cidr.prefix_len()),
-        (None, Some(length)) => length,
-        (None, None) => pool.default_prefixlen,
-    };
-    if length < pool.min_prefixlen {
-        return Err(named_bad(
-            "MinPrefixSubnetAllocationError",
-            format!(
-                "Unable to allocate subnet with prefix length {length}, minimum allowed prefix is {}.",
-                pool.min_prefixlen
-            ),
-        ));
-    }
-    if length > pool.max_prefixlen {
-        return Err(named_bad(
-            "MaxPrefixSubnetAllocationError",
-            format!(
-                "Unable to allocate subnet with prefix length {length}, maximum allowed prefix is {}.",
-                pool.max_prefixlen
-            ),
-        ));
-    }
-    let taken: Vec<IpNet> = store::all_of::<Subnet>(tx, "subnetpool_id", &pool.id)?
-        .iter()
-        .map(ipam::cidr)
-        .collect::<Result<_>>()?;
-    let clashes =
-        |net: &IpNet| taken.iter().any(|old| old.contains(&net.network()) || net.contains(&old.network()));
-    let prefixes: Vec<IpNet> = pool.prefixes.iter().filter_map(|text| text.parse().ok()).collect();
-    if let Some(cidr) = cidr {
-        return match prefixes.iter().any(|prefix| prefix.contains(&cidr)) && !clashes(&cidr) {
-            true => Ok((cidr, Some(pool.id))),
-            false => Err(conflict(
-                "SubnetAllocationError",
-                "Failed to allocate subnet: Cannot allocate requested subnet from the available set of prefixes.",
-            )),
-        };
-    }
-    let length = u8::try_from(length).unwrap_or(u8::MAX);
-    let mut candidates = prefixes
-        .iter()
-        .filter_map(|prefix| prefix.subnets(length).ok())
-        .flatten()
-        .filter(|net| !clashes(net));
-    match candidates.next() {
-        Some(net) => Ok((net, Some(pool.id))),
-        None => Err(conflict(
-            "SubnetAllocationError",
-            format!(
-                "Failed to allocate subnet: Insufficient prefix space to allocate subnet size /{length}."
-            ),
-        )),
-    }
 }
 
 async fn list(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     can(&request, &json!({"project_id": request.ctx.project_id}))?;
+    let project_id = request.ctx.project_id.clone();
     let mut wanted =
         Wanted::parse::<Subnet>(&request, neutron.options.pagination_max_limit, |name, values| {
             Ok(match (name, values) {
@@ -326,17 +247,21 @@ async fn list(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
                 }
                 ("shared", [flag]) => {
                     let shared = attributes::boolean(&json!(flag))?;
-                    let condition = "network_id IN (SELECT id FROM networks WHERE shared = ?)";
-                    Some(Filter::sql(condition, [shared.store()]))
+                    let condition = match shared {
+                        true => concat!("network_id IN ", of_shared!()),
+                        false => concat!("network_id NOT IN ", of_shared!()),
+                    };
+                    Some(Filter::sql(condition, [project_id.store()]))
                 }
                 _ => None,
             })
         })?;
     if !request.ctx.is_admin() {
-        let sees = "(project_id = ? OR network_id IN (SELECT id FROM networks
-                    WHERE project_id = ? OR shared = TRUE OR external = TRUE))";
+        let sees = "(project_id = ? OR network_id IN (SELECT id FROM networks WHERE project_id = ?)
+                     OR network_id IN (SELECT object_id FROM rbac_policies
+                     WHERE object_type = 'network' AND target_tenant IN (?, '*')))";
         let own = request.ctx.project_id.store();
-        wanted.list = wanted.list.filter(Filter::sql(sees, [own.clone(), own]));
+        wanted.list = wanted.list.filter(Filter::sql(sees, [own.clone(), own.clone(), own]));
     }
     let (wanted, found) = neutron
         .read(move |tx| {
@@ -360,11 +285,16 @@ async fn list(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
 }
 
 async fn one(neutron: &Neutron, request: &Request) -> Result<(Subnet, Network)> {
-    let id = request.param("subnet_id").to_string();
+    let (id, cx) = (request.param("subnet_id").to_string(), request.ctx.clone());
     neutron
         .read(move |tx| {
             let subnet = load::<Subnet>(tx, SUBNET, &id)?;
-            let network = load::<Network>(tx, NETWORK, &subnet.network_id)?;
+            let network = super::network_of(tx, &cx, &subnet.network_id)?;
+            let owns = [&subnet.project_id, &network.project_id].contains(&&cx.project_id);
+            let sees = cx.is_admin() || owns || cx.has_role("service");
+            if !sees && !rbac::is_shared_with(tx, "network", &network.id, &cx.project_id)? {
+                return Err(crate::listing::not_found(SUBNET, &id));
+            }
             Ok((subnet, network))
         })
         .await

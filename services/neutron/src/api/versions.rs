@@ -1,7 +1,7 @@
 //! Which versions there are.
 
 use crate::Neutron;
-use base::{Json, Result};
+use base::{Error, Json, Result};
 use serde_json::json;
 use std::sync::Arc;
 use web::{Mark, Reply, Request, Routes, get};
@@ -16,6 +16,9 @@ async fn all(_: Arc<Neutron>, request: Request) -> Result<Reply> {
 }
 
 async fn resources(_: Arc<Neutron>, request: Request) -> Result<Reply> {
+    if !request.path.ends_with('/') {
+        return Err(Error::not_found("The resource could not be found."));
+    }
     let one = |(name, collection): (&str, &str)| -> Json {
         let href = format!("{}/v2.0/{collection}", request.base_url);
         json!({"name": name, "collection": collection, "links": [{"rel": "self", "href": href}]})
