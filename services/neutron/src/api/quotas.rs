@@ -18,7 +18,7 @@ use web::{Reply, Request, Routes, delete, get, post, put};
 pub fn routes() -> Routes<Neutron> {
     vec![
         get("/v2.0/quotas", "get_quota", list),
-        post("/v2.0/quotas", "", not_made),
+        post("/v2.0/quotas", "update_quota", not_made),
         get("/v2.0/quotas/tenant", "", tenant),
         get("/v2.0/quotas/project", "", project),
         get("/v2.0/quotas/{project_id}", "get_quota", show),
