@@ -162,10 +162,7 @@ impl<S: Send + Sync + 'static> Served<S> {
             numbers.iter().copied().filter(|n| service.routes[*n].method == *method).collect::<Vec<_>>()
         };
         let mut candidates = of(&method);
-        if candidates.is_empty()
-            && method == Method::HEAD
-            && service.faults == Faults::Keystone
-        {
+        if candidates.is_empty() && method == Method::HEAD && service.faults == Faults::Keystone {
             candidates = of(&Method::GET);
         }
         if candidates.is_empty() {

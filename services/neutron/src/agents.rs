@@ -109,7 +109,8 @@ impl Neutron {
         self.write(move |tx, _| {
             let mut standing = Vec::new();
             for router in store::any_of::<Router>(tx, "id", &routers)? {
-                let gateway = router.gw_port_id.as_deref().map(|id| tx.find::<Port>(id)).transpose()?.flatten();
+                let gateway =
+                    router.gw_port_id.as_deref().map(|id| tx.find::<Port>(id)).transpose()?.flatten();
                 standing.extend(gateway.filter(|port| port.status == ACTIVE).map(|_| router.id));
             }
             for router in standing {

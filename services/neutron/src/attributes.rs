@@ -388,9 +388,7 @@ pub fn unique_texts(value: &Json, max: usize) -> std::result::Result<(), String>
 pub fn one_text(value: &Json, max: usize) -> std::result::Result<(), String> {
     match value.as_str() {
         None => Err(format!("'{}' is not a valid string.", python(value))),
-        Some(text) if text.chars().count() > max => {
-            Err(format!("'{text}' exceeds maximum length of {max}."))
-        }
+        Some(text) if text.chars().count() > max => Err(format!("'{text}' exceeds maximum length of {max}.")),
         Some(_) => Ok(()),
     }
 }

@@ -78,7 +78,17 @@ impl Neutron {
         let (touched, to_tell) = mpsc::unbounded_channel();
         let (happened, to_nova) = mpsc::unbounded_channel();
         let (to_tell, to_nova) = (Mutex::new(Some(to_tell)), Mutex::new(Some(to_nova)));
-        Arc::new(Self { db, clock, options, bus, touched, to_tell, happened, to_nova, servers: OnceLock::new() })
+        Arc::new(Self {
+            db,
+            clock,
+            options,
+            bus,
+            touched,
+            to_tell,
+            happened,
+            to_nova,
+            servers: OnceLock::new(),
+        })
     }
 
     /// Who is told of what happens to servers' ports. Nova itself asks neutron, so each is there before the other:

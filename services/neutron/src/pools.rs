@@ -5,8 +5,7 @@ use crate::{
     errors::{bad_resource, conflict, invalid, named_bad},
     ipam,
     model::*,
-    rbac,
-    store,
+    rbac, store,
 };
 use base::{Context, Json, Result};
 use db::{Filter, List, Tx};
@@ -120,8 +119,7 @@ pub fn range(
         return Ok((cidr, None));
     };
     if pool.ip_version != version {
-        let sentence =
-            format!("Cannot allocate IPv{version} subnet from IPv{} subnet pool", pool.ip_version);
+        let sentence = format!("Cannot allocate IPv{version} subnet from IPv{} subnet pool", pool.ip_version);
         return Err(bad_resource("subnets", sentence));
     }
     let length = match (&cidr, given.get("prefixlen").and_then(Json::as_i64)) {
@@ -138,7 +136,8 @@ pub fn range(
     check_quota(&pool, &subnets, project_id, length)?;
     let taken: Vec<IpNet> = subnets.iter().map(ipam::cidr).collect::<Result<_>>()?;
     let prefixes = nets(&pool);
-    let refused = |why: &str| Err(conflict("SubnetAllocationError", format!("Failed to allocate subnet: {why}.")));
+    let refused =
+        |why: &str| Err(conflict("SubnetAllocationError", format!("Failed to allocate subnet: {why}.")));
     if let Some(cidr) = cidr {
         let fits = prefixes.iter().any(|prefix| prefix.contains(&cidr));
         return match fits && !taken.iter().any(|old| overlap(old, &cidr)) {
@@ -178,12 +177,8 @@ fn pool(tx: &mut Tx, cx: &Context, given: &Given, version: i64) -> Result<Option
 
 fn check_length(pool: &SubnetPool, length: i64) -> Result<()> {
     let (name, word, limit) = match length {
-        _ if length < pool.min_prefixlen => {
-            ("MinPrefixSubnetAllocationError", "minimum", pool.min_prefixlen)
-        }
-        _ if length > pool.max_prefixlen => {
-            ("MaxPrefixSubnetAllocationError", "maximum", pool.max_prefixlen)
-        }
+        _ if length < pool.min_prefixlen => ("MinPrefixSubnetAllocationError", "minimum", pool.min_prefixlen),
+        _ if length > pool.max_prefixlen => ("MaxPrefixSubnetAllocationError", "maximum", pool.max_prefixlen),
         _ => return Ok(()),
     };
     let sentence =
@@ -202,9 +197,7 @@ fn check_quota(pool: &SubnetPool, subnets: &[Subnet], project_id: &str, length: 
     }
     match i128::try_from(used).is_ok_and(|used| used <= i128::from(quota)) {
         true => Ok(()),
-        false => {
-            Err(conflict("SubnetPoolQuotaExceeded", "Per-project subnet pool prefix quota exceeded."))
-        }
+        false => Err(conflict("SubnetPoolQuotaExceeded", "Per-project subnet pool prefix quota exceeded.")),
     }
 }
 

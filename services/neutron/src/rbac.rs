@@ -174,7 +174,8 @@ pub fn check_unused(tx: &mut Tx, policy: &RbacPolicy) -> Result<()> {
     let still: Vec<&str> = others.iter().map(|other| &*other.target_tenant).collect();
     let users = users(tx, policy)?;
     let loses = |user: &&String| {
-        (policy.target_tenant == EVERYBODY || **user == policy.target_tenant) && !still.contains(&user.as_str())
+        (policy.target_tenant == EVERYBODY || **user == policy.target_tenant)
+            && !still.contains(&user.as_str())
     };
     match users.iter().find(loses) {
         None => Ok(()),

@@ -166,7 +166,10 @@ async fn networks_of(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
                 .collect();
             let networks = store::any_of::<Network>(tx, "id", &ids)?;
             let on = store::on_networks(tx, &ids)?;
-            Ok(networks.into_iter().map(|n| (on.get(&n.id).cloned().unwrap_or_default(), n)).collect::<Vec<_>>())
+            Ok(networks
+                .into_iter()
+                .map(|n| (on.get(&n.id).cloned().unwrap_or_default(), n))
+                .collect::<Vec<_>>())
         })
         .await?;
     let views: Vec<Json> = found.iter().map(|(on, n)| super::networks::view(&request, n, on)).collect();
@@ -203,7 +206,8 @@ async fn of_network(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
 async fn of_router(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     can(&request, &json!({}))?;
     let id = request.param("router_id").to_string();
-    serving(&neutron, id, |tx, id| store::get::<Router>(tx, ROUTER, id).map(|router| router.admin_state_up)).await
+    serving(&neutron, id, |tx, id| store::get::<Router>(tx, ROUTER, id).map(|router| router.admin_state_up))
+        .await
 }
 
 /// The agent of a thing that one host serves, if it is served at all.

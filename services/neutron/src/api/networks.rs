@@ -224,14 +224,17 @@ async fn list(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     can(&request, &json!({"project_id": request.ctx.project_id}))?;
     let cx = request.ctx.clone();
     let shared = super::shared_special::<Network>(&cx);
-    let mut wanted =
-        Wanted::parse::<Network>(&request, neutron.options.pagination_max_limit, |name, values| match name {
+    let mut wanted = Wanted::parse::<Network>(
+        &request,
+        neutron.options.pagination_max_limit,
+        |name, values| match name {
             "subnets" => Ok(Some(Filter::sql(
                 "id IN (SELECT network_id FROM subnets WHERE id = ?)",
                 [values.first().copied().unwrap_or_default().store()],
             ))),
             _ => shared(name, values),
-        })?;
+        },
+    )?;
     wanted.list.filters.extend(rbac::visible::<Network>(&cx));
     let (wanted, found) = neutron
         .read(move |tx| {
@@ -351,10 +354,8 @@ fn set_flag(tx: &mut Tx, network: &mut Network, action: &str, on: bool) -> Resul
 }
 
 fn is_gateway(tx: &mut Tx, network_id: &str) -> Result<bool> {
-    let used = [
-        Filter::eq("network_id", network_id),
-        Filter::any("device_owner", [OWNER_GATEWAY, OWNER_FLOATING]),
-    ];
+    let used =
+        [Filter::eq("network_id", network_id), Filter::any("device_owner", [OWNER_GATEWAY, OWNER_FLOATING])];
     Ok(tx.count::<Port>(&used)? > 0)
 }
 

@@ -144,7 +144,8 @@ async fn update(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
 }
 
 fn checked(given: &Given) -> Result<(Vec<(String, i64)>, bool)> {
-    let known = |name: &String| RESOURCES.contains(&name.as_str()) || name == "force" || name == "check_limit";
+    let known =
+        |name: &String| RESOURCES.contains(&name.as_str()) || name == "force" || name == "check_limit";
     let unknown: Vec<&str> = given.keys().filter(|name| !known(name)).map(String::as_str).collect();
     if !unknown.is_empty() {
         return Err(bad(format!("Unrecognized attribute(s) '{}'", unknown.join(", "))));

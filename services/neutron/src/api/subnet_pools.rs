@@ -283,7 +283,8 @@ type Change = fn(&mut Tx, &Context, &mut SubnetPool, &[ipnet::IpNet]) -> Result<
 async fn change_prefixes(neutron: Arc<Neutron>, request: Request, change: Change) -> Result<Reply> {
     let pool = one(&neutron, &request).await?;
     can_change(&request, SUBNET_POOL, &pool.id, "get_subnetpool", &target(&pool))?;
-    let list = request.json()["prefixes"].as_array().ok_or_else(|| bad("Request body contains invalid data"))?;
+    let list =
+        request.json()["prefixes"].as_array().ok_or_else(|| bad("Request body contains invalid data"))?;
     let mut named = Vec::new();
     for one in list {
         let text = attributes::python(one);
