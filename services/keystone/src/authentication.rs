@@ -4,7 +4,7 @@
 use crate::{
     Keystone,
     compliance::Refusal,
-    fernet::{self, Payload, Scope},
+    fernet::{self, Federated, Payload, Scope},
     model::*,
     oauth1::Signed,
     password,
@@ -54,12 +54,13 @@ struct Asker {
     application: Option<ApplicationCredential>,
     /// What it may have and nothing else, whatever it asks for.
     fixed: Option<Scope>,
+    federated: Option<Federated>,
 }
 
 impl Asker {
     fn new(user: User, method: &'static str) -> Self {
-        let (expires_at, chain, application, fixed) = (None, None, None, None);
-        Self { user, methods: vec![method], expires_at, chain, application, fixed }
+        let (expires_at, chain, application, fixed, federated) = (None, None, None, None, None);
+        Self { user, methods: vec![method], expires_at, chain, application, fixed, federated }
     }
 }
 
@@ -79,12 +80,19 @@ impl Keystone {
         if !receipts::suffices(&asker.user, &asker.methods) {
             return Ok(Answer::More(self.receipt(asker.user, asker.methods).await?));
         }
+        if asker.federated.is_some()
+            && !matches!(scope, Scope::Unscoped | Scope::Project(_) | Scope::Domain(_))
+        {
+            // Upstream has no form of token for it.
+            return Err(refuse("a federated user asked for the system"));
+        }
         let issued_at = fernet::issue_time(&self.clock);
         let lifetime = Duration::from_secs(self.options.token_expiration_seconds);
         let payload = Payload {
             user_id: asker.user.id,
             methods: asker.methods,
             scope,
+            federated: asker.federated,
             expires_at: asker.expires_at.unwrap_or(issued_at.plus(lifetime)),
             audit_ids: [Some(fernet::audit_id()), asker.chain].into_iter().flatten().collect(),
             issued_at,
@@ -149,7 +157,8 @@ impl Keystone {
         }
         let chain = valid.payload.audit_ids.last().cloned();
         let expires_at = Some(valid.payload.expires_at);
-        Ok(Asker { methods, expires_at, chain, ..Asker::new(user, "token") })
+        let federated = valid.payload.federated.clone();
+        Ok(Asker { methods, expires_at, chain, federated, ..Asker::new(user, "token") })
     }
 
     async fn by_application_credential(&self, given: &Json) -> Result<Asker> {
@@ -233,11 +242,12 @@ impl Keystone {
             return Ok(scope.clone());
         }
         let wanted = auth.get("scope").cloned();
-        let user = asker.user.clone();
+        let (user, federated) = (asker.user.clone(), asker.federated.is_some());
         if let Some(trust_id) = wanted.as_ref().and_then(|wanted| wanted["OS-TRUST:trust"]["id"].as_str()) {
             return self.use_trust(trust_id.to_string(), user.id).await;
         }
         self.read(move |tx| match &wanted {
+            None if federated => Ok(Scope::Unscoped),
             None => default_scope(tx, &user),
             Some(wanted) => named_scope(tx, wanted),
         })
@@ -284,6 +294,7 @@ impl Asker {
             chain: self.chain.or(other.chain),
             application: self.application.or(other.application),
             fixed: self.fixed.or(other.fixed),
+            federated: self.federated.or(other.federated),
             ..self
         }
     }

@@ -39,12 +39,22 @@ pub enum Scope {
     },
 }
 
+/// Who vouched, and for which groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Federated {
+    pub group_ids: Vec<String>,
+    pub idp_id: String,
+    pub protocol_id: String,
+}
+
 /// What a token says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Payload {
     pub user_id: String,
     pub methods: Vec<&'static str>,
     pub scope: Scope,
+    /// Set for somebody whom an identity provider vouched for.
+    pub federated: Option<Federated>,
     pub expires_at: Timestamp,
     /// Its own id, then the id of the first of its chain.
     pub audit_ids: Vec<String>,
@@ -150,6 +160,7 @@ impl Keys {
             user_id: unpack_id(user)?,
             methods: methods(methods_shown.as_u64()?),
             scope: Scope::Unscoped,
+            federated: None,
             expires_at: Timestamp((expires.as_f64()? * 1e6).round() as i64),
             audit_ids: Vec::new(),
             issued_at,
@@ -219,6 +230,22 @@ fn pack(payload: &Payload) -> Value {
     let expires = Value::F64(payload.expires_at.0 as f64 / 1e6);
     let audits = payload.audit_ids.iter().filter_map(|id| URL_SAFE_NO_PAD.decode(id).ok());
     let audits = Value::Array(audits.map(Value::Binary).collect());
+    if let Some(federated) = &payload.federated {
+        let version = match &payload.scope {
+            Scope::Project(_) => 5,
+            Scope::Domain(_) => 6,
+            _ => 4,
+        };
+        let mut fields = vec![Value::from(version), user, methods];
+        if let Scope::Project(id) | Scope::Domain(id) = &payload.scope {
+            fields.push(pack_id(id));
+        }
+        fields.push(Value::Array(federated.group_ids.iter().map(|id| pack_id(id)).collect()));
+        fields.push(pack_id(&federated.idp_id));
+        fields.push(federated.protocol_id.as_str().into());
+        fields.extend([expires, audits]);
+        return Value::Array(fields);
+    }
     Value::Array(match &payload.scope {
         Scope::Unscoped => vec![0.into(), user, methods, expires, audits],
         Scope::Domain(id) => {
@@ -254,12 +281,16 @@ fn unpack(value: &Value, issued_at: Timestamp) -> Option<Payload> {
     // Where the scope stands, if there is one; the expiry follows it.
     let after = match version {
         0 => 2,
+        4 => 5,
+        5 | 6 => 6,
         7 => 4,
         _ => 3,
     };
     let named = || fields.get(2);
     let scope = match version {
-        0 => Scope::Unscoped,
+        0 | 4 => Scope::Unscoped,
+        5 => Scope::Project(unpack_id(named()?)?),
+        6 => Scope::Domain(unpack_id(named()?)?),
         1 => Scope::Domain(match named()? {
             Value::Binary(bytes) if bytes.len() == 16 => hex(bytes)?,
             other => text(other)?,
@@ -273,6 +304,14 @@ fn unpack(value: &Value, issued_at: Timestamp) -> Option<Payload> {
         }
         _ => return None,
     };
+    let federated = match version {
+        4..=6 => Some(Federated {
+            group_ids: fields.get(after - 3)?.as_array()?.iter().map(unpack_id).collect::<Option<_>>()?,
+            idp_id: unpack_id(fields.get(after - 2)?)?,
+            protocol_id: text(fields.get(after - 1)?)?,
+        }),
+        _ => None,
+    };
     let bits = fields.get(1)?.as_u64()?;
     let expires = fields.get(after)?.as_f64()?;
     let audits = fields.get(after + 1)?.as_array()?;
@@ -280,6 +319,7 @@ fn unpack(value: &Value, issued_at: Timestamp) -> Option<Payload> {
         user_id: unpack_id(fields.first()?)?,
         methods: methods(bits),
         scope,
+        federated,
         expires_at: Timestamp((expires * 1e6).round() as i64),
         audit_ids: audits.iter().filter_map(Value::as_slice).map(|id| URL_SAFE_NO_PAD.encode(id)).collect(),
         issued_at,
@@ -333,6 +373,7 @@ mod tests {
             user_id: id::hex(),
             methods: vec!["token", "password"],
             scope,
+            federated: None,
             expires_at: Timestamp::from_unix_seconds(2_000_000_000),
             audit_ids: vec![audit_id(), audit_id()],
             issued_at: Timestamp::from_unix_seconds(1_900_000_000),
@@ -354,10 +395,17 @@ mod tests {
             Scope::Application { project_id: id::hex(), credential_id: id::hex() },
             Scope::OAuth1 { project_id: id::hex(), access_token_id: id::hex() },
         ];
-        for scope in scopes {
-            let payload = payload(scope);
+        let federated = || {
+            let (idp_id, protocol_id) = ("my-idp".into(), "mapped".into());
+            Some(Federated { group_ids: vec![id::hex(), "other".into()], idp_id, protocol_id })
+        };
+        let plain = scopes.into_iter().map(payload);
+        let vouched = [Scope::Unscoped, Scope::Project(id::hex()), Scope::Domain("default".into())];
+        let vouched = vouched.into_iter().map(|scope| Payload { federated: federated(), ..payload(scope) });
+        for payload in plain.chain(vouched) {
             let token = keys.seal(&payload).unwrap();
-            assert!(token.len() <= 255 && !token.contains('='), "{token}");
+            assert!(payload.federated.is_some() || token.len() <= 255, "{token}");
+            assert!(!token.contains('='), "{token}");
             assert_eq!(keys.open_token(&token), Some(payload));
         }
     }

@@ -8,6 +8,7 @@ mod catalog;
 mod compliance;
 mod domain_defaults;
 mod fernet;
+mod jws;
 pub mod mapping;
 mod model;
 mod oauth1;
@@ -26,7 +27,7 @@ pub mod upkeep;
 pub use api::routes;
 pub use bootstrap::{Bootstrap, EndpointUrls, FirstMember};
 pub use model::TABLES;
-pub use options::{Options, SecurityCompliance};
+pub use options::{Options, SecurityCompliance, TokenProvider};
 pub use rules::RULES;
 pub use upkeep::rotate_token_keys;
 
@@ -47,6 +48,8 @@ pub struct Keystone {
     clock: Clock,
     options: Options,
     token_keys: fernet::Keys,
+    /// Where tokens are signed rather than encrypted.
+    signing: Option<jws::Keys>,
     credential_keys: Arc<fernet::Keys>,
     cache: tokens::Cache,
     /// Counts our writes; what was cached before the last one is not believed.
@@ -60,8 +63,12 @@ impl Keystone {
         let credential_keys =
             fernet::Keys::open(&directory.join("credential-keys"), options.max_active_keys)?;
         let credential_keys = Arc::new(credential_keys);
+        let signing = match options.token_provider {
+            TokenProvider::Fernet => None,
+            TokenProvider::Jws => Some(jws::Keys::open(&directory.join("jws-keys"))?),
+        };
         let (cache, generation) = (tokens::Cache::default(), Arc::default());
-        Ok(Arc::new(Self { db, clock, options, token_keys, credential_keys, cache, generation }))
+        Ok(Arc::new(Self { db, clock, options, token_keys, signing, credential_keys, cache, generation }))
     }
 
     /// The HTTP service, its rules with those of a `policy.yaml` over them.

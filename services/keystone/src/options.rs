@@ -16,6 +16,8 @@ pub struct Options {
     pub token_cache_seconds: u64,
     /// Tokens kept in the cache.
     pub token_cache_max: usize,
+    /// `fernet`, or `jws`: tokens that are signed, longer, and readable by anybody.
+    pub token_provider: TokenProvider,
     /// Fernet keys kept, the staged one included.
     pub max_active_keys: usize,
     /// The token keys are rotated so often, in hours. A key is kept for `max_active_keys` - 2 rotations more, which
@@ -65,6 +67,7 @@ impl Default for Options {
             allow_expired_window_seconds: 172_800,
             token_cache_seconds: 10,
             token_cache_max: 20_000,
+            token_provider: TokenProvider::default(),
             max_active_keys: 3,
             key_rotation_hours: 0,
             password_hash_rounds: 12,
@@ -79,4 +82,13 @@ impl Default for Options {
 
 impl Section for Options {
     const NAME: &'static str = "keystone";
+}
+
+/// How tokens are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenProvider {
+    #[default]
+    Fernet,
+    Jws,
 }

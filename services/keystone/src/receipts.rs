@@ -67,6 +67,7 @@ impl Keystone {
             user_id: user.id.clone(),
             methods,
             scope: Scope::Unscoped,
+            federated: None,
             expires_at,
             audit_ids: Vec::new(),
             issued_at,

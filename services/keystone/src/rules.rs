@@ -123,6 +123,7 @@ pub const RULES: &[Rule] = &[
     Rule::new("identity:check_token", "rule:admin_required or (role:reader and system_scope:all) or rule:token_subject", "Check a token.").scoped(ANY),
     Rule::new("identity:validate_token", "rule:admin_required or (role:reader and system_scope:all) or rule:service_role or rule:token_subject", "Validate a token.").scoped(ANY),
     Rule::new("identity:revoke_token", "rule:admin_required or rule:token_subject", "Revoke a token.").scoped(ANY),
+    Rule::new("identity:revocation_list", "rule:service_or_admin", "List revoked PKI tokens.").scoped(CLOUD),
     Rule::new("identity:get_user", "(rule:admin_required) or (role:reader and system_scope:all) or (role:reader and token.domain.id:%(target.user.domain_id)s) or user_id:%(target.user.id)s", "Show user details.").scoped(ANY),
     Rule::new("identity:list_users", "(rule:admin_required) or (role:reader and system_scope:all) or (role:reader and domain_id:%(target.domain_id)s)", "List users.").scoped(ANY),
     Rule::new("identity:list_projects_for_user", "", "List all projects a user has access to via role assignments."),

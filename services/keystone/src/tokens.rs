@@ -72,13 +72,27 @@ impl Keystone {
         Ok(valid)
     }
 
+    fn seal_token(&self, payload: &Payload) -> Result<String> {
+        match &self.signing {
+            Some(keys) => keys.sign(payload),
+            None => self.token_keys.seal(payload),
+        }
+    }
+
+    fn open_token(&self, token: &str) -> Option<Payload> {
+        match &self.signing {
+            Some(keys) => keys.verify(token),
+            None => self.token_keys.open_token(token),
+        }
+    }
+
     /// One that may have expired lately, for services that finish what it began.
     pub(crate) async fn valid_or_lately(&self, token: &str) -> Result<Arc<Valid>> {
         self.examine(token, Duration::from_secs(self.options.allow_expired_window_seconds)).await
     }
 
     async fn examine(&self, token: &str, grace: Duration) -> Result<Arc<Valid>> {
-        let payload = self.token_keys.open_token(token).ok_or_else(foreign)?;
+        let payload = self.open_token(token).ok_or_else(foreign)?;
         let now = self.clock.now();
         if payload.expires_at.plus(grace) <= now {
             return Err(invalid("expired"));
@@ -118,7 +132,7 @@ impl Keystone {
 
     /// The token's text and all that an answer says of it.
     pub(crate) async fn issue(&self, payload: Payload) -> Result<(String, Arc<Valid>)> {
-        let token = self.token_keys.seal(&payload)?;
+        let token = self.seal_token(&payload)?;
         let (text, now) = (token.clone(), self.clock.now());
         let generation = self.generation.load(Ordering::SeqCst);
         // A token for something its user has no role on is a failed authentication, not a missing token.
@@ -176,6 +190,10 @@ fn build(tx: &mut Tx, payload: &Payload, token: &str, now: Timestamp) -> Result<
     if !user.enabled || !user_domain.enabled {
         return Err(refuse("user disabled"));
     }
+    if let Some(federated) = &payload.federated {
+        let provider = tx.find::<IdentityProvider>(&federated.idp_id)?.filter(|provider| provider.enabled);
+        provider.ok_or_else(|| refuse("the identity provider is gone or disabled"))?;
+    }
     let mut context = Context {
         user_id: user.id.clone(),
         user_name: user.name.clone(),
@@ -196,6 +214,15 @@ fn build(tx: &mut Tx, payload: &Payload, token: &str, now: Timestamp) -> Result<
         "expires_at": payload.expires_at.micros_z(),
         "issued_at": payload.issued_at.micros_z(),
     });
+    let mut holders = vec![user.id.clone()];
+    if let Some(federated) = &payload.federated {
+        let groups: Vec<Json> = federated.group_ids.iter().map(|id| json!({"id": id})).collect();
+        shown["user"]["OS-FEDERATION"] = json!({
+            "groups": groups, "identity_provider": {"id": federated.idp_id},
+            "protocol": {"id": federated.protocol_id},
+        });
+        holders.extend(federated.group_ids.iter().cloned());
+    }
     let roles = match &payload.scope {
         Scope::Unscoped => Vec::new(),
         Scope::System => {
@@ -208,7 +235,7 @@ fn build(tx: &mut Tx, payload: &Payload, token: &str, now: Timestamp) -> Result<
             let domain = domain.ok_or_else(|| refuse("domain disabled"))?;
             shown["domain"] = json!({"id": domain.id, "name": domain.name});
             (context.domain_id, context.domain_name) = (domain.id, domain.name);
-            store::role_ids_on(tx, &user.id, ScopeKind::Domain, id)?
+            held_by(&holders, |holder| store::role_ids_on(tx, holder, ScopeKind::Domain, id))?
         }
         Scope::Project(id)
         | Scope::Application { project_id: id, .. }
@@ -225,8 +252,10 @@ fn build(tx: &mut Tx, payload: &Payload, token: &str, now: Timestamp) -> Result<
             shown["is_domain"] = project.is_domain.into();
             (context.project_id, context.project_name) = (project.id, project.name);
             (context.project_domain_id, context.project_domain_name) = (domain.id, domain.name);
-            let holder = trust.as_ref().map_or(&user.id, |trust| &trust.trustor_user_id);
-            store::role_ids_on_project(tx, holder, id)?
+            if let Some(trust) = &trust {
+                holders = vec![trust.trustor_user_id.clone()];
+            }
+            held_by(&holders, |holder| store::role_ids_on_project(tx, holder, id))?
         }
     };
     let mut roles = store::with_implied(tx, roles)?;
@@ -285,6 +314,22 @@ fn build(tx: &mut Tx, payload: &Payload, token: &str, now: Timestamp) -> Result<
         json!({"token": shown}).to_string()
     };
     Ok(Valid { payload: payload.clone(), context, body, body_without_catalog, roles })
+}
+
+/// What any of them holds: a user and the groups that it is vouched to be in.
+pub(crate) fn held_by<T: PartialEq>(
+    holders: &[String],
+    mut held: impl FnMut(&str) -> Result<Vec<T>>,
+) -> Result<Vec<T>> {
+    let mut all = Vec::new();
+    for holder in holders {
+        for one in held(holder)? {
+            if !all.contains(&one) {
+                all.push(one);
+            }
+        }
+    }
+    Ok(all)
 }
 
 fn living_trust(tx: &mut Tx, id: &str, now: Timestamp) -> Result<Trust> {

@@ -39,6 +39,9 @@ impl Keystone {
             tracing::info!("rotating the token keys");
             self.token_keys.rotate()?;
         }
+        if let Some(keys) = &self.signing {
+            keys.reload()?;
+        }
         self.token_keys.reload()
     }
 

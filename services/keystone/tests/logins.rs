@@ -6,7 +6,7 @@ use base::{Json, Secret};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cloud::{Answer, Cloud};
 use hmac::{Hmac, KeyInit, Mac};
-use keystone::{Options, SecurityCompliance};
+use keystone::{Options, SecurityCompliance, TokenProvider};
 use serde_json::json;
 use std::time::Duration;
 
@@ -182,6 +182,24 @@ async fn a_reset_lets_the_admin_in_again() {
         "old tokens are void"
     );
     assert_eq!(cloud.sign_in("admin", "secret", Json::Null).await.status, 401);
+}
+
+#[tokio::test]
+async fn signed_tokens_do_what_encrypted_ones_do() {
+    let options =
+        Options { token_provider: TokenProvider::Jws, password_hash_rounds: 4, ..Options::default() };
+    let cloud = Cloud::with(options).await;
+    let (project, _, token) = cloud.person("ann", "member").await;
+    assert_eq!(token.split('.').count(), 3, "{token}");
+    let subject = [("x-auth-token", token.as_str()), ("x-subject-token", token.as_str())];
+    let shown = cloud.ask("GET", "/v3/auth/tokens", &subject, None).await;
+    assert_eq!((shown.status.as_u16(), &shown.body["token"]["project"]["id"]), (200, &json!(project)));
+    let again =
+        json!({"auth": {"identity": {"methods": ["token"], "token": {"id": token}}, "scope": "unscoped"}});
+    let unscoped = cloud.ask("POST", "/v3/auth/tokens", &[], Some(again)).await;
+    assert_eq!(unscoped.status, 201, "{}", unscoped.body);
+    assert_eq!(cloud.ask("DELETE", "/v3/auth/tokens", &subject, None).await.status, 204);
+    assert_eq!(cloud.ask("GET", "/v3/auth/tokens", &subject, None).await.status, 401, "revoked");
 }
 
 #[tokio::test]

@@ -76,8 +76,8 @@ async fn show_catalog(keystone: Arc<Keystone>, request: Request) -> Result<Reply
 
 async fn list_projects(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     request.can(&())?;
-    let user_id = request.ctx.user_id.clone();
-    let found = keystone.read(move |tx| store::projects_of(tx, &user_id)).await?;
+    let holders = holders(&keystone, &request).await?;
+    let found = keystone.read(move |tx| each(&holders, |holder| store::projects_of(tx, holder))).await?;
     let usable = found.iter().filter(|project| project.enabled);
     let shown = usable.map(|project| projects::show_one(&request, project)).collect();
     Ok(collection(&request, "projects", shown))
@@ -85,11 +85,31 @@ async fn list_projects(keystone: Arc<Keystone>, request: Request) -> Result<Repl
 
 async fn list_domains(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     request.can(&())?;
-    let user_id = request.ctx.user_id.clone();
-    let found = keystone.read(move |tx| store::domains_of(tx, &user_id)).await?;
+    let holders = holders(&keystone, &request).await?;
+    let found = keystone.read(move |tx| each(&holders, |holder| store::domains_of(tx, holder))).await?;
     let usable = found.iter().filter(|domain| domain.enabled);
     let shown = usable.map(|domain| domains::show_one(&request, domain)).collect();
     Ok(collection(&request, "domains", shown))
+}
+
+/// The caller, and the groups that it is vouched to be in.
+async fn holders(keystone: &Keystone, request: &Request) -> Result<Vec<String>> {
+    let valid = keystone.valid(&request.ctx.token).await?;
+    let groups = valid.payload.federated.iter().flat_map(|federated| federated.group_ids.iter().cloned());
+    Ok([request.ctx.user_id.clone()].into_iter().chain(groups).collect())
+}
+
+/// What any of them may use, each once.
+fn each(holders: &[String], mut usable: impl FnMut(&str) -> Result<Vec<Project>>) -> Result<Vec<Project>> {
+    let mut all: Vec<Project> = Vec::new();
+    for holder in holders {
+        for one in usable(holder)? {
+            if !all.iter().any(|known| known.id == one.id) {
+                all.push(one);
+            }
+        }
+    }
+    Ok(all)
 }
 
 async fn show_system(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {

@@ -98,6 +98,7 @@ impl Keystone {
         user_id = trustee.unwrap_or(user_id);
         let issued_at = fernet::issue_time(&self.clock);
         Ok(Payload {
+            federated: None,
             user_id,
             methods: vec!["ec2credential"],
             scope,
