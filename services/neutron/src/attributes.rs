@@ -132,6 +132,9 @@ pub fn created(request: &Request, attributes: &[Attribute], mut given: Given) ->
 
 /// The same for a change.
 pub fn updated(attributes: &[Attribute], given: Given) -> Result<Given> {
+    if given.contains_key("project_id") || given.contains_key("tenant_id") {
+        return Err(bad("Cannot update read-only attribute tenant_id"));
+    }
     known(attributes, &given)?;
     for attribute in attributes {
         if given.contains_key(attribute.name) && !attribute.put {

@@ -1,0 +1,192 @@
+//! Neutron over its HTTP surface with people who need no keystone, and a nova that only listens.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use async_trait::async_trait;
+use axum::{body::Body, http};
+use base::{Clock, Context, Error, Json, Result, Timestamp};
+use bus::Bus;
+use contracts::{
+    agents::network::{AgentState, NetworkReports, PortsState},
+    servers::{ExternalEvent, Servers},
+};
+use db::testing::TestDb;
+use http_body_util::BodyExt;
+use neutron::{Neutron, Options, Running, TABLES};
+use serde_json::json;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
+use tower::ServiceExt;
+
+pub const OWN: &str = "0e8a7f6c000040008000000000000001";
+pub const OTHER: &str = "0e8a7f6c000040008000000000000002";
+pub const NOWHERE: &str = "00000000-0000-0000-0000-000000000000";
+pub const HOST: &str = "host-1";
+
+/// Tokens are `role` or `role@project`.
+struct People;
+
+#[async_trait]
+impl web::Authenticate for People {
+    async fn authenticate(&self, token: &str) -> Result<Context> {
+        let (role, project) = token.split_once('@').unwrap_or((token, OWN));
+        let roles: &[&str] = match role {
+            "admin" => &["admin", "manager", "member", "reader"],
+            "member" => &["member", "reader"],
+            "reader" => &["reader"],
+            "service" => &["service"],
+            "norole" => &[],
+            _ => return Err(Error::unauthorized("nobody")),
+        };
+        Ok(Context {
+            user_id: format!("{role}-user"),
+            project_id: project.into(),
+            roles: roles.iter().map(|role| role.to_string()).collect(),
+            ..Context::default()
+        })
+    }
+}
+
+/// What nova heard.
+#[derive(Default)]
+pub struct Heard(Mutex<Vec<ExternalEvent>>);
+
+#[async_trait]
+impl Servers for Heard {
+    async fn external_event(&self, _cx: &Context, event: &ExternalEvent) -> Result<()> {
+        self.0.lock().unwrap().push(event.clone());
+        Ok(())
+    }
+}
+
+pub struct Cloud {
+    pub neutron: Arc<Neutron>,
+    pub clock: Clock,
+    pub heard: Arc<Heard>,
+    pub router: axum::Router,
+    pub database: TestDb,
+    _running: Running,
+}
+
+pub struct Answer {
+    pub status: u16,
+    pub body: Json,
+}
+
+impl Answer {
+    /// The type of its error.
+    pub fn error(&self) -> &str {
+        self.body["NeutronError"]["type"].as_str().unwrap_or_default()
+    }
+}
+
+/// On each database that there is.
+pub async fn on_all(options: Options, test: impl AsyncFn(&Cloud)) {
+    for database in db::testing::all(TABLES, &[]).await.unwrap() {
+        test(&Cloud::on(database, options.clone()).await).await;
+    }
+}
+
+impl Cloud {
+    pub async fn on(database: TestDb, options: Options) -> Self {
+        let clock = Clock::test(Timestamp::parse("2026-11-21T08:00:00Z").unwrap());
+        let neutron = Neutron::new(database.db.clone(), clock.clone(), options, Bus::local());
+        let heard = Arc::new(Heard::default());
+        let servers: Arc<dyn Servers> = heard.clone();
+        neutron.tells(Arc::downgrade(&servers));
+        let running = neutron.start().await.unwrap();
+        let service = neutron.service(None, Arc::new(People), "http://identity").unwrap();
+        let router = service.into_router().unwrap();
+        Self { neutron, clock, heard, router, database, _running: running }
+    }
+
+    pub async fn call(&self, token: &str, method: &str, path: &str, body: Json) -> Answer {
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        let request = http::Request::builder()
+            .method(method)
+            .uri(format!("/v2.0/{path}"))
+            .header("x-auth-token", token)
+            .header("content-type", "application/json")
+            .body(body)
+            .unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        Answer { status, body: serde_json::from_slice(&bytes).unwrap_or(Json::Null) }
+    }
+
+    pub async fn get(&self, token: &str, path: &str) -> Json {
+        let answer = self.call(token, "GET", path, Json::Null).await;
+        assert_eq!(answer.status, 200, "GET {path}: {}", answer.body);
+        answer.body
+    }
+
+    /// What a POST made.
+    pub async fn make(&self, token: &str, path: &str, noun: &str, body: Json) -> Json {
+        let answer = self.call(token, "POST", path, json!({noun: body})).await;
+        assert_eq!(answer.status, 201, "POST {path}: {}", answer.body);
+        answer.body[noun].clone()
+    }
+
+    pub async fn network(&self, token: &str) -> String {
+        id(&self.make(token, "networks", "network", json!({"name": "n"})).await)
+    }
+
+    pub async fn external(&self) -> String {
+        let wanted = json!({"name": "outside", "router:external": true});
+        let network = id(&self.make("admin", "networks", "network", wanted).await);
+        self.subnet("admin", &network, "172.24.0.0/24").await;
+        network
+    }
+
+    pub async fn subnet(&self, token: &str, network: &str, cidr: &str) -> String {
+        let wanted = json!({"network_id": network, "ip_version": 4, "cidr": cidr});
+        id(&self.make(token, "subnets", "subnet", wanted).await)
+    }
+
+    /// A port of a server on the only host.
+    pub async fn servers_port(&self, network: &str, server: &str) -> Json {
+        let wanted = json!({
+            "network_id": network, "device_id": server, "device_owner": "compute:nova", "binding:host_id": HOST,
+            "project_id": OWN,
+        });
+        self.make("admin", "ports", "port", wanted).await
+    }
+
+    /// An agent says that it lives.
+    pub async fn agent_reports(&self, host: &str) {
+        let state = AgentState { host: host.into(), started: true, ..AgentState::default() };
+        self.neutron.agent_reported(&Context::internal(), &state).await.unwrap();
+    }
+
+    pub async fn ports_report(&self, up: &[&str], down: &[&str]) {
+        let set = |ids: &[&str]| ids.iter().map(|id| id.to_string()).collect::<BTreeSet<_>>();
+        let state = PortsState { host: HOST.into(), up: set(up), down: set(down), ..PortsState::default() };
+        self.neutron.ports_reported(&Context::internal(), &state).await.unwrap();
+    }
+
+    /// Waits until nova heard of a port; empties what it heard.
+    pub async fn nova_hears(&self, name: &str, server: &str, port: &str) {
+        for _ in 0..500 {
+            let all = std::mem::take(&mut *self.heard.0.lock().unwrap());
+            let is_it = |event: &ExternalEvent| {
+                event.name == name && event.server_id == server && event.tag.as_deref() == Some(port)
+            };
+            if all.iter().any(is_it) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("nova did not hear {name} of {port}");
+    }
+
+    pub fn nova_heard_nothing(&self) -> bool {
+        self.heard.0.lock().unwrap().is_empty()
+    }
+}
+
+pub fn id(noun: &Json) -> String {
+    noun["id"].as_str().unwrap_or_else(|| panic!("no id in {noun}")).to_string()
+}
