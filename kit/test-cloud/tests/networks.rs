@@ -184,6 +184,7 @@ async fn strangers_see_what_is_shared_and_nothing_else() {
     refused(&demo, "POST", "networks", json!({"network": {"name": long}}), bad).await;
     refused(&demo, "PUT", &path, json!({"network": {"name": long}}), bad).await;
     refused(&demo, "POST", "subnets", json!({"subnet": {"network_id": 7, "ip_version": 4}}), bad).await;
-    refused(&demo, "POST", "networks", json!({"network": {"shared": true}}), (403, "PolicyNotAuthorized")).await;
+    refused(&demo, "POST", "networks", json!({"network": {"shared": true}}), (403, "PolicyNotAuthorized"))
+        .await;
     refused(&demo, "PUT", &path, json!({"network": {"shared": true}}), (403, "PolicyNotAuthorized")).await;
 }

@@ -22,7 +22,8 @@ async fn an_agent_lives_is_disabled_and_forgotten() {
         assert_eq!((&agents[0]["host"], &agents[0]["alive"]), (&json!(HOST), &json!(true)));
         assert_eq!(cloud.get("member", "agents").await["agents"], json!([]));
         assert_eq!(cloud.call("member", "GET", &path, Json::Null).await.status, 404);
-        let count = async |path: String, noun: &str| cloud.get("admin", &path).await[noun].as_array().unwrap().len();
+        let count =
+            async |path: String, noun: &str| cloud.get("admin", &path).await[noun].as_array().unwrap().len();
         assert_eq!(count(format!("networks/{network}/dhcp-agents"), "agents").await, 1);
         assert_eq!(count(format!("routers/{router}/l3-agents"), "agents").await, 1);
         assert_eq!(count(format!("{path}/dhcp-networks"), "networks").await, 1);
@@ -78,7 +79,8 @@ async fn nova_hears_what_happens_to_a_servers_port() {
         let router = id(&cloud.make("member", "routers", "router", router).await);
         let path = format!("routers/{router}/add_router_interface");
         assert_eq!(cloud.call("member", "PUT", &path, json!({"subnet_id": subnet})).await.status, 200);
-        let floating = cloud.make("member", "floatingips", "floatingip", json!({"floating_network_id": outside})).await;
+        let floating =
+            cloud.make("member", "floatingips", "floatingip", json!({"floating_network_id": outside})).await;
         let path = format!("floatingips/{}", id(&floating));
         let associate = async |port: Json| {
             let answer = cloud.call("member", "PUT", &path, json!({"floatingip": {"port_id": port}})).await;

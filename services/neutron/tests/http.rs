@@ -64,7 +64,8 @@ async fn quotas_are_set_forced_and_forgotten() {
         assert_eq!(cloud.call("admin", "DELETE", &path, Json::Null).await.status, 204);
         assert_eq!(cloud.call("admin", "DELETE", &path, Json::Null).await.error(), "TenantQuotaNotFound");
         assert_eq!(cloud.get("member", &path).await["quota"]["network"], 100);
-        for wrong in [json!({"cats": 1}), json!({"network": "many"}), json!({"network": -2}), json!({"port": null})]
+        for wrong in
+            [json!({"cats": 1}), json!({"network": "many"}), json!({"network": -2}), json!({"port": null})]
         {
             assert_eq!(set(wrong.clone()).await.status, 400, "{wrong}");
         }
@@ -127,7 +128,11 @@ async fn every_noun_refuses_rubbish_strangers_and_readers() {
             for (body, status) in bodies {
                 for (method, path) in [("POST", path), ("PUT", one.as_str())] {
                     let answer = cloud.call("member", method, path, body.clone()).await;
-                    let said = format!("{method} {path} {}: {}", &body.to_string()[..20.min(body.to_string().len())], answer.body);
+                    let said = format!(
+                        "{method} {path} {}: {}",
+                        &body.to_string()[..20.min(body.to_string().len())],
+                        answer.body
+                    );
                     assert_eq!(answer.status, status, "{said}");
                 }
             }
@@ -164,7 +169,8 @@ async fn what_is_used_stays() {
     on_all(Options::default(), async |cloud| {
         let network = cloud.network("member").await;
         let subnet = cloud.subnet("member", &network, "10.0.0.0/24").await;
-        let group = id(&cloud.make("member", "security-groups", "security_group", json!({"name": "g"})).await);
+        let group =
+            id(&cloud.make("member", "security-groups", "security_group", json!({"name": "g"})).await);
         let port = json!({"network_id": network, "security_groups": [group]});
         let port = id(&cloud.make("member", "ports", "port", port).await);
         let outside = cloud.external().await;
@@ -180,7 +186,8 @@ async fn what_is_used_stays() {
         };
         refused("member", "DELETE", format!("networks/{network}"), Json::Null, "NetworkInUse").await;
         refused("member", "DELETE", format!("subnets/{subnet}"), Json::Null, "SubnetInUse").await;
-        refused("member", "DELETE", format!("security-groups/{group}"), Json::Null, "SecurityGroupInUse").await;
+        refused("member", "DELETE", format!("security-groups/{group}"), Json::Null, "SecurityGroupInUse")
+            .await;
         refused("member", "DELETE", format!("routers/{router}"), Json::Null, "RouterInUse").await;
         let by_subnet = json!({"subnet_id": subnet});
         let path = format!("routers/{router}/remove_router_interface");
@@ -231,14 +238,16 @@ async fn nobody_gets_an_address_or_a_range_that_another_has() {
             .map(|answer| answer.body["port"]["fixed_ips"][0]["ip_address"].to_string())
             .collect();
         assert_eq!(addresses.len(), 28, "of subnet {subnet}");
-        let none_left = answers.iter().filter(|answer| answer.error() == "IpAddressGenerationFailure").count();
+        let none_left =
+            answers.iter().filter(|answer| answer.error() == "IpAddressGenerationFailure").count();
         assert_eq!(none_left, 12);
 
         let pool = json!({"prefixes": ["10.8.0.0/24"], "default_prefixlen": 28});
         let pool = id(&cloud.make("member", "subnetpools", "subnetpool", pool).await);
         let network = cloud.network("member").await;
         let wanted = json!({"subnet": {"network_id": network, "ip_version": 4, "subnetpool_id": pool}});
-        let answers = join_all((0..20).map(|_| cloud.call("member", "POST", "subnets", wanted.clone()))).await;
+        let answers =
+            join_all((0..20).map(|_| cloud.call("member", "POST", "subnets", wanted.clone()))).await;
         let ranges: BTreeSet<String> = answers
             .iter()
             .filter(|answer| answer.status == 201)
@@ -350,8 +359,13 @@ async fn subnets_of_a_service_are_for_its_ports() {
             assert_eq!(port["fixed_ips"][0]["subnet_id"], **subnet, "{owner}");
         }
         let answer = cloud
-            .call("member", "POST", "subnets", json!({"subnet": {"network_id": network, "ip_version": 4,
-                "cidr": "10.3.0.0/24", "service_types": ["x"]}}))
+            .call(
+                "member",
+                "POST",
+                "subnets",
+                json!({"subnet": {"network_id": network, "ip_version": 4,
+                "cidr": "10.3.0.0/24", "service_types": ["x"]}}),
+            )
             .await;
         assert_eq!(answer.status, 403);
     })
@@ -373,7 +387,8 @@ async fn routes_are_added_and_taken_away_one_by_one() {
             cloud.call("member", "PUT", &path, json!({"router": {"routes": [route]}})).await
         };
         join_all((1..=5).map(|n| change("add", route(n)))).await;
-        let shown = async || cloud.get("member", &format!("routers/{router}")).await["router"]["routes"].clone();
+        let shown =
+            async || cloud.get("member", &format!("routers/{router}")).await["router"]["routes"].clone();
         assert_eq!(shown().await.as_array().unwrap().len(), 5);
         assert_eq!(change("remove", route(3)).await.status, 200);
         assert_eq!(shown().await.as_array().unwrap().len(), 4);
