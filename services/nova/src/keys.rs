@@ -21,9 +21,44 @@ pub fn ssh_fingerprint(public_key: &str) -> Result<String> {
     let wrong = || Error::bad_request("Keypair data is invalid: failed to generate fingerprint");
     let mut words = public_key.split(' ');
     let (kind, data) = (words.next().unwrap_or_default(), words.next().unwrap_or_default().trim_end());
-    PublicKey::from_openssh(&format!("{kind} {data}")).map_err(|_| wrong())?;
     let bytes = STANDARD.decode(data).map_err(|_| wrong())?;
+    let is_key = match kind.strip_prefix("ecdsa-sha2-") {
+        Some(curve) => is_ecdsa(kind, curve, &bytes),
+        None => PublicKey::from_openssh(&format!("{kind} {data}")).is_ok(),
+    };
+    if !is_key {
+        return Err(wrong());
+    }
     Ok(colons(&Md5::digest(bytes)))
+}
+
+/// By its form (RFC 5656): the kind, the curve, a point of its length. Whether that lies on the curve is not asked.
+fn is_ecdsa(kind: &str, curve: &str, bytes: &[u8]) -> bool {
+    let coordinate_bytes = match curve {
+        "nistp256" => 32,
+        "nistp384" => 48,
+        "nistp521" => 66,
+        _ => return false,
+    };
+    let fields = |mut rest: &[u8]| -> Option<Vec<Vec<u8>>> {
+        let mut fields = Vec::new();
+        while !rest.is_empty() {
+            let (length, behind) = rest.split_first_chunk::<4>()?;
+            let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+            fields.push(behind.get(..length)?.to_vec());
+            rest = &behind[length..];
+        }
+        Some(fields)
+    };
+    match fields(bytes).as_deref() {
+        Some([of_kind, of_curve, point]) => {
+            *of_kind == kind.as_bytes()
+                && *of_curve == curve.as_bytes()
+                && point.len() == 1 + 2 * coordinate_bytes
+                && point[0] == 4
+        }
+        _ => false,
+    }
 }
 
 /// SHA-1 of the certificate.
@@ -79,6 +114,10 @@ g2GU4QiQp5/8FAIgM3kw7rreS40OD/e6w39EhvT9eFzYHe8sfCLXWCN1uEM=
             x509_fingerprint(CERTIFICATE).unwrap(),
             "0b:0f:9a:4b:22:3f:33:90:c8:9e:37:1d:a7:90:98:77:bd:41:ca:45"
         );
+        let ecdsa = "ecdsa-sha2-nistp384 AAAAE2VjZHNhLXNoYTItbmlzdHAzODQAAAAIbmlzdHAzODQAAABhBDIPs8ulleqwEc8R0PRemiNUy/UDUn+5U8a3HcJveef67kk9VoJ1BesGg6Tke2TS5RQdsgXD7s3/wyQwhIbGSUdjzFnf1fqO/V06MFRU8aKJ6Yxj6XJgXcXsnwXVGDAcsA==";
+        assert!(ssh_fingerprint(ecdsa).is_ok());
+        assert!(ssh_fingerprint(&ecdsa.replace("nistp384 A", "nistp256 A")).is_err());
+        assert!(ssh_fingerprint(&ecdsa.replace("DAcsA==", "DAc=")).is_err());
         for wrong in ["", "nonsense", "ssh-rsa", "ssh-rsa AAAA", "ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAAIGkzPpxM"] {
             assert!(ssh_fingerprint(wrong).is_err(), "{wrong}");
             assert!(x509_fingerprint(wrong).is_err(), "{wrong}");

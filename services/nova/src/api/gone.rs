@@ -36,15 +36,6 @@ const UNTIL_2_35: &[&str] = &[
     "/v2.1/images/{id}",
     "/v2.1/os-baremetal-nodes",
     "/v2.1/os-baremetal-nodes/{id}",
-    "/v2.1/os-floating-ip-pools",
-    "/v2.1/os-floating-ips",
-    "/v2.1/os-floating-ips/{id}",
-    "/v2.1/os-snapshots",
-    "/v2.1/os-snapshots/detail",
-    "/v2.1/os-snapshots/{id}",
-    "/v2.1/os-volumes",
-    "/v2.1/os-volumes/detail",
-    "/v2.1/os-volumes/{id}",
 ];
 
 pub fn routes() -> Routes<Nova> {

@@ -5,7 +5,9 @@ mod availability_zones;
 mod extensions;
 mod external_events;
 mod flavors;
+mod floating_ips;
 mod gone;
+mod hosts;
 mod hypervisors;
 mod keypairs;
 mod migrations;
@@ -31,6 +33,7 @@ mod servers;
 mod services;
 mod usage;
 mod versions;
+mod volume_proxies;
 
 use crate::{Nova, model::Instance, schemas::Form, store};
 use base::{Context, Error, Json, Result};
@@ -52,12 +55,15 @@ pub fn routes() -> Routes<Nova> {
         availability_zones::routes(),
         services::routes(),
         hypervisors::routes(),
+        hosts::routes(),
         migrations::routes(),
         quota_sets::routes(),
         usage::routes(),
         extensions::routes(),
         networks::routes(),
         security_groups::routes(),
+        floating_ips::routes(),
+        volume_proxies::routes(),
         gone::routes(),
         server_volumes::routes(),
         server_interfaces::routes(),

@@ -40,6 +40,18 @@ pub fn since(version: &str, mut form: Json) -> Json {
     form
 }
 
+/// A part of a list, whatever else is asked.
+pub static OFFSET: Form =
+    Form::new(|| json!({"type": "object", "properties": {"limit": counts(), "offset": counts()}}));
+
+/// The part of a list that `offset` and `limit` name.
+pub fn slice(nova: &Nova, request: &Request, rows: &Json) -> Vec<Json> {
+    let number = |name: &str| request.query.get(name).and_then(|text| text.parse::<usize>().ok());
+    let most = usize::try_from(nova.options.max_limit).unwrap_or(usize::MAX);
+    let (offset, limit) = (number("offset").unwrap_or(0), number("limit").unwrap_or(most).min(most));
+    rows.as_array().into_iter().flatten().skip(offset).take(limit).cloned().collect()
+}
+
 pub fn check(request: &Request, form: &Form) -> Result<()> {
     let mut given = Map::new();
     for (key, value) in &request.query.0 {

@@ -78,10 +78,7 @@ async fn index(nova: Arc<Nova>, request: Request) -> Result<Reply> {
         true => ask(&nova, &request, "GET", GROUPS, None).await?["security_groups"].clone(),
         false => groups(&nova, &request, [("tenant_id", &*request.ctx.project_id)].into_iter()).await?.into(),
     };
-    let number = |name: &str| request.query.get(name).and_then(|text| text.parse::<usize>().ok());
-    let (offset, limit) = (number("offset").unwrap_or(0), number("limit").unwrap_or(usize::MAX));
-    let limit = limit.min(usize::try_from(nova.options.max_limit).unwrap_or(usize::MAX));
-    let page: Vec<Json> = found.as_array().into_iter().flatten().skip(offset).take(limit).cloned().collect();
+    let page = queries::slice(&nova, &request, &found);
     Ok(Reply::ok(json!({"security_groups": views(&nova, &request, &page).await?})))
 }
 

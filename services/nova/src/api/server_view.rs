@@ -18,7 +18,15 @@ use web::Request;
 pub enum In {
     Show,
     List,
+    /// What answers a change.
+    Changed,
 }
+
+/// What a change did not answer before 2.75.
+const NOT_OF_CHANGED: &[&str] =
+    &["config_drive", "key_name", "security_groups", "host_status", "OS-EXT-AZ:availability_zone"];
+const NOT_OF_CHANGED_FAMILIES: &[&str] =
+    &["OS-EXT-SRV-ATTR:", "OS-EXT-STS:", "OS-SRV-USG:", "os-extended-volumes:"];
 
 /// What is asked of the database once for all servers of an answer.
 #[derive(Default)]
@@ -89,7 +97,7 @@ pub fn detail(request: &Request, instance: &Instance, around: &Around, place: In
         let certificates = instance.trusted_image_certificates.as_ref().map(|ids| &ids.0);
         set("trusted_image_certificates", json!(certificates));
     }
-    if request.since(2, 71) && place == In::Show {
+    if request.since(2, 71) && place != In::List {
         set("server_groups", json!(instance.server_group_id.iter().collect::<Vec<_>>()));
     }
     if request.since(2, 73) {
@@ -103,6 +111,13 @@ pub fn detail(request: &Request, instance: &Instance, around: &Around, place: In
     }
     if request.since(2, 100) {
         set("scheduler_hints", instance.scheduler_hints.clone());
+    }
+    if place == In::Changed && !request.since(2, 75) {
+        shown.retain(|key, _| {
+            let of_family = |family: &&str| key.starts_with(*family);
+            !NOT_OF_CHANGED.contains(&key.as_str()) && !NOT_OF_CHANGED_FAMILIES.iter().any(|f| of_family(f))
+        });
+        shown.insert("addresses".into(), addresses(instance, false));
     }
     Json::Object(shown)
 }

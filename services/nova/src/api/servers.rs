@@ -72,7 +72,7 @@ async fn update(nova: Arc<Nova>, request: Request) -> Result<Reply> {
     })
     .await?;
     let around = nova.around(std::slice::from_ref(&instance)).await?;
-    Ok(Reply::ok(json!({"server": server_view::detail(&request, &instance, &around, In::Show)})))
+    Ok(Reply::ok(json!({"server": server_view::detail(&request, &instance, &around, In::Changed)})))
 }
 
 /// A server may be pinned to the zone it is in, and freed; nothing else.
