@@ -1,4 +1,4 @@
-//! What a new cloud begins with, besides its catalog: an external network and an image to boot.
+//! What a new cloud begins with, besides its catalog: metadata definitions, an external network and an image to boot.
 
 use crate::Settings;
 use base::Result;
@@ -16,6 +16,7 @@ pub struct FirstSteps {
 impl FirstSteps {
     /// Each may be taken again: what is there is left as it is.
     pub async fn take(&self, settings: &Settings) -> Result<()> {
+        self.glance.load_catalogue().await?;
         if !settings.options.demo {
             return Ok(());
         }

@@ -3,6 +3,7 @@
 
 mod api;
 mod bytes;
+mod catalogue;
 mod contract;
 mod list;
 mod model;

@@ -8,6 +8,8 @@ mod properties;
 mod resource_types;
 mod tags;
 
+pub use namespaces::insert_whole;
+
 use super::body;
 use crate::{
     Glance,

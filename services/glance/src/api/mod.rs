@@ -6,7 +6,7 @@ pub mod image_data;
 mod images;
 mod import;
 mod members;
-mod metadefs;
+pub mod metadefs;
 mod patch;
 mod schemas;
 mod stores;

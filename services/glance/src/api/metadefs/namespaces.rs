@@ -151,30 +151,7 @@ async fn create(glance: Arc<Glance>, request: Request) -> Result<Reply> {
         ask_rule(&request, rule, None)?;
     }
     let (owner, now) = (request.ctx.project_id.clone(), glance.clock.now());
-    let (namespace, parts) = glance
-        .write(move |tx| {
-            let namespace = Namespace {
-                id: store::next_id::<Namespace>(tx, |last| &last.id)?,
-                namespace: text(&given, "namespace").unwrap_or_default(),
-                display_name: text(&given, "display_name"),
-                description: text(&given, "description"),
-                visibility: text(&given, "visibility").unwrap_or_else(|| "private".into()),
-                protected: given["protected"].as_bool().unwrap_or(false),
-                owner: text(&given, "owner").unwrap_or_else(|| owner.clone()),
-                created_at: now,
-                updated_at: now,
-            };
-            if store::namespace(tx, &namespace.namespace)?.is_some() {
-                let name = &namespace.namespace;
-                return Err(Error::conflict(format!(
-                    "The metadata definition namespace={name} already exists."
-                )));
-            }
-            tx.insert(&namespace)?;
-            let parts = insert_parts(tx, &namespace, &given, now)?;
-            Ok((namespace, parts))
-        })
-        .await?;
+    let (namespace, parts) = glance.write(move |tx| insert_whole(tx, &given, &owner, now)).await?;
     let location = format!("{}{}", request.base_url, href(&namespace));
     let mut reply = view(&namespace);
     for (name, value) in parts {
@@ -183,7 +160,33 @@ async fn create(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     Ok(Reply::created(reply).header("location", location))
 }
 
-/// All that came with a namespace, in upstream's order; and what the answer shows of it.
+/// A namespace and all that came with it, in upstream's order; and what the answer shows of it.
+pub fn insert_whole(
+    tx: &mut Tx,
+    given: &Json,
+    owner: &str,
+    now: Timestamp,
+) -> Result<(Namespace, Vec<(&'static str, Json)>)> {
+    let namespace = Namespace {
+        id: store::next_id::<Namespace>(tx, |last| &last.id)?,
+        namespace: text(given, "namespace").unwrap_or_default(),
+        display_name: text(given, "display_name"),
+        description: text(given, "description"),
+        visibility: text(given, "visibility").unwrap_or_else(|| "private".into()),
+        protected: given["protected"].as_bool().unwrap_or(false),
+        owner: text(given, "owner").unwrap_or_else(|| owner.into()),
+        created_at: now,
+        updated_at: now,
+    };
+    if store::namespace(tx, &namespace.namespace)?.is_some() {
+        let name = &namespace.namespace;
+        return Err(Error::conflict(format!("The metadata definition namespace={name} already exists.")));
+    }
+    tx.insert(&namespace)?;
+    let parts = insert_parts(tx, &namespace, given, now)?;
+    Ok((namespace, parts))
+}
+
 fn insert_parts(
     tx: &mut Tx,
     namespace: &Namespace,
