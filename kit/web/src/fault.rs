@@ -289,6 +289,10 @@ fn placement(status: StatusCode, message: &str, error: &Error, about: &About) ->
         None if status == StatusCode::NOT_ACCEPTABLE => format!(
             "The resource could not be generated that was acceptable to your browser (content of type application/json. \n\n {message}"
         ),
+        None if status == StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+            let kind = about.content_type.unwrap_or("None");
+            format!("The request media type {kind} is not supported by this server. \n\n {message}")
+        }
         None => format!("{}\n\n {message}  ", webob_explanation(status)),
     };
     let title = status.canonical_reason().unwrap_or("Error");

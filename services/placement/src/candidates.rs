@@ -380,9 +380,11 @@ fn parents(tx: &mut Tx, roots: &[String]) -> Result<HashMap<String, Option<Strin
     Ok(store::trees(tx, &roots)?.into_iter().map(|provider| (provider.uuid, provider.parent_uuid)).collect())
 }
 
+/// Whoever knows of no trees is shown no two providers of one.
 fn is_flat(candidate: &Candidate, fits: &HashMap<&str, Fit>) -> bool {
     let root = |uuid: &String| fits.values().find_map(|fit| fit.roots.get(uuid));
-    candidate.allocations.keys().all(|uuid| root(uuid) == Some(uuid))
+    let mut seen = HashSet::new();
+    candidate.allocations.keys().all(|uuid| seen.insert(root(uuid)))
 }
 
 /// Several groups may take the same class of the same provider: together they must fit, too.

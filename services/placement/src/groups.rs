@@ -286,22 +286,26 @@ pub fn traits(request: &Request, name: &str) -> Result<Traits> {
 pub fn aggregates(request: &Request, name: &str) -> Result<Aggregates> {
     let values: Vec<&str> = request.query.all(name).collect();
     if values.len() > 1 && !request.since(1, 24) {
-        return Err(Error::bad_request("Multiple member_of parameters are not supported").code(DUPLICATE_KEY));
+        return Err(Error::bad_request("Multiple member_of parameters are not supported"));
     }
     let mut found = Aggregates::default();
     for value in values {
         let (forbidden, list) = match value.strip_prefix('!') {
-            Some(rest) if request.since(1, 32) => (true, rest),
-            _ => (false, value),
+            Some(_) if !request.since(1, 32) => {
+                let sentence =
+                    "Forbidden member_of parameters are not supported in the specified microversion";
+                return Err(Error::bad_request(sentence));
+            }
+            Some(rest) => (true, rest),
+            None => (false, value),
         };
         let uuids: Vec<String> = match list.strip_prefix("in:") {
             Some(list) => list.split(',').map(str::to_string).collect(),
             None => vec![list.to_string()],
         };
         if let Some(bad) = uuids.iter().find(|uuid| !id::is_uuid(uuid)) {
-            let _ = bad;
             return Err(Error::bad_request(format!(
-                "Invalid query string parameters: Expected '{name}' parameter to contain valid UUID(s). Got: {value}"
+                "Invalid query string parameters: Expected '{name}' parameter to contain valid UUID(s). Got: {bad}"
             )));
         }
         match forbidden {
@@ -316,7 +320,7 @@ fn in_tree(value: &str) -> Result<String> {
     match id::is_uuid(value) {
         true => Ok(value.to_lowercase()),
         false => Err(Error::bad_request(format!(
-            "Expected 'in_tree' parameter to be a format of uuid. Got: {value}"
+            "Invalid query string parameters: Expected 'in_tree' parameter to be a format of uuid. Got: {value}"
         ))),
     }
 }
@@ -325,7 +329,7 @@ fn root_required(request: &Request) -> Result<Traits> {
     let mut values = request.query.all("root_required");
     let (Some(_), more) = (values.next(), values.next()) else { return Ok(Traits::default()) };
     if more.is_some() {
-        let sentence = "Query parameter \"root_required\" may be specified only once.";
+        let sentence = "Query parameter 'root_required' may be specified only once.";
         return Err(Error::bad_request(sentence).code(DUPLICATE_KEY));
     }
     let found = traits(request, "root_required")?;
@@ -346,7 +350,7 @@ fn same_subtrees(request: &Request) -> Result<Vec<Vec<String>>> {
     for value in request.query.all("same_subtree") {
         let suffixes: Vec<String> = value.split(',').map(|suffix| suffix.trim().to_string()).collect();
         if suffixes.iter().any(String::is_empty) {
-            let sentence = "Empty string (unsuffixed group) can not be specified in `same_subtree`";
+            let sentence = "Empty string (unsuffixed group) can not be specified in `same_subtree` ";
             return Err(Error::bad_request(sentence).code(BAD_VALUE));
         }
         found.push(suffixes);

@@ -6,6 +6,7 @@ use serde_json::json;
 use std::sync::LazyLock;
 
 pub const CONCURRENT_UPDATE: &str = "placement.concurrent_update";
+pub const PROVIDER_NOT_FOUND: &str = "placement.resource_provider.not_found";
 
 const UUID: &str = "^[0-9a-fA-F-]{36}$";
 const NAME: &str = "^[A-Z0-9_]+$";
@@ -166,7 +167,9 @@ fn resources() -> Json {
 }
 
 fn allocations_list(with_owner: bool) -> Json {
-    let provider = object(json!({"uuid": uuid()}), &["uuid"]);
+    let provider = json!({
+        "type": "object", "properties": {"uuid": uuid()}, "additionalProperties": false, "required": ["uuid"],
+    });
     let item = object(
         json!({"resource_provider": provider, "resources": resources()}),
         &["resource_provider", "resources"],

@@ -12,7 +12,7 @@ use base::{Error, ErrorKind, Json, Result, Timestamp};
 use db::{Stored, Tx};
 use serde_json::json;
 use std::sync::Arc;
-use web::{Reply, Request, Routes, delete, get, post, put};
+use web::{Mark, Reply, Request, Routes, delete, get, post, put};
 
 const MAX_INT: i64 = 0x7FFF_FFFF;
 
@@ -23,6 +23,7 @@ pub fn routes() -> Routes<Placement> {
         get(ALL, "placement:resource_providers:inventories:list", list),
         post(ALL, "placement:resource_providers:inventories:create", create),
         put(ALL, "placement:resource_providers:inventories:update", set),
+        delete(ALL, "", not_yet).until(1, 4).marks(&[Mark::Gone]),
         delete(ALL, "placement:resource_providers:inventories:delete", remove_all).since(1, 5),
         get(ONE, "placement:resource_providers:inventories:show", show),
         put(ONE, "placement:resource_providers:inventories:update", update),
@@ -256,6 +257,11 @@ fn remove_one(tx: &mut Tx, provider: &mut Provider, class: &str, now: Timestamp)
     }
     tx.delete::<Inventory>(&[uuid.store(), class.store()])?;
     store::bump(tx, provider, now)
+}
+
+/// The path was there, but not this method.
+async fn not_yet(_: Arc<Placement>, _: Request) -> Result<Reply> {
+    Err(Error::method_not_allowed("").code("method:DELETE"))
 }
 
 async fn remove_all(placement: Arc<Placement>, request: Request) -> Result<Reply> {

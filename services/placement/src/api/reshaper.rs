@@ -3,15 +3,22 @@
 use super::{allocations, body, check_generation, dashed, inventories};
 use crate::{
     Placement, claims,
-    schemas::{self, of_version},
+    model::Provider,
+    schemas::{self, PROVIDER_NOT_FOUND, of_version},
     store,
 };
-use base::{Error, Result};
+use base::{Error, Json, Result};
 use std::{collections::BTreeSet, sync::Arc};
 use web::{Reply, Request, Routes, post};
 
 pub fn routes() -> Routes<Placement> {
     vec![post("/reshaper", "placement:reshaper:reshape", reshape).since(1, 30)]
+}
+
+fn conflict(provider: &Provider, wanted: &Json) -> String {
+    let (uuid, actual, given) =
+        (&provider.uuid, provider.generation, &wanted["resource_provider_generation"]);
+    format!("resource provider generation conflict for provider {uuid}: actual: {actual}, given: {given}")
 }
 
 async fn reshape(placement: Arc<Placement>, request: Request) -> Result<Reply> {
@@ -34,8 +41,9 @@ async fn reshape(placement: Arc<Placement>, request: Request) -> Result<Reply> {
                         "Resource provider {uuid} in inventories not found: {}",
                         error.message
                     ))
+                    .code(PROVIDER_NOT_FOUND)
                 })?;
-                check_generation(&provider, wanted, "resource provider generation conflict")?;
+                check_generation(&provider, wanted, &conflict(&provider, wanted))?;
                 let new = inventories::parse_all(&uuid, wanted, now);
                 for inventory in &new {
                     inventories::check_capacity(true, inventory)?;

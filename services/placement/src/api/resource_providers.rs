@@ -133,24 +133,26 @@ fn set_parent(tx: &mut Tx, provider: &mut Provider, parent: Option<String>, may_
     if provider.parent_uuid == parent {
         return Ok(());
     }
-    let unable = |why: &str| {
+    let (uuid, root) = (provider.uuid.clone(), provider.uuid.clone());
+    let unable_to = |act: &str, why: &str| {
         Error::bad_request(format!(
-            "Unable to save resource provider {}: Object action update failed because: {why}",
-            provider.uuid
+            "Unable to save resource provider {uuid}: Object action {act} failed because: {why}"
         ))
     };
+    let unable = |why: &str| unable_to("update", why);
     if provider.parent_uuid.is_some() && !may_move {
         let why = match parent {
-            None => "un-parenting a provider is not allowed before microversion 1.37.",
-            Some(_) => "re-parenting a provider is not allowed before microversion 1.37.",
+            None => "un-parenting a provider is not currently allowed.",
+            Some(_) => "re-parenting a provider is not currently allowed.",
         };
         return Err(unable(why));
     }
     let root = match &parent {
-        None => provider.uuid.clone(),
+        None => root,
         Some(parent) => {
             let found = tx.find::<Provider>(parent)?;
-            found.ok_or_else(|| unable("parent provider UUID does not exist."))?.root_uuid
+            // Upstream says "create" here, too.
+            found.ok_or_else(|| unable_to("create", "parent provider UUID does not exist."))?.root_uuid
         }
     };
     let below = subtree(tx, provider)?;
