@@ -198,7 +198,7 @@ fn nova_options(settings: &Settings) -> Result<nova::Options> {
     let mut options: nova::Options = settings.config.section()?;
     if options.novncproxy_base_url == nova::Options::default().novncproxy_base_url {
         let port = endpoints::CONSOLES_PORT + settings.port_offset;
-        options.novncproxy_base_url = format!("http://{}:{port}/vnc_auto.html", settings.public_host());
+        options.novncproxy_base_url = format!("http://{}:{port}/vnc_lite.html", settings.public_host());
     }
     Ok(options)
 }

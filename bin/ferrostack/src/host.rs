@@ -66,7 +66,8 @@ impl Host {
             let name = format!("simulated-{number}");
             let mut compute: nova_compute::Options = settings.config.section()?;
             compute.host.clone_from(&name);
-            let fake = Fake::new(capabilities(&simulate, &name));
+            let folder = settings.state.join("simulated").join(&name);
+            let fake = Fake::kept(capabilities(&simulate, &name), &folder)?;
             let manager = nova_compute::simulated(compute, fake, around.clock.clone()).await?;
             self.compute_agent(around, manager).await?;
             let network = neutron_agent::Options { host: name, ..network_options(settings, around)? };
@@ -80,7 +81,10 @@ impl Host {
     async fn volume_agent(&mut self, settings: &Settings, around: &Surroundings) -> Result<()> {
         let options: cinder_volume::Options = settings.config.section()?;
         let agent = match settings.simulate {
-            true => cinder_volume::simulated(options, host_block::Fake::default()),
+            true => {
+                let disks = host_block::Fake::kept(&settings.state.join("simulated/disks"))?;
+                cinder_volume::simulated(options, disks)
+            }
             false => cinder_volume::on_files(options, &settings.state, around.images.clone())?,
         };
         self.serving.push(cinder_volume::serve(&around.bus, agent.clone()).await?);

@@ -1,12 +1,12 @@
-//! A back end that is only memory, for tests and simulated clouds.
+//! A back end that only remembers, for tests and simulated clouds.
 
 use crate::{Blocks, Export, Source, Stats, check_id, exported, snapshot_missing, volume_missing};
 use async_trait::async_trait;
-use base::{Error, Result};
+use base::{Error, Kept, Result};
 use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -17,9 +17,9 @@ pub struct Fake(Arc<Mutex<State>>);
 struct State {
     capacity_bytes: u64,
     /// Bytes by id.
-    volumes: BTreeMap<String, u64>,
-    snapshots: BTreeMap<String, u64>,
-    exports: BTreeSet<String>,
+    volumes: Kept<u64>,
+    snapshots: Kept<u64>,
+    exports: Kept<()>,
     refusals: Vec<Error>,
 }
 
@@ -33,13 +33,18 @@ impl Default for Fake {
 
 impl Fake {
     pub fn with_capacity(bytes: u64) -> Self {
-        Self(Arc::new(Mutex::new(State {
-            capacity_bytes: bytes,
-            volumes: BTreeMap::new(),
-            snapshots: BTreeMap::new(),
-            exports: BTreeSet::new(),
-            refusals: Vec::new(),
-        })))
+        Self::new(bytes, Kept::default(), Kept::default(), Kept::default())
+    }
+
+    /// One that remembers its disks in a folder when the process ends.
+    pub fn kept(folder: &Path) -> Result<Self> {
+        let [volumes, snapshots] = ["volumes", "snapshots"].map(|kind| Kept::open(&folder.join(kind)));
+        Ok(Self::new(CAPACITY_BYTES, volumes?, snapshots?, Kept::open(&folder.join("exports"))?))
+    }
+
+    fn new(capacity_bytes: u64, volumes: Kept<u64>, snapshots: Kept<u64>, exports: Kept<()>) -> Self {
+        let refusals = Vec::new();
+        Self(Arc::new(Mutex::new(State { capacity_bytes, volumes, snapshots, exports, refusals })))
     }
 
     /// The next change fails so.
@@ -48,20 +53,20 @@ impl Fake {
     }
 
     pub fn volumes(&self) -> BTreeMap<String, u64> {
-        self.0.lock().volumes.clone()
+        self.0.lock().volumes.entries().clone()
     }
 
     pub fn snapshots(&self) -> BTreeMap<String, u64> {
-        self.0.lock().snapshots.clone()
+        self.0.lock().snapshots.entries().clone()
     }
 
     pub fn exports(&self) -> BTreeSet<String> {
-        self.0.lock().exports.clone()
+        self.0.lock().exports.entries().keys().cloned().collect()
     }
 
     /// As when the machine was off.
-    pub fn lose_exports(&self) {
-        self.0.lock().exports.clear();
+    pub fn lose_exports(&self) -> Result<()> {
+        self.0.lock().exports.clear()
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
@@ -80,7 +85,7 @@ impl Blocks for Fake {
     }
 
     async fn holds(&self, volume_id: &str) -> Result<bool> {
-        Ok(self.0.lock().volumes.contains_key(volume_id))
+        Ok(self.0.lock().volumes.get(volume_id).is_some())
     }
 
     async fn create(&self, volume_id: &str, bytes: u64, source: &Source) -> Result<()> {
@@ -96,27 +101,27 @@ impl Blocks for Fake {
                 (None, Source::Snapshot(id)) => return Err(snapshot_missing(id)),
                 (None, _) => return Err(volume_missing(volume_id)),
             };
-            state.volumes.entry(volume_id.into()).or_insert(bytes.max(least));
-            Ok(())
+            match state.volumes.get(volume_id) {
+                Some(_) => Ok(()),
+                None => state.volumes.insert(volume_id, bytes.max(least)),
+            }
         })
     }
 
     async fn extend(&self, volume_id: &str, bytes: u64) -> Result<()> {
         self.change(|state| {
-            if state.exports.contains(volume_id) {
+            if state.exports.get(volume_id).is_some() {
                 return Err(exported(volume_id));
             }
-            let disk = state.volumes.get_mut(volume_id).ok_or_else(|| volume_missing(volume_id))?;
-            *disk = bytes.max(*disk);
-            Ok(())
+            let extended = state.volumes.change(volume_id, |disk| *disk = bytes.max(*disk))?;
+            extended.ok_or_else(|| volume_missing(volume_id))
         })
     }
 
     async fn delete(&self, volume_id: &str) -> Result<()> {
         self.change(|state| {
-            state.exports.remove(volume_id);
-            state.volumes.remove(volume_id);
-            Ok(())
+            state.exports.remove(volume_id)?;
+            state.volumes.remove(volume_id).map(drop)
         })
     }
 
@@ -124,21 +129,20 @@ impl Blocks for Fake {
         check_id(snapshot_id)?;
         self.change(|state| {
             let bytes = *state.volumes.get(volume_id).ok_or_else(|| volume_missing(volume_id))?;
-            state.snapshots.entry(snapshot_id.into()).or_insert(bytes);
-            Ok(())
+            match state.snapshots.get(snapshot_id) {
+                Some(_) => Ok(()),
+                None => state.snapshots.insert(snapshot_id, bytes),
+            }
         })
     }
 
     async fn delete_snapshot(&self, snapshot_id: &str) -> Result<()> {
-        self.change(|state| {
-            state.snapshots.remove(snapshot_id);
-            Ok(())
-        })
+        self.change(|state| state.snapshots.remove(snapshot_id).map(drop))
     }
 
     async fn revert(&self, volume_id: &str, snapshot_id: &str) -> Result<()> {
         self.change(|state| {
-            if state.exports.contains(volume_id) {
+            if state.exports.get(volume_id).is_some() {
                 return Err(exported(volume_id));
             }
             state.snapshots.get(snapshot_id).map(drop).ok_or_else(|| snapshot_missing(snapshot_id))
@@ -147,24 +151,21 @@ impl Blocks for Fake {
 
     async fn export(&self, volume_id: &str, read_only: bool) -> Result<Export> {
         self.change(|state| {
-            if !state.volumes.contains_key(volume_id) {
+            if state.volumes.get(volume_id).is_none() {
                 return Err(volume_missing(volume_id));
             }
-            state.exports.insert(volume_id.into());
+            state.exports.insert(volume_id, ())?;
             let name = if read_only { format!("{volume_id}-ro") } else { volume_id.to_string() };
             Ok(Export { socket: format!("/fake/{volume_id}.nbd").into(), name })
         })
     }
 
     async fn is_exported(&self, volume_id: &str) -> Result<bool> {
-        Ok(self.0.lock().exports.contains(volume_id))
+        Ok(self.0.lock().exports.get(volume_id).is_some())
     }
 
     async fn unexport(&self, volume_id: &str) -> Result<()> {
-        self.change(|state| {
-            state.exports.remove(volume_id);
-            Ok(())
-        })
+        self.change(|state| state.exports.remove(volume_id).map(drop))
     }
 
     async fn stats(&self) -> Result<Stats> {
@@ -173,7 +174,10 @@ impl Blocks for Fake {
             total_bytes: state.capacity_bytes,
             // Its disks are empty, as sparse files are at first.
             free_bytes: state.capacity_bytes,
-            provisioned_bytes: state.volumes.values().chain(state.snapshots.values()).sum(),
+            provisioned_bytes: [&state.volumes, &state.snapshots]
+                .map(|disks| disks.entries().values().sum::<u64>())
+                .iter()
+                .sum(),
         })
     }
 }

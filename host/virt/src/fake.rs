@@ -3,10 +3,12 @@
 
 use crate::{Capabilities, Change, Disk, Domain, DomainSpec, Event, Hypervisor, Nic, State, not_found, xml};
 use async_trait::async_trait;
-use base::{Error, ErrorKind, Result};
+use base::{Error, ErrorKind, Kept, Result};
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, HashMap},
+    path::Path,
     time::Duration,
 };
 use tokio::sync::broadcast;
@@ -38,11 +40,12 @@ pub struct Fake(std::sync::Arc<Inner>);
 
 struct Inner {
     capabilities: Capabilities,
-    guests: Mutex<BTreeMap<String, Guest>>,
+    guests: Mutex<Kept<Guest>>,
     hooks: Mutex<HashMap<Verb, Hook>>,
     events: broadcast::Sender<Event>,
 }
 
+#[derive(Serialize, Deserialize)]
 struct Guest {
     spec: DomainSpec,
     state: State,
@@ -82,10 +85,19 @@ impl Default for Fake {
 
 impl Fake {
     pub fn new(capabilities: Capabilities) -> Self {
+        Self::with_guests(capabilities, Kept::default())
+    }
+
+    /// One whose guests go on when the process ends: the folder remembers them.
+    pub fn kept(capabilities: Capabilities, folder: &Path) -> Result<Self> {
+        Ok(Self::with_guests(capabilities, Kept::open(folder)?))
+    }
+
+    fn with_guests(capabilities: Capabilities, guests: Kept<Guest>) -> Self {
         let (events, _) = broadcast::channel(EVENTS_HELD);
         Self(std::sync::Arc::new(Inner {
             capabilities,
-            guests: Mutex::default(),
+            guests: Mutex::new(guests),
             hooks: Mutex::default(),
             events,
         }))
@@ -105,33 +117,37 @@ impl Fake {
     }
 
     /// The guest no longer hears its power button.
-    pub fn deafen(&self, uuid: &str) {
-        if let Some(guest) = self.0.guests.lock().get_mut(uuid) {
+    pub fn deafen(&self, uuid: &str) -> Result<()> {
+        self.with(uuid, |guest| {
             guest.deaf = true;
-        }
+            Ok(())
+        })
     }
 
     /// The guest dies on its own.
-    pub fn crash(&self, uuid: &str) {
-        if let Some(guest) = self.0.guests.lock().get_mut(uuid) {
+    pub fn crash(&self, uuid: &str) -> Result<()> {
+        self.with(uuid, |guest| {
             guest.state = State::Crashed;
             self.tell(uuid, Change::Crashed);
-        }
+            Ok(())
+        })
     }
 
     /// The guest switches itself off.
-    pub fn power_button(&self, uuid: &str) {
-        if let Some(guest) = self.0.guests.lock().get_mut(uuid) {
+    pub fn power_button(&self, uuid: &str) -> Result<()> {
+        self.with(uuid, |guest| {
             guest.state = State::Shutoff;
             self.tell(uuid, Change::Stopped);
-        }
+            Ok(())
+        })
     }
 
     /// The guest says something on its serial console.
-    pub fn say(&self, uuid: &str, text: &str) {
-        if let Some(guest) = self.0.guests.lock().get_mut(uuid) {
+    pub fn say(&self, uuid: &str, text: &str) -> Result<()> {
+        self.with(uuid, |guest| {
             guest.console.push_str(text);
-        }
+            Ok(())
+        })
     }
 
     /// The definition as it stands, for a test to look at.
@@ -159,8 +175,7 @@ impl Fake {
 
     /// Changes one guest under the lock.
     fn with<T>(&self, uuid: &str, change: impl FnOnce(&mut Guest) -> Result<T>) -> Result<T> {
-        let mut guests = self.0.guests.lock();
-        change(guests.get_mut(uuid).ok_or_else(|| not_found(uuid))?)
+        self.0.guests.lock().change(uuid, change)?.unwrap_or_else(|| Err(not_found(uuid)))
     }
 }
 
@@ -192,7 +207,7 @@ impl Hypervisor for Fake {
     }
 
     async fn domains(&self) -> Result<Vec<Domain>> {
-        Ok(self.0.guests.lock().values().map(view).collect())
+        Ok(self.0.guests.lock().entries().values().map(view).collect())
     }
 
     async fn domain(&self, uuid: &str) -> Result<Option<Domain>> {
@@ -202,11 +217,13 @@ impl Hypervisor for Fake {
     async fn define(&self, spec: &DomainSpec) -> Result<()> {
         self.hook(Verb::Define).await?;
         let mut guests = self.0.guests.lock();
-        if let Some(guest) = guests.get_mut(&spec.uuid) {
-            guest.spec = spec.clone();
-        } else if guests.values().any(|guest| guest.spec.name == spec.name) {
-            return Err(Error::internal(format!("domain '{}' already exists with another uuid", spec.name)));
-        } else {
+        if guests.change(&spec.uuid, |guest| guest.spec = spec.clone())?.is_none() {
+            if guests.entries().values().any(|guest| guest.spec.name == spec.name) {
+                return Err(Error::internal(format!(
+                    "domain '{}' already exists with another uuid",
+                    spec.name
+                )));
+            }
             let guest = Guest {
                 spec: spec.clone(),
                 state: State::Shutoff,
@@ -214,7 +231,7 @@ impl Hypervisor for Fake {
                 vnc_port: 0,
                 deaf: false,
             };
-            guests.insert(spec.uuid.clone(), guest);
+            guests.insert(&spec.uuid, guest)?;
         }
         self.tell(&spec.uuid, Change::Defined);
         Ok(())
@@ -223,16 +240,16 @@ impl Hypervisor for Fake {
     async fn start(&self, uuid: &str) -> Result<()> {
         self.hook(Verb::Start).await?;
         let mut guests = self.0.guests.lock();
-        let vnc_port = free_vnc_port(&guests);
-        let guest = guests.get_mut(uuid).ok_or_else(|| not_found(uuid))?;
-        if matches!(guest.state, State::Running | State::Paused) {
-            return Ok(());
-        }
-        guest.state = State::Running;
-        guest.vnc_port = vnc_port;
-        guest.console.push_str(&format!("{} login: ", guest.spec.name));
-        self.tell(uuid, Change::Started);
-        Ok(())
+        let vnc_port = free_vnc_port(guests.entries());
+        let started = guests.change(uuid, |guest| {
+            if !matches!(guest.state, State::Running | State::Paused) {
+                guest.state = State::Running;
+                guest.vnc_port = vnc_port;
+                guest.console.push_str(&format!("{} login: ", guest.spec.name));
+                self.tell(uuid, Change::Started);
+            }
+        })?;
+        started.ok_or_else(|| not_found(uuid))
     }
 
     async fn shutdown(&self, uuid: &str) -> Result<()> {
@@ -249,19 +266,19 @@ impl Hypervisor for Fake {
 
     async fn destroy(&self, uuid: &str) -> Result<()> {
         self.hook(Verb::Destroy).await?;
-        if let Some(guest) = self.0.guests.lock().get_mut(uuid)
-            && matches!(guest.state, State::Running | State::Paused)
-        {
-            guest.state = State::Shutoff;
-            guest.vnc_port = 0;
-            self.tell(uuid, Change::Stopped);
-        }
-        Ok(())
+        let destroyed = self.0.guests.lock().change(uuid, |guest| {
+            if matches!(guest.state, State::Running | State::Paused) {
+                guest.state = State::Shutoff;
+                guest.vnc_port = 0;
+                self.tell(uuid, Change::Stopped);
+            }
+        });
+        destroyed.map(drop)
     }
 
     async fn undefine(&self, uuid: &str) -> Result<()> {
         self.hook(Verb::Undefine).await?;
-        if self.0.guests.lock().remove(uuid).is_some() {
+        if self.0.guests.lock().remove(uuid)?.is_some() {
             self.tell(uuid, Change::Undefined);
         }
         Ok(())
@@ -448,7 +465,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_deaf_guest_is_forced() {
         let fake = running().await;
-        fake.deafen(UUID);
+        fake.deafen(UUID).unwrap();
         assert!(!fake.power_off(UUID, Duration::from_secs(5)).await.unwrap());
         fake.reboot(UUID, Some(Duration::from_secs(5))).await.unwrap();
         assert_eq!(state(&fake).await, State::Running);

@@ -5,12 +5,14 @@ pub mod config;
 pub mod context;
 pub mod error;
 pub mod id;
+pub mod kept;
 pub mod logging;
 pub mod secret;
 pub mod time;
 
 pub use context::{Context, Version};
 pub use error::{Error, ErrorKind, Result};
+pub use kept::Kept;
 pub use secret::Secret;
 pub use time::{Clock, Timestamp};
 

@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(told.len(), 3, "the first report failed");
         assert_eq!((told[0].host.as_str(), told[0].provisioned_gb), ("h1@files", 3.0));
         assert!(fake.exports().contains(VOLUME));
-        fake.lose_exports();
+        fake.lose_exports().unwrap();
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert!(fake.exports().contains(VOLUME), "after the machine was off");
         running.abort();

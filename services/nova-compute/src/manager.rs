@@ -374,7 +374,7 @@ mod tests {
         let (fake, cx) = (Fake::default(), Context::internal());
         let manager = manager(&fake, Arc::new(FakePlug)).await;
         manager.build(&cx, &instance()).await.unwrap();
-        fake.deafen(UUID);
+        fake.deafen(UUID).unwrap();
         assert_eq!(manager.stop(&cx, UUID, 3).await.unwrap().power_state, PowerState::Shutdown);
     }
 

@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(nova.of(KNOWN), [PowerState::Running], "told once, though the first report failed");
         assert_eq!(nova.of(LOST), [PowerState::NoState]);
         assert!(nova.hosts.lock().len() >= 10, "signs of life");
-        fake.power_button(KNOWN);
+        fake.power_button(KNOWN).unwrap();
         tokio::time::sleep(Duration::from_millis(10)).await;
         assert_eq!(nova.of(KNOWN), [PowerState::Running, PowerState::Shutdown]);
         agent.abort();
@@ -221,7 +221,7 @@ mod tests {
             let options = Options { resume_guests_state_on_host_boot: wanted, ..Options::default() };
             let manager = manager(&fake, options).await;
             build(&manager, KNOWN).await;
-            fake.power_button(KNOWN);
+            fake.power_button(KNOWN).unwrap();
             let nova = Arc::new(Nova { expected: expected(), ..Nova::default() });
             let agent = tokio::spawn(run(manager.clone(), nova.clone()));
             tokio::time::sleep(Duration::from_secs(1)).await;

@@ -123,7 +123,7 @@ impl Default for Options {
             force_config_drive: false,
             password_length: 12,
             console_token_seconds: 600,
-            novncproxy_base_url: "http://127.0.0.1:6080/vnc_auto.html".into(),
+            novncproxy_base_url: "http://127.0.0.1:6080/vnc_lite.html".into(),
             novnc_directory: "/usr/share/novnc".into(),
             make_default_flavors: true,
         }

@@ -85,7 +85,7 @@ async fn screens_and_consoles() {
     let console = demo.make("nova", &path, body.clone()).await["remote_console"].clone();
     let url = console["url"].as_str().unwrap();
     let (base, token) = url.split_once("?path=%3Ftoken%3D").unwrap_or_else(|| panic!("{url}"));
-    assert_eq!(base, stage.cloud.identity_url().replace(":15000", ":16080/vnc_auto.html"));
+    assert_eq!(base, stage.cloud.identity_url().replace(":15000", ":16080/vnc_lite.html"));
     let shown =
         stage.admin.at("compute 2.31").show("nova", &format!("/os-console-auth-tokens/{token}")).await;
     assert_eq!(shown["console"]["instance_uuid"], server);
