@@ -90,22 +90,19 @@ pub fn allocate(tx: &mut Tx, port: &Port, wanted: Option<&[Fixed]>) -> Result<()
     };
     let Some(wanted) = wanted else {
         for version in [4, 6] {
-            let of_version: Vec<&Subnet> = subnets.iter().filter(|s| s.ip_version == version).collect();
-            let automatic: Vec<&&Subnet> = of_version.iter().filter(|subnet| is_automatic(subnet)).collect();
-            if !automatic.is_empty() && !port.device_owner.starts_with("network:router") {
-                for subnet in automatic {
-                    let address = from_mac(subnet, &port.mac_address)?;
-                    add(tx, subnet, address)?;
-                }
-                continue;
+            let all: Vec<&Subnet> = subnets.iter().filter(|s| s.ip_version == version).collect();
+            let is_routers = port.device_owner.starts_with("network:router");
+            let (automatic, of_version): (Vec<&Subnet>, Vec<&Subnet>) =
+                all.into_iter().partition(|subnet| is_automatic(subnet) && !is_routers);
+            match first_free(tx, &of_version)? {
+                Some((subnet, address)) => add(tx, subnet, address)?,
+                None if of_version.is_empty() => {}
+                None => return Err(none_left(&port.network_id)),
             }
-            let Some((subnet, address)) = first_free(tx, &of_version)? else {
-                if of_version.is_empty() {
-                    continue;
-                }
-                return Err(none_left(&port.network_id));
-            };
-            add(tx, subnet, address)?;
+            for subnet in automatic {
+                let address = from_mac(subnet, &port.mac_address)?;
+                add(tx, subnet, address)?;
+            }
         }
         return Ok(());
     };
@@ -188,7 +185,8 @@ fn none_left(network_id: &str) -> Error {
 
 /// Hosts make their addresses themselves.
 pub fn is_automatic(subnet: &Subnet) -> bool {
-    matches!(subnet.ipv6_address_mode.as_deref(), Some("slaac" | "dhcpv6-stateless"))
+    let modes = [&subnet.ipv6_address_mode, &subnet.ipv6_ra_mode];
+    modes.iter().any(|mode| matches!(mode.as_deref(), Some("slaac" | "dhcpv6-stateless")))
 }
 
 fn from_mac(subnet: &Subnet, mac: &str) -> Result<IpAddr> {

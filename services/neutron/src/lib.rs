@@ -103,6 +103,7 @@ impl Neutron {
 
     /// Listens to the network agents and tells them of changes until the answer is dropped.
     pub async fn start(self: &Arc<Self>) -> Result<Running> {
+        self.write(|tx, _| rbac::complete(tx)).await?;
         let reports = network_reports_handlers(self.clone());
         let serving = self.bus.serve(Topic::any(REPORTS_TOPIC), reports).await?;
         let to_tell = self.to_tell.lock().ok().and_then(|mut held| held.take());

@@ -150,6 +150,20 @@ pub fn set_for_all(
     }
 }
 
+/// Networks of a cloud that is older than policies have flags alone: they get the policies that the flags stand for.
+pub fn complete(tx: &mut Tx) -> Result<()> {
+    let flagged = List::all().filter(Filter::sql("(shared = TRUE OR external = TRUE)", []));
+    for network in tx.list::<Network>(&flagged)? {
+        for (action, on) in [(SHARED, network.shared), (EXTERNAL, network.external)] {
+            let known = [Filter::eq("object_id", &*network.id), Filter::eq("action", action)];
+            if on && tx.count::<RbacPolicy>(&known)? == 0 {
+                set_for_all(tx, Network::KIND, &network.id, &network.project_id, action, true)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// All policies of a thing that goes.
 pub fn forget(tx: &mut Tx, kind: &str, object_id: &str) -> Result<()> {
     tx.execute(

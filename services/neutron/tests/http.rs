@@ -401,3 +401,52 @@ async fn routes_are_added_and_taken_away_one_by_one() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_make_addresses_only_where_both_sides_agree() {
+    on_all(Options::default(), async |cloud| {
+        let network = cloud.network("member").await;
+        let subnet = async |more: Json| {
+            let mut wanted = json!({"network_id": network, "ip_version": 6});
+            wanted.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            cloud.call("member", "POST", "subnets", json!({"subnet": wanted})).await
+        };
+        for wrong in [
+            json!({"cidr": "fd01::/64", "ipv6_address_mode": "slaac", "ipv6_ra_mode": "dhcpv6-stateless"}),
+            json!({"cidr": "fd01::/64", "ipv6_address_mode": "slaac", "enable_dhcp": false}),
+            json!({"cidr": "fd01::/60", "ipv6_ra_mode": "slaac"}),
+            json!({"cidr": "10.0.0.0/24", "ip_version": 4, "ipv6_ra_mode": "slaac"}),
+            json!({"cidr": "fd01::/64", "ipv6_ra_mode": "pigeon"}),
+        ] {
+            assert_eq!(subnet(wrong.clone()).await.status, 400, "{wrong}");
+        }
+        let stateful = json!({"cidr": "fd02::/64", "ipv6_address_mode": "dhcpv6-stateful"});
+        let stateful = id(&subnet(stateful).await.body["subnet"]);
+        let slaac = json!({"cidr": "fd03::/64", "ipv6_address_mode": "slaac", "ipv6_ra_mode": "slaac"});
+        let slaac = id(&subnet(slaac).await.body["subnet"]);
+        let off = json!({"subnet": {"enable_dhcp": false}});
+        assert_eq!(cloud.call("member", "PUT", &format!("subnets/{slaac}"), off).await.status, 400);
+        let port = cloud.make("member", "ports", "port", json!({"network_id": network})).await;
+        let of_port = port["fixed_ips"].as_array().unwrap();
+        let subnets: Vec<&Json> = of_port.iter().map(|fixed| &fixed["subnet_id"]).collect();
+        assert_eq!(subnets, [&json!(stateful), &json!(slaac)]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_floating_addresses_go_with_their_network() {
+    on_all(Options::default(), async |cloud| {
+        let outside = cloud.external().await;
+        let wanted = json!({"floating_network_id": outside});
+        cloud.make("member", "floatingips", "floatingip", wanted).await;
+        assert_eq!(cloud.call("admin", "DELETE", &format!("networks/{outside}"), Json::Null).await.status, 204);
+        assert_eq!(cloud.get("member", "floatingips").await["floatingips"], json!([]));
+        assert_eq!(cloud.get("admin", "ports").await["ports"], json!([]));
+        let group = id(&cloud.make("member", "security-groups", "security_group", json!({"name": "g"})).await);
+        let default = json!({"security_group": {"name": "default"}});
+        let answer = cloud.call("member", "PUT", &format!("security-groups/{group}"), default).await;
+        assert_eq!(answer.error(), "SecurityGroupDefaultAlreadyExists");
+    })
+    .await;
+}

@@ -385,6 +385,13 @@ async fn remove(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     neutron
         .write(move |tx, touched| {
             load::<Network>(tx, NETWORK, &id)?;
+            // Floating addresses that point nowhere go with their network.
+            for floating in store::all_of::<FloatingIp>(tx, "floating_network_id", &id)? {
+                if floating.port_id.is_none() {
+                    tx.remove::<FloatingIp>(&floating.id)?;
+                    ports::delete(tx, touched, &floating.floating_port_id, clock.now())?;
+                }
+            }
             let used = [
                 Filter::eq("network_id", &*id),
                 Filter::new("device_owner", db::Op::Ne, OWNER_DHCP),

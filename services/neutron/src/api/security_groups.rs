@@ -96,12 +96,7 @@ async fn create(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
                 let project_id = text_or(given, "project_id", "");
                 store::default_group(tx, &project_id, now)?;
                 let name = text_or(given, "name", "");
-                if name == store::DEFAULT {
-                    return Err(conflict(
-                        "SecurityGroupDefaultAlreadyExists",
-                        "Default security group already exists.",
-                    ));
-                }
+                check_name(&name)?;
                 quota::take(tx, &options, &project_id, "security_group")?;
                 let group = SecurityGroup {
                     id: id::uuid(),
@@ -128,6 +123,14 @@ async fn create(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
         true => Reply::created(json!({"security_groups": views})),
         false => Reply::created(json!({"security_group": views[0]})),
     })
+}
+
+/// Every project has one default group, made for it.
+fn check_name(name: &str) -> Result<()> {
+    match name == store::DEFAULT {
+        false => Ok(()),
+        true => Err(conflict("SecurityGroupDefaultAlreadyExists", "Default security group already exists.")),
+    }
 }
 
 async fn list(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
@@ -206,6 +209,7 @@ async fn update(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
                 ));
             }
             if let Some(name) = text(&given, "name") {
+                check_name(&name)?;
                 group.name = name;
             }
             if let Some(description) = text(&given, "description") {

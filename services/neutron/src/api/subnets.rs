@@ -110,17 +110,13 @@ fn insert(
     if cidr.network().is_ipv4() != (version == 4) {
         return Err(invalid(format!("cidr '{cidr}' does not match the ip_version '{version}'")));
     }
-    for name in ["ipv6_ra_mode", "ipv6_address_mode"] {
-        if version == 4 && text(given, name).is_some() {
-            return Err(invalid(format!("{name} is not valid when ip_version is 4")));
-        }
-    }
+    check_modes(given, version, enable_dhcp)?;
     let bits = if version == 4 { 32 } else { 128 };
     if enable_dhcp && cidr.prefix_len() > bits - 2 {
         return Err(invalid("Subnet has a prefix length that is incompatible with DHCP service enabled"));
     }
-    let automatic = matches!(text(given, "ipv6_address_mode").as_deref(), Some("slaac" | "dhcpv6-stateless"));
-    if automatic && cidr.prefix_len() != 64 {
+    let makes_addresses = |name: &&str| matches!(text(given, name).as_deref(), Some("slaac" | "dhcpv6-stateless"));
+    if MODE_NAMES.iter().any(|name| makes_addresses(&name)) && cidr.prefix_len() != 64 {
         return Err(invalid(format!(
             "Invalid CIDR {cidr} for IPv6 address mode. OpenStack uses the EUI-64 address format, which requires the prefix to be /64"
         )));
@@ -175,6 +171,28 @@ fn insert(
     touched.networks.insert(network_id.clone());
     ports::ensure_dhcp(tx, touched, options, &network_id, now)?;
     Ok((subnet, network.external))
+}
+
+const MODE_NAMES: [&str; 2] = ["ipv6_ra_mode", "ipv6_address_mode"];
+
+/// How IPv6 hosts come by their addresses: both say the same, and DHCP stays on.
+fn check_modes(given: &Given, version: i64, enable_dhcp: bool) -> Result<()> {
+    let [ra, address] = MODE_NAMES.map(|name| text(given, name));
+    for (name, mode) in MODE_NAMES.iter().zip([&ra, &address]) {
+        if version == 4 && mode.is_some() {
+            return Err(invalid(format!("{name} is not valid when ip_version is 4")));
+        }
+    }
+    if !enable_dhcp && (ra.is_some() || address.is_some()) {
+        return Err(invalid("ipv6_ra_mode or ipv6_address_mode cannot be set when enable_dhcp is set to False"));
+    }
+    match (ra, address) {
+        (Some(ra), Some(address)) if ra != address => Err(invalid(format!(
+            "ipv6_ra_mode set to '{ra}' with ipv6_address_mode set to '{address}' is not valid. If both attributes are \
+             set, they must be the same value"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn first_address(cidr: IpNet, at_network: bool) -> IpAddr {
@@ -345,6 +363,9 @@ fn apply(tx: &mut Tx, options: &Options, subnet: &mut Subnet, given: &Given) -> 
         subnet.description = description;
     }
     subnet.enable_dhcp = flag_or(given, "enable_dhcp", subnet.enable_dhcp);
+    if !subnet.enable_dhcp && (subnet.ipv6_ra_mode.is_some() || subnet.ipv6_address_mode.is_some()) {
+        return Err(invalid("Cannot disable enable_dhcp with ipv6 attributes set"));
+    }
     if given.contains_key("dns_nameservers") {
         subnet.dns_nameservers = texts(given, "dns_nameservers");
     }
