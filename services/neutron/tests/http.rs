@@ -440,10 +440,14 @@ async fn idle_floating_addresses_go_with_their_network() {
         let outside = cloud.external().await;
         let wanted = json!({"floating_network_id": outside});
         cloud.make("member", "floatingips", "floatingip", wanted).await;
-        assert_eq!(cloud.call("admin", "DELETE", &format!("networks/{outside}"), Json::Null).await.status, 204);
+        assert_eq!(
+            cloud.call("admin", "DELETE", &format!("networks/{outside}"), Json::Null).await.status,
+            204
+        );
         assert_eq!(cloud.get("member", "floatingips").await["floatingips"], json!([]));
         assert_eq!(cloud.get("admin", "ports").await["ports"], json!([]));
-        let group = id(&cloud.make("member", "security-groups", "security_group", json!({"name": "g"})).await);
+        let group =
+            id(&cloud.make("member", "security-groups", "security_group", json!({"name": "g"})).await);
         let default = json!({"security_group": {"name": "default"}});
         let answer = cloud.call("member", "PUT", &format!("security-groups/{group}"), default).await;
         assert_eq!(answer.error(), "SecurityGroupDefaultAlreadyExists");

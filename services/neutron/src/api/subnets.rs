@@ -115,7 +115,8 @@ fn insert(
     if enable_dhcp && cidr.prefix_len() > bits - 2 {
         return Err(invalid("Subnet has a prefix length that is incompatible with DHCP service enabled"));
     }
-    let makes_addresses = |name: &&str| matches!(text(given, name).as_deref(), Some("slaac" | "dhcpv6-stateless"));
+    let makes_addresses =
+        |name: &&str| matches!(text(given, name).as_deref(), Some("slaac" | "dhcpv6-stateless"));
     if MODE_NAMES.iter().any(|name| makes_addresses(&name)) && cidr.prefix_len() != 64 {
         return Err(invalid(format!(
             "Invalid CIDR {cidr} for IPv6 address mode. OpenStack uses the EUI-64 address format, which requires the prefix to be /64"
@@ -184,7 +185,9 @@ fn check_modes(given: &Given, version: i64, enable_dhcp: bool) -> Result<()> {
         }
     }
     if !enable_dhcp && (ra.is_some() || address.is_some()) {
-        return Err(invalid("ipv6_ra_mode or ipv6_address_mode cannot be set when enable_dhcp is set to False"));
+        return Err(invalid(
+            "ipv6_ra_mode or ipv6_address_mode cannot be set when enable_dhcp is set to False",
+        ));
     }
     match (ra, address) {
         (Some(ra), Some(address)) if ra != address => Err(invalid(format!(
