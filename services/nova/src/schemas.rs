@@ -320,6 +320,38 @@ pub static SERVER_UPDATE: Form = Form::new(|| {
     })
 });
 
+pub static REBUILD: Form = Form::new(|| {
+    let mut key_name = name();
+    key_name["type"] = json!(["string", "null"]);
+    json!({
+        "type": "object",
+        "properties": {"rebuild": {
+            "type": "object",
+            "properties": {
+                "name": name(),
+                "imageRef": {"type": "string", "format": "uuid"},
+                "adminPass": {"type": "string"},
+                "metadata": metadata(),
+                "preserve_ephemeral": boolean(),
+                "OS-DCF:diskConfig": disk_config(),
+                "accessIPv4": address("ipv4"),
+                "accessIPv6": address("ipv6"),
+                "personality": personality(),
+                "description": since("2.19", description()),
+                "key_name": since("2.54", key_name),
+                "user_data": since("2.57", json!({"type": ["string", "null"], "format": "base64",
+                                                  "maxLength": 65535})),
+                "trusted_image_certificates": trusted_certificates(),
+                "hostname": hostname(),
+            },
+            "required": ["imageRef"],
+            "additionalProperties": false,
+        }},
+        "required": ["rebuild"],
+        "additionalProperties": false,
+    })
+});
+
 /// Of create, update and update all.
 pub static METADATA: Form = Form::new(|| {
     json!({

@@ -36,6 +36,7 @@ use web::Authenticate;
 const PROJECT: &str = "0e8a7f6c000040008000000000000001";
 const HOST: &str = "h1";
 const IMAGE: &str = "0e8a7f6c-0000-4000-8000-00000000000a";
+const OTHER_IMAGE: &str = "0e8a7f6c-0000-4000-8000-00000000001a";
 const NETWORK: &str = "0e8a7f6c-0000-4000-8000-00000000000b";
 /// A port and volumes that their owner made.
 const PORT: &str = "0e8a7f6c-0000-4000-8000-00000000000c";
@@ -568,6 +569,42 @@ impl<const N: usize> Case for Powering<N> {
     }
 }
 
+struct Rebuilding<const STOPPED: bool>;
+
+#[async_trait]
+impl<const STOPPED: bool> Case for Rebuilding<STOPPED> {
+    async fn build(base: &Base) -> String {
+        let uuid = base.booted().await;
+        if STOPPED {
+            base.act(&uuid, body_of("os-stop")).await;
+            base.nova.flows.settled().await;
+        }
+        uuid
+    }
+
+    async fn start(base: &Base, uuid: &mut String) {
+        base.act(uuid, json!({"rebuild": {"imageRef": OTHER_IMAGE, "name": "anew"}})).await;
+    }
+
+    async fn check(base: &Base, uuid: &str, fails: bool) {
+        let server = base.server(uuid).await;
+        assert_eq!((&*server.display_name, &*server.image_ref), ("anew", OTHER_IMAGE));
+        if fails {
+            assert_eq!((server.vm_state, server.fault.is_some()), (VmState::Error, true));
+            // It can be rebuilt once more.
+            Self::start(base, &mut uuid.to_string()).await;
+            base.nova.flows.settled().await;
+        }
+        let stopped = STOPPED && !fails;
+        let server = base.server(uuid).await;
+        assert_eq!(server.vm_state, if stopped { VmState::Stopped } else { VmState::Active });
+        if !stopped {
+            base.check_running(uuid).await;
+        }
+        assert_eq!(base.outside.books().rooms.len(), 1);
+    }
+}
+
 struct AttachingVolume;
 
 #[async_trait]
@@ -681,6 +718,8 @@ tests! {
     unpausing: Powering<5>, 6;
     suspending: Powering<6>, 6;
     resuming: Powering<7>, 6;
+    rebuilding: Rebuilding<false>, 3 * 6;
+    rebuilding_what_is_off: Rebuilding<true>, 3 * 6;
     attaching_a_volume: AttachingVolume, 4 * 6 + 2 * 5;
     detaching_a_volume: DetachingVolume, 2 * 6;
     attaching_an_interface: AttachingInterface, 3 * 6 + 2 * 5;

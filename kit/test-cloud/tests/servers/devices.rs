@@ -177,7 +177,7 @@ async fn cards_come_and_go() {
         })
         .await;
     }
-    assert_eq!(stage.addresses(&server).await, first);
+    until("the addresses as before", async || (stage.addresses(&server).await == first).then_some(())).await;
     stage.gone("neutron", &format!("/v2.0/ports/{}", test_cloud::text(&made["port_id"]))).await;
     let shown = stage.demo.show("neutron", &port_path).await["port"].clone();
     assert_eq!((&shown["device_id"], &shown["device_owner"]), (&json!(""), &json!("")), "its owner keeps it");
@@ -200,4 +200,108 @@ async fn a_port_of_ones_own_outlives_the_server() {
     stage.delete_all().await;
     let shown = stage.demo.show("neutron", &format!("/v2.0/ports/{port}")).await["port"].clone();
     assert_eq!((&shown["device_id"], &shown["status"]), (&json!(""), &json!("DOWN")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rebuilt_of_another_image() {
+    let stage = Stage::set().await;
+    let before = stage.taken().await;
+    let server = stage.running("mine", json!({"metadata": {"a": "b"}})).await;
+    let volume = stage.volume(json!({"size": 1})).await;
+    stage.attach(&server, &volume).await;
+    stage.volume_is(&volume, "in-use").await;
+    let addresses = stage.addresses(&server).await;
+    let image = json!({"name": "other", "disk_format": "raw", "container_format": "bare"});
+    let image = id(&stage.demo.make("glance", "/v2/images", image).await);
+    let rebuild =
+        |image: &str| json!({"rebuild": {"imageRef": image, "name": "anew", "metadata": {"c": "d"}}});
+    assert_eq!(stage.action(&server, rebuild(&image)).await.status, 400, "an image without data");
+    stage.demo.upload(&image, vec![1; 1 << 20]).await;
+    let nothing = "0e8a7f6c-0000-4000-8000-000000000001";
+    let refused = stage.action(&server, rebuild(nothing)).await;
+    let said = refused.json().unwrap()["badRequest"]["message"].clone();
+    assert_eq!((refused.status, said), (400, json!("Cannot find image for rebuild")));
+    let answer = stage.action(&server, rebuild(&image)).await;
+    assert_eq!(answer.status, 202);
+    assert_eq!(answer.json().unwrap()["server"]["status"], "REBUILD");
+    assert_eq!(stage.action(&server, rebuild(&image)).await.status, 409, "it is being rebuilt");
+    let shown = stage.is(&server, "ACTIVE").await;
+    assert_eq!((&shown["name"], &shown["image"]["id"]), (&json!("anew"), &json!(image)));
+    assert_eq!(shown["metadata"], json!({"c": "d"}));
+    assert_eq!(stage.addresses(&server).await, addresses);
+    stage.volume_is(&volume, "in-use").await;
+    // What was off stays off.
+    assert_eq!(stage.action(&server, json!({"os-stop": null})).await.status, 202);
+    stage.is(&server, "SHUTOFF").await;
+    assert_eq!(stage.action(&server, rebuild(&stage.image)).await.status, 202);
+    until("rebuilt", async || {
+        let shown = stage.demo.show("nova", &format!("/servers/{server}")).await["server"].clone();
+        (shown["image"]["id"] == json!(stage.image) && shown["OS-EXT-STS:task_state"].is_null()).then_some(())
+    })
+    .await;
+    stage.is(&server, "SHUTOFF").await;
+    stage.delete_all().await;
+    assert_eq!(stage.demo.delete("cinder", &format!("/volumes/{volume}")).await.status, 202);
+    stage.comes_to(&before).await;
+}
+
+/// Old clients give servers floating addresses through compute.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_old_way_to_floating_addresses_volumes_and_groups() {
+    let stage = Stage::set().await;
+    let server = stage.running("mine", json!({})).await;
+    let pools = stage.demo.show("nova", "/os-floating-ip-pools").await;
+    assert_eq!(pools["floating_ip_pools"], json!([{"name": "public"}]));
+    let made =
+        stage.demo.make("nova", "/os-floating-ips", json!({"pool": "public"})).await["floating_ip"].clone();
+    assert_eq!((&made["pool"], &made["instance_id"]), (&json!("public"), &Value::Null));
+    let router = json!({"router": {"name": "way"}});
+    let router = id(&stage.demo.make("neutron", "/v2.0/routers", router).await["router"]);
+    let network = stage.demo.show("neutron", &format!("/v2.0/networks/{}", stage.network)).await;
+    let public = stage.demo.show("neutron", "/v2.0/networks?router:external=true").await;
+    let gateway = json!({"router": {"external_gateway_info": {"network_id": public["networks"][0]["id"]}}});
+    let path = format!("/v2.0/routers/{router}");
+    assert_eq!(stage.demo.put("neutron", &path, gateway).await.status, 200);
+    let body = json!({"subnet_id": network["network"]["subnets"][0]});
+    assert_eq!(stage.demo.put("neutron", &format!("{path}/add_router_interface"), body).await.status, 200);
+    let add = json!({"addFloatingIp": {"address": made["ip"]}});
+    let added = stage.action(&server, add).await;
+    assert_eq!(added.status, 202, "{}", String::from_utf8_lossy(&added.body));
+    assert!(stage.addresses(&server).await.contains(&test_cloud::text(&made["ip"])));
+    let shown = stage.demo.show("nova", &format!("/os-floating-ips/{}", id(&made))).await;
+    assert_eq!(shown["floating_ip"]["instance_id"], server);
+    let take = json!({"removeFloatingIp": {"address": made["ip"]}});
+    assert_eq!(stage.action(&server, take.clone()).await.status, 202);
+    assert_eq!(stage.action(&server, take).await.status, 409);
+    assert_eq!(stage.addresses(&server).await.len(), 1);
+    assert_eq!(stage.demo.delete("nova", &format!("/os-floating-ips/{}", id(&made))).await.status, 202);
+    stage.gone("nova", &format!("/os-floating-ips/{}", id(&made))).await;
+
+    let body = json!({"volume": {"size": 1, "display_name": "old"}});
+    let volume = id(&stage.demo.make("nova", "/os-volumes", body).await["volume"]);
+    stage.volume_is(&volume, "available").await;
+    let shown = stage.demo.show("nova", &format!("/os-volumes/{volume}")).await["volume"].clone();
+    assert_eq!((&shown["displayName"], &shown["attachments"]), (&json!("old"), &json!([{}])));
+    let stranger = stage.stranger("member").await;
+    assert_eq!(stranger.get("nova", &format!("/os-volumes/{volume}")).await.status, 404);
+    assert_eq!(stage.demo.delete("nova", &format!("/os-volumes/{volume}")).await.status, 202);
+
+    let body = json!({"security_group": {"name": "web", "description": "of the web"}});
+    let group = id(&stage.demo.make("nova", "/os-security-groups", body).await["security_group"]);
+    let rule = json!({"security_group_rule": {
+        "parent_group_id": group, "ip_protocol": "tcp", "from_port": 80, "to_port": 80, "cidr": "10.0.0.0/8"}});
+    let made = stage.demo.make("nova", "/os-security-group-rules", rule.clone()).await;
+    assert_eq!(made["security_group_rule"]["ip_range"], json!({"cidr": "10.0.0.0/8"}));
+    assert_eq!(stage.demo.post("nova", "/os-security-group-rules", rule).await.status, 400, "there is one");
+    let add = stage.action(&server, json!({"addSecurityGroup": {"name": "web"}})).await;
+    assert_eq!(add.status, 202, "{}", String::from_utf8_lossy(&add.body));
+    let path = format!("/servers/{server}/os-security-groups");
+    let shown = stage.demo.show("nova", &path).await["security_groups"].clone();
+    let names: Vec<&Value> = shown.as_array().unwrap().iter().map(|group| &group["name"]).collect();
+    assert_eq!(names, ["default", "web"]);
+    let path = format!("/os-security-groups/{group}");
+    assert_eq!(stage.demo.delete("nova", &path).await.status, 400, "it is in use");
+    assert_eq!(stage.action(&server, json!({"removeSecurityGroup": {"name": "web"}})).await.status, 202);
+    assert_eq!(stage.demo.delete("nova", &path).await.status, 202);
+    assert_eq!(stage.demo.get("nova", &path).await.status, 404);
 }

@@ -27,6 +27,7 @@ mod server_list;
 mod server_metadata;
 mod server_networks;
 mod server_password;
+mod server_rebuild;
 mod server_view;
 pub mod server_volumes;
 mod servers;
@@ -46,6 +47,7 @@ pub fn routes() -> Routes<Nova> {
         servers::routes(),
         server_metadata::routes(),
         server_actions::routes(),
+        server_rebuild::routes(),
         server_password::routes(),
         remote_consoles::routes(),
         flavors::routes(),

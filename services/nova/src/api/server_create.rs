@@ -173,8 +173,10 @@ async fn flavor(nova: &Nova, request: &Request, server: &Json) -> Result<Flavor>
 const ZERO_DISK: &str = "os_compute_api:servers:create:zero_disk_flavor";
 const GIB: u64 = 1 << 30;
 
+pub(super) const NO_IMAGE: &str = "Can not find requested image";
+
 /// The image that the server boots, checked against the flavor.
-async fn image_facts(
+pub(super) async fn image_facts(
     nova: &Nova,
     request: &Request,
     image_ref: &str,
@@ -190,7 +192,7 @@ async fn image_facts(
     };
     let found = nova.images().show(&request.ctx, id).await;
     let image = found.map_err(|error| match server_devices::is_missing(&error) {
-        true => Error::bad_request("Can not find requested image"),
+        true => Error::bad_request(NO_IMAGE),
         false => error,
     })?;
     if image.status != "active" {
@@ -337,14 +339,19 @@ async fn draft(
     })
 }
 
-fn personality(given: &Json) -> Vec<InjectedFile> {
+pub(super) fn personality(given: &Json) -> Vec<InjectedFile> {
     let text = |file: &Json, name: &str| file[name].as_str().unwrap_or_default().to_string();
     let one = |file: &Json| InjectedFile { path: text(file, "path"), contents: text(file, "contents") };
     given.as_array().into_iter().flatten().map(one).collect()
 }
 
 /// Limits on what one server may carry.
-async fn check_limits(nova: &Nova, request: &Request, metadata: usize, files: &[InjectedFile]) -> Result<()> {
+pub(super) async fn check_limits(
+    nova: &Nova,
+    request: &Request,
+    metadata: usize,
+    files: &[InjectedFile],
+) -> Result<()> {
     let (options, project_id) = (nova.options.clone(), request.ctx.project_id.clone());
     let limits = nova.read(move |tx| quota::limits(tx, &options, &project_id)).await?;
     let over = |name: &str, size: usize| {
@@ -370,7 +377,11 @@ async fn check_limits(nova: &Nova, request: &Request, metadata: usize, files: &[
     Ok(())
 }
 
-async fn key_pair(nova: &Nova, request: &Request, name: Option<String>) -> Result<Option<KeyPair>> {
+pub(super) async fn key_pair(
+    nova: &Nova,
+    request: &Request,
+    name: Option<String>,
+) -> Result<Option<KeyPair>> {
     let Some(name) = name else { return Ok(None) };
     let user_id = request.ctx.user_id.clone();
     let found = nova.read(move |tx| tx.get::<KeyPair>(params![user_id, name])).await?;
@@ -399,7 +410,7 @@ fn random(length: usize) -> String {
     rand::rng().sample_iter(Alphanumeric).take(length).map(char::from).collect()
 }
 
-fn password(nova: &Nova) -> String {
+pub(super) fn password(nova: &Nova) -> String {
     random(nova.options.password_length)
 }
 

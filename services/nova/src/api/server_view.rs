@@ -115,7 +115,7 @@ pub fn detail(request: &Request, instance: &Instance, around: &Around, place: In
     if place == In::Changed && !request.since(2, 75) {
         shown.retain(|key, _| {
             let of_family = |family: &&str| key.starts_with(*family);
-            !NOT_OF_CHANGED.contains(&key.as_str()) && !NOT_OF_CHANGED_FAMILIES.iter().any(|f| of_family(f))
+            !NOT_OF_CHANGED.contains(&key.as_str()) && !NOT_OF_CHANGED_FAMILIES.iter().any(of_family)
         });
         shown.insert("addresses".into(), addresses(instance, false));
     }

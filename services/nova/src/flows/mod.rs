@@ -7,6 +7,7 @@ pub mod delete;
 pub mod detach_interface;
 pub mod detach_volume;
 pub mod power;
+pub mod rebuild;
 
 use crate::{
     Nova, actions,
@@ -21,6 +22,7 @@ pub fn register(nova: &Arc<Nova>) {
     nova.flows.register::<boot::Boot>(nova.clone());
     nova.flows.register::<delete::Delete>(nova.clone());
     nova.flows.register::<power::Power>(nova.clone());
+    nova.flows.register::<rebuild::Rebuild>(nova.clone());
     nova.flows.register::<attach_volume::AttachVolume>(nova.clone());
     nova.flows.register::<detach_volume::DetachVolume>(nova.clone());
     nova.flows.register::<attach_interface::AttachInterface>(nova.clone());
