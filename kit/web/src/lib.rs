@@ -15,6 +15,6 @@ pub use request::{Body, Query, Request};
 pub use route::{Mark, Route, Routes, action, delete, get, head, patch, post, put};
 pub use server::{Authenticate, Prefix, Service, serve};
 
-pub use axum::http::{HeaderMap, Method, StatusCode, header};
+pub use axum::http::{HeaderMap, Method, Response, StatusCode, header};
 pub use bytes::Bytes;
 pub use form_urlencoded;

@@ -7,6 +7,7 @@ use crate::{
     fernet::{self, Federated, Payload, Scope},
     model::*,
     oauth1::Signed,
+    options::OpenId,
     password,
     receipts::{self, Receipt},
     schemas, store,
@@ -45,20 +46,20 @@ pub enum Answer {
 }
 
 /// Who was found to ask.
-struct Asker {
-    user: User,
-    methods: Vec<&'static str>,
+pub(crate) struct Asker {
+    pub user: User,
+    pub methods: Vec<&'static str>,
     /// A token made from a token does not outlive it, and belongs to its chain.
-    expires_at: Option<Timestamp>,
-    chain: Option<String>,
-    application: Option<ApplicationCredential>,
+    pub expires_at: Option<Timestamp>,
+    pub chain: Option<String>,
+    pub application: Option<ApplicationCredential>,
     /// What it may have and nothing else, whatever it asks for.
-    fixed: Option<Scope>,
-    federated: Option<Federated>,
+    pub fixed: Option<Scope>,
+    pub federated: Option<Federated>,
 }
 
 impl Asker {
-    fn new(user: User, method: &'static str) -> Self {
+    pub fn new(user: User, method: &'static str) -> Self {
         let (expires_at, chain, application, fixed, federated) = (None, None, None, None, None);
         Self { user, methods: vec![method], expires_at, chain, application, fixed, federated }
     }
@@ -80,19 +81,32 @@ impl Keystone {
         if !receipts::suffices(&asker.user, &asker.methods) {
             return Ok(Answer::More(self.receipt(asker.user, asker.methods).await?));
         }
-        if asker.federated.is_some()
-            && !matches!(scope, Scope::Unscoped | Scope::Project(_) | Scope::Domain(_))
-        {
-            // Upstream has no form of token for it.
-            return Err(refuse("a federated user asked for the system"));
+        self.grant(asker, scope).await
+    }
+
+    /// A token without a scope.
+    pub(crate) async fn admit(&self, asker: Asker) -> Result<Answer> {
+        if !receipts::suffices(&asker.user, &asker.methods) {
+            return Ok(Answer::More(self.receipt(asker.user, asker.methods).await?));
         }
+        self.grant(asker, Scope::Unscoped).await
+    }
+
+    async fn grant(&self, asker: Asker, scope: Scope) -> Result<Answer> {
+        let federated = match (&scope, asker.federated) {
+            // Upstream has no form of token for it.
+            (Scope::System, Some(_)) => return Err(refuse("a federated user asked for the system")),
+            (Scope::Unscoped | Scope::Project(_) | Scope::Domain(_), federated) => federated,
+            // What somebody lent does not depend on who vouched for the borrower.
+            _ => None,
+        };
         let issued_at = fernet::issue_time(&self.clock);
         let lifetime = Duration::from_secs(self.options.token_expiration_seconds);
         let payload = Payload {
             user_id: asker.user.id,
             methods: asker.methods,
             scope,
-            federated: asker.federated,
+            federated,
             expires_at: asker.expires_at.unwrap_or(issued_at.plus(lifetime)),
             audit_ids: [Some(fernet::audit_id()), asker.chain].into_iter().flatten().collect(),
             issued_at,
@@ -115,6 +129,7 @@ impl Keystone {
                 "application_credential" => self.by_application_credential(given).await?,
                 "totp" => self.by_totp(given).await?,
                 "oauth1" => self.by_oauth1(request).await?,
+                "mapped" => self.by_provider(request, given).await?,
                 _ => {
                     return Err(Error::unauthorized("Attempted to authenticate with an unsupported method."));
                 }
@@ -226,6 +241,40 @@ impl Keystone {
         let user = user.filter(|user| user.enabled).ok_or_else(|| refuse("user disabled"))?;
         let fixed = Some(Scope::OAuth1 { project_id: token.project_id, access_token_id: token.id });
         Ok(Asker { fixed, ..Asker::new(user, "oauth1") })
+    }
+
+    /// An identity provider's token in the `Authorization` header, or again a token that was made of one.
+    async fn by_provider(&self, request: &Request, given: &Json) -> Result<Asker> {
+        if given.get("id").is_some() {
+            return self.by_token(given).await;
+        }
+        let idp_id =
+            word(given, "identity_provider").ok_or_else(|| expecting("identity_provider", "mapped"))?;
+        let protocol_id = word(given, "protocol").ok_or_else(|| expecting("protocol", "mapped"))?;
+        self.check_provider(idp_id, protocol_id).await?;
+        let shown = request.header("authorization").and_then(|text| text.split_once(' '));
+        let (_, token) = shown
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .ok_or_else(|| refuse("no assertion of an identity provider"))?;
+        let options = self.openid_of(idp_id)?;
+        let assertion = self.providers.bearer(options, token.trim(), &self.clock).await?;
+        self.vouched(idp_id, protocol_id, assertion).await
+    }
+
+    /// How to ask an identity provider, where the operator has said so.
+    pub(crate) fn openid_of(&self, idp_id: &str) -> Result<&OpenId> {
+        self.options.openid.get(idp_id).ok_or_else(|| refuse("the identity provider is not configured"))
+    }
+
+    /// The one identity provider that can be asked by a protocol.
+    pub(crate) async fn only_provider(&self, protocol_id: &str) -> Result<String> {
+        let wanted = List::all().eq("id", protocol_id);
+        let protocols = self.read(move |tx| tx.list::<FederationProtocol>(&wanted)).await?;
+        let mut usable = protocols.into_iter().filter(|one| self.options.openid.contains_key(&one.idp_id));
+        match (usable.next(), usable.next()) {
+            (Some(one), None) => Ok(one.idp_id),
+            _ => Err(refuse("no identity provider, or several")),
+        }
     }
 
     async fn scope(&self, auth: &Json, asker: &Asker) -> Result<Scope> {

@@ -7,11 +7,13 @@ mod bootstrap;
 mod catalog;
 mod compliance;
 mod domain_defaults;
+mod federation;
 mod fernet;
 mod jws;
 pub mod mapping;
 mod model;
 mod oauth1;
+mod openid;
 mod options;
 mod password;
 mod receipts;
@@ -27,7 +29,7 @@ pub mod upkeep;
 pub use api::routes;
 pub use bootstrap::{Bootstrap, EndpointUrls, FirstMember};
 pub use model::TABLES;
-pub use options::{Options, SecurityCompliance, TokenProvider};
+pub use options::{OpenId, Options, SecurityCompliance, TokenProvider};
 pub use rules::RULES;
 pub use upkeep::rotate_token_keys;
 
@@ -51,6 +53,7 @@ pub struct Keystone {
     /// Where tokens are signed rather than encrypted.
     signing: Option<jws::Keys>,
     credential_keys: Arc<fernet::Keys>,
+    providers: openid::Providers,
     cache: tokens::Cache,
     /// Counts our writes; what was cached before the last one is not believed.
     generation: Arc<AtomicU64>,
@@ -68,7 +71,18 @@ impl Keystone {
             TokenProvider::Jws => Some(jws::Keys::open(&directory.join("jws-keys"))?),
         };
         let (cache, generation) = (tokens::Cache::default(), Arc::default());
-        Ok(Arc::new(Self { db, clock, options, token_keys, signing, credential_keys, cache, generation }))
+        let providers = openid::Providers::default();
+        Ok(Arc::new(Self {
+            db,
+            clock,
+            options,
+            token_keys,
+            signing,
+            credential_keys,
+            providers,
+            cache,
+            generation,
+        }))
     }
 
     /// The HTTP service, its rules with those of a `policy.yaml` over them.

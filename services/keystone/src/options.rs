@@ -1,8 +1,9 @@
 //! Keystone's section of the configuration file.
 
-use base::config::Section;
+use base::{Secret, config::Section};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -33,6 +34,11 @@ pub struct Options {
     pub oauth1_request_token_seconds: u64,
     /// How long an OAuth 1 access token is good, in seconds. 0: for ever.
     pub oauth1_access_token_seconds: u64,
+    /// How to ask OpenID Connect providers, by the id of the identity provider:
+    /// `openid.NAME = { issuer = "https://...", client_id = "...", client_secret = "..." }`.
+    pub openid: BTreeMap<String, OpenId>,
+    /// Pages to which browsers may be sent with a token, as `https://HOST/auth/websso/`.
+    pub trusted_dashboards: Vec<String>,
     pub security_compliance: SecurityCompliance,
 }
 
@@ -75,6 +81,8 @@ impl Default for Options {
             list_limit_max: 1000,
             oauth1_request_token_seconds: 28_800,
             oauth1_access_token_seconds: 86_400,
+            openid: BTreeMap::new(),
+            trusted_dashboards: Vec::new(),
             security_compliance: SecurityCompliance::default(),
         }
     }
@@ -91,4 +99,28 @@ pub enum TokenProvider {
     #[default]
     Fernet,
     Jws,
+}
+
+/// An OpenID Connect provider, and what we are to it.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct OpenId {
+    pub issuer: String,
+    pub client_id: String,
+    pub client_secret: Secret,
+    pub scopes: Vec<String>,
+    /// The claim that mappings know as `REMOTE_USER`.
+    pub remote_user_claim: String,
+}
+
+impl Default for OpenId {
+    fn default() -> Self {
+        Self {
+            issuer: String::new(),
+            client_id: String::new(),
+            client_secret: Secret::default(),
+            scopes: ["openid", "email", "profile"].map(String::from).to_vec(),
+            remote_user_claim: "sub".into(),
+        }
+    }
 }

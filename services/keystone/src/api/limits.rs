@@ -160,7 +160,8 @@ async fn show(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
             let project = tx.find::<Project>(&limit.project_id)?;
             Ok((limit, project))
         })
-        .await?;
+        .await
+        .or_else(|missing| request.can(&()).and(Err(missing)))?;
     let mut target = json!({"project_id": or_null(&limit.project_id)});
     if let Some(project) = project {
         target["project"] = json!({"domain_id": project.domain_id});
@@ -173,9 +174,9 @@ async fn show(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
 }
 
 async fn update(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
+    let id = existing(&keystone, &request).await?;
     request.can(&())?;
     let given = body(&request, &schemas::LIMIT_UPDATE, "limit")?;
-    let id = request.param("id").to_string();
     let limit = keystone
         .write(move |tx| {
             let mut limit = find(tx, &id)?;
@@ -193,10 +194,16 @@ async fn update(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
 }
 
 async fn remove(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
+    let id = existing(&keystone, &request).await?;
     request.can(&())?;
-    let id = request.param("id").to_string();
     keystone.write(move |tx| find(tx, &id).and_then(|limit| tx.remove::<Limit>(&limit.id))).await?;
     Ok(Reply::no_content())
+}
+
+/// What is not there is told to everybody, as upstream tells it.
+async fn existing(keystone: &Keystone, request: &Request) -> Result<String> {
+    let id = request.param("id").to_string();
+    keystone.read(move |tx| find(tx, &id).map(|limit| limit.id)).await
 }
 
 fn filtered(request: &Request, columns: &[&'static str]) -> List {

@@ -9,16 +9,17 @@ mod domains;
 mod ec2;
 mod endpoint_filter;
 mod endpoints;
+mod federation_auth;
 mod grants;
 mod groups;
-mod identity_providers;
+pub(crate) mod identity_providers;
 mod json_home;
 mod limits;
 mod mappings;
 mod oauth1;
 mod oauth2;
 mod policies;
-mod projects;
+pub(crate) mod projects;
 mod regions;
 mod roles;
 mod service_providers;
@@ -60,6 +61,7 @@ pub fn routes() -> Routes<Keystone> {
         endpoint_filter::routes(),
         domain_config::routes(),
         identity_providers::routes(),
+        federation_auth::routes(),
         mappings::routes(),
         service_providers::routes(),
     ] {

@@ -39,12 +39,13 @@ impl Walk {
     }
 
     /// Of every so many operations one, for several walks side by side.
-    pub async fn part(mut self, part: usize, parts: usize) -> Vec<String> {
+    pub async fn part(mut self, about: &str, part: usize, parts: usize) -> Vec<String> {
         let names: Vec<&str> = self.world.personas.iter().map(|persona| persona.name.as_str()).collect();
         let mut lines = vec![format!("# y let through, n refused, u 401, 0 404; by {}\t-", names.join(" "))];
         let routes: Vec<(String, &'static str)> = keystone::routes()
             .into_iter()
             .filter(|route| !route.is(Mark::Open) && !SKIPPED.contains(&route.path))
+            .filter(|route| route.path.contains(about))
             .map(|route| (route.method.to_string(), route.path))
             .collect();
         let puts: HashSet<&str> =
@@ -210,8 +211,9 @@ impl Walk {
             "option" => return "url".into(),
             _ => {}
         }
-        let owned =
-            ["credential_id", "application_credential_id", "access_rule_id", "trust_id"].contains(&name);
+        const OWNED: &[&str] =
+            &["access", "credential_id", "application_credential_id", "access_rule_id", "trust_id"];
+        let owned = OWNED.contains(&name);
         let kind = if form.contains("OS-EC2") { "ec2" } else { name };
         let key = (kind.to_string(), side, if owned { persona } else { 0 });
         if let Some(id) = self.things.get(&key) {

@@ -1,0 +1,136 @@
+//! Logging in with an identity provider: with its token for programs, by way of its page for browsers.
+
+use super::auth::described;
+use crate::{Keystone, authentication::Answer, openid::Asked};
+use base::{Error, Json, Result, Secret, Timestamp};
+use serde_json::json;
+use std::{sync::Arc, time::Duration};
+use web::{Mark, Query, Reply, Request, Routes, StatusCode, get, post};
+
+const AUTH: &str = "/v3/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}/auth";
+const WEBSSO: &str = "/v3/auth/OS-FEDERATION/websso/{protocol_id}";
+const WEBSSO_AT: &str = "/v3/auth/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}/websso";
+const OPEN: &[Mark] = &[Mark::Open, Mark::Raw];
+
+/// So long one may take at the provider's page.
+const LOGIN_WITHIN: Duration = Duration::from_secs(600);
+/// Binds a login to the browser that began it.
+const COOKIE: &str = "keystone_sso";
+
+pub fn routes() -> Routes<Keystone> {
+    vec![
+        get(AUTH, "", login).marks(OPEN),
+        post(AUTH, "", login).marks(OPEN),
+        get(WEBSSO, "", page).marks(OPEN),
+        post(WEBSSO, "", page).marks(OPEN),
+        get(WEBSSO_AT, "", page).marks(OPEN),
+        post(WEBSSO_AT, "", page).marks(OPEN),
+    ]
+}
+
+async fn login(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
+    let given =
+        json!({"identity_provider": request.param("idp_id"), "protocol": request.param("protocol_id")});
+    let identity = json!({"methods": ["mapped"], "mapped": given});
+    match keystone.authenticate(&request, &json!({"auth": {"identity": identity}})).await? {
+        Answer::Token(token, valid) => Ok(described(&request, StatusCode::CREATED, &token, &valid)),
+        // What a provider vouches for is one method, and all that there is.
+        Answer::More(_) => Err(crate::authentication::unauthorized()),
+    }
+}
+
+/// First a browser is sent to the provider, then it comes back with a code and is sent where it wanted to.
+async fn page(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
+    if let (Some(code), Some(state)) = (request.query.get("code"), request.query.get("state")) {
+        return back(&keystone, &request, code, state).await;
+    }
+    let protocol_id = request.param("protocol_id");
+    let idp_id = match request.param("idp_id") {
+        "" => keystone.only_provider(protocol_id).await?,
+        id => id.to_string(),
+    };
+    let origin = trusted_origin(&keystone, &request)?;
+    keystone.check_provider(&idp_id, protocol_id).await?;
+    let options = keystone.openid_of(&idp_id)?;
+    let random = || Secret::random().expose().to_string();
+    let (nonce, verifier, browser) = (random(), random() + &random(), random());
+    let until = keystone.clock.now().plus(LOGIN_WITHIN).0;
+    let state = json!({"idp": idp_id, "protocol": protocol_id, "origin": origin, "nonce": nonce,
+        "verifier": verifier, "browser": browser, "until": until});
+    let asked = Asked {
+        redirect_uri: redirect_uri(&request, &idp_id, protocol_id),
+        state: keystone.token_keys.encrypt(state.to_string().as_bytes()),
+        nonce,
+        verifier,
+    };
+    let url = keystone.providers.login_url(options, &asked, &keystone.clock).await?;
+    let secure = if request.base_url.starts_with("https:") { "; Secure" } else { "" };
+    let cookie = format!(
+        "{COOKIE}={browser}; Path=/v3/auth/OS-FEDERATION; Max-Age={}; HttpOnly; SameSite=Lax{secure}",
+        LOGIN_WITHIN.as_secs()
+    );
+    Ok(Reply::empty(StatusCode::FOUND).header("location", url).header("set-cookie", cookie))
+}
+
+async fn back(keystone: &Keystone, request: &Request, code: &str, state: &str) -> Result<Reply> {
+    let refuse = crate::authentication::unauthorized;
+    let state = keystone.token_keys.decrypt(state).ok_or_else(refuse)?;
+    let state: Json = serde_json::from_slice(&state).map_err(|_| refuse())?;
+    let text = |name: &str| state[name].as_str().unwrap_or_default().to_string();
+    let until = state["until"].as_i64().unwrap_or_default();
+    let cookies = request.header("cookie").unwrap_or_default();
+    let same_browser = cookies.split(';').any(|one| one.trim() == format!("{COOKIE}={}", text("browser")));
+    let (idp_id, protocol_id) = (text("idp"), text("protocol"));
+    let same_place = request.param("idp_id") == idp_id && request.param("protocol_id") == protocol_id;
+    if text("browser").is_empty() || !same_browser || !same_place || Timestamp(until) < keystone.clock.now() {
+        return Err(refuse());
+    }
+    let options = keystone.openid_of(&idp_id)?;
+    let asked = Asked {
+        redirect_uri: redirect_uri(request, &idp_id, &protocol_id),
+        state: String::new(),
+        nonce: text("nonce"),
+        verifier: text("verifier"),
+    };
+    let assertion = keystone.providers.redeem(options, code, &asked, &keystone.clock).await?;
+    let asker = keystone.vouched(&idp_id, &protocol_id, assertion).await?;
+    match keystone.admit(asker).await? {
+        Answer::Token(token, _) => {
+            Ok(Reply::body(StatusCode::OK, "text/html", form(&text("origin"), &token)))
+        }
+        Answer::More(_) => Err(refuse()),
+    }
+}
+
+/// Tokens are only handed to pages that the operator names.
+fn trusted_origin(keystone: &Keystone, request: &Request) -> Result<String> {
+    let body = request.bytes();
+    let form = Query::parse(&String::from_utf8_lossy(&body));
+    let origin = request.query.get("origin").or(form.get("origin"));
+    let origin =
+        origin.ok_or_else(|| Error::bad_request("Request must have an origin query parameter"))?.to_string();
+    match keystone.options.trusted_dashboards.contains(&origin) {
+        true => Ok(origin),
+        false => Err(Error::unauthorized(format!("{origin} is not a trusted dashboard host"))),
+    }
+}
+
+fn redirect_uri(request: &Request, idp_id: &str, protocol_id: &str) -> String {
+    let path = WEBSSO_AT.replace("{idp_id}", idp_id).replace("{protocol_id}", protocol_id);
+    format!("{}{path}", request.base_url)
+}
+
+/// A page that takes the token to the dashboard at once.
+fn form(origin: &str, token: &str) -> String {
+    let (origin, token) = (escaped(origin), escaped(token));
+    format!(
+        "<!DOCTYPE html>\n<html><head><title>Keystone WebSSO redirect</title></head>\n<body \
+         onload=\"document.forms[0].submit()\">\n<form action=\"{origin}\" method=\"post\">\nPlease wait...<br>\n\
+         <input type=\"hidden\" name=\"token\" value=\"{token}\">\n<noscript><input type=\"submit\"></noscript>\n\
+         </form></body></html>\n"
+    )
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;")
+}
