@@ -83,7 +83,7 @@ impl Cloud {
         serve("placement", service.into_router()?)?;
 
         let bus = Bus::local();
-        let db = open(&settings, "neutron", neutron::TABLES).await?;
+        let db = Db::open(&settings.database("neutron"), neutron::TABLES, neutron::MIGRATIONS).await?;
         let neutron = Neutron::new(db, clock.clone(), settings.config.section()?, bus.clone());
         held.running.push(Box::new(neutron.start().await?));
         let policy = settings.policy("neutron")?;

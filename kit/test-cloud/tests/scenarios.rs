@@ -48,7 +48,7 @@ async fn neutron() {
         "quota_security_group",
         "quota_security_group_rule",
     ];
-    play_with("neutron", 12, &many.map(|name| ("neutron", name, "100000"))).await;
+    play_with("neutron", 13, &many.map(|name| ("neutron", name, "100000"))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -279,9 +279,14 @@ fn value_of(name: &str, kind: Kind, value: &Json) -> Result<Json> {
             Err(reason) => Err(wrong(reason)),
         },
         Kind::Ranges => {
-            for one in list()? {
-                if range(&python(one)).is_none() {
-                    return Err(wrong(format!("'{}' is not a valid IP subnet.", python(one))));
+            let list = list()?;
+            for (number, one) in list.iter().enumerate() {
+                let text = python(one);
+                if list[..number].contains(one) {
+                    return Err(wrong(format!("Duplicate items in the list: '{text}'.")));
+                }
+                if text.parse::<IpNet>().is_err() {
+                    return Err(wrong(format!("'{text}' is not a valid IP subnet.")));
                 }
             }
             Ok(value.clone())

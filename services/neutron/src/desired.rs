@@ -339,10 +339,11 @@ fn add_groups(
     let needed: BTreeSet<String> =
         wanted.iter().filter(|id| used.contains(*id) || named.contains(*id)).cloned().collect();
     let mut rules: HashMap<String, Vec<contract::Rule>> = HashMap::new();
-    for rule in store::any_of::<SecurityGroupRule>(tx, "security_group_id", &needed)? {
-        if let Some(made) = rule_of(&rule) {
-            rules.entry(rule.security_group_id).or_default().push(made);
-        }
+    let of_needed = store::any_of::<SecurityGroupRule>(tx, "security_group_id", &needed)?;
+    let addresses = address_groups(tx, &of_needed)?;
+    for rule in of_needed {
+        let made = rules_of(&rule, &addresses);
+        rules.entry(rule.security_group_id).or_default().extend(made);
     }
     let members = members(tx, &needed)?;
     for id in wanted {
@@ -370,6 +371,25 @@ fn members(tx: &mut Tx, groups: &BTreeSet<String>) -> Result<HashMap<String, BTr
         found.entry(row.security_group_id).or_default().extend(own);
     }
     Ok(found)
+}
+
+/// The addresses of the address groups that rules name.
+fn address_groups(tx: &mut Tx, rules: &[SecurityGroupRule]) -> Result<HashMap<String, Vec<IpNet>>> {
+    let named: BTreeSet<String> =
+        rules.iter().filter_map(|rule| rule.remote_address_group_id.clone()).collect();
+    let groups = store::any_of::<AddressGroup>(tx, "id", &named)?;
+    let nets = |group: &AddressGroup| group.addresses.iter().filter_map(|text| text.parse().ok()).collect();
+    Ok(groups.into_iter().map(|group| (group.id.clone(), nets(&group))).collect())
+}
+
+/// What a rule is on a host: one of each address of its version where it names an address group.
+fn rules_of(rule: &SecurityGroupRule, addresses: &HashMap<String, Vec<IpNet>>) -> Vec<contract::Rule> {
+    let Some(group) = &rule.remote_address_group_id else { return rule_of(rule).into_iter().collect() };
+    let of_version = |net: &&IpNet| net.network().is_ipv4() == (rule.ethertype == "IPv4");
+    let nets = addresses.get(group).into_iter().flatten().filter(of_version);
+    let made = nets
+        .filter_map(|net| Some(contract::Rule { remote: contract::Remote::Cidr(*net), ..rule_of(rule)? }));
+    made.collect()
 }
 
 fn rule_of(rule: &SecurityGroupRule) -> Option<contract::Rule> {

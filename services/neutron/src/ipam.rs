@@ -94,7 +94,7 @@ pub fn allocate(tx: &mut Tx, port: &Port, wanted: Option<&[Fixed]>) -> Result<()
             let is_routers = port.device_owner.starts_with("network:router");
             let (automatic, of_version): (Vec<&Subnet>, Vec<&Subnet>) =
                 all.into_iter().partition(|subnet| is_automatic(subnet) && !is_routers);
-            match first_free(tx, &of_version)? {
+            match first_free(tx, port, &of_version)? {
                 Some((subnet, address)) => add(tx, subnet, address)?,
                 None if of_version.is_empty() => {}
                 None => return Err(none_left(&port.network_id)),
@@ -136,7 +136,7 @@ pub fn allocate(tx: &mut Tx, port: &Port, wanted: Option<&[Fixed]>) -> Result<()
             })?;
             let address = match is_automatic(subnet) && !port.device_owner.starts_with("network:router") {
                 true => from_mac(subnet, &port.mac_address)?,
-                false => first_free(tx, &[subnet])?.ok_or_else(|| none_left(&port.network_id))?.1,
+                false => first_free(tx, port, &[subnet])?.ok_or_else(|| none_left(&port.network_id))?.1,
             };
             add(tx, subnet, address)?;
             continue;
@@ -202,7 +202,7 @@ fn is_taken(tx: &mut Tx, subnet: &Subnet, address: IpAddr) -> Result<bool> {
 }
 
 /// A free address of the subnets' pools: a random one, or the first when most are taken.
-fn first_free<'a>(tx: &mut Tx, subnets: &[&'a Subnet]) -> Result<Option<(&'a Subnet, IpAddr)>> {
+fn first_free<'a>(tx: &mut Tx, port: &Port, subnets: &[&'a Subnet]) -> Result<Option<(&'a Subnet, IpAddr)>> {
     for subnet in subnets {
         let pools = &subnet.allocation_pools.0;
         let sizes: Vec<u128> =
@@ -211,7 +211,9 @@ fn first_free<'a>(tx: &mut Tx, subnets: &[&'a Subnet]) -> Result<Option<(&'a Sub
         if all == 0 {
             continue;
         }
-        for _ in 0..GUESSES {
+        // A DHCP server has the lowest address, as users expect who choose theirs by hand.
+        let guesses = if port.device_owner == OWNER_DHCP { 0 } else { GUESSES };
+        for _ in 0..guesses {
             let mut place = rand::rng().random_range(0..all.min(1 << 20));
             let found = pools.iter().zip(&sizes).find_map(|(pool, size)| match place < *size {
                 true => Some(address(number(pool.start) + place, pool.start)),

@@ -22,7 +22,7 @@ mod sg_rules;
 mod store;
 
 pub use api::routes;
-pub use model::TABLES;
+pub use model::{MIGRATIONS, TABLES};
 pub use options::Options;
 pub use rules::RULES;
 

@@ -16,12 +16,19 @@ pub static TABLES: &[&db::Table] = &[
     FloatingIp::TABLE,
     SubnetPool::TABLE,
     AddressScope::TABLE,
+    AddressGroup::TABLE,
     RbacPolicy::TABLE,
     DefaultRule::TABLE,
     Quota::TABLE,
     Agent::TABLE,
     Counter::TABLE,
 ];
+
+pub static MIGRATIONS: &[db::Migration] = &[db::Migration {
+    number: 1,
+    name: "rules for address groups",
+    statements: &["ALTER TABLE security_group_rules ADD COLUMN remote_address_group_id TEXT"],
+}];
 
 #[derive(Clone, Debug, Resource)]
 #[resource(
@@ -233,7 +240,8 @@ pub struct SecurityGroup {
     singular = "security_group_rule",
     index = "security_group_id",
     index = "project_id, id",
-    index = "remote_group_id"
+    index = "remote_group_id",
+    index = "remote_address_group_id"
 )]
 pub struct SecurityGroupRule {
     #[field(key, filter, sort)]
@@ -256,6 +264,8 @@ pub struct SecurityGroupRule {
     pub remote_ip_prefix: Option<String>,
     #[field(filter, sort)]
     pub remote_group_id: Option<String>,
+    #[field(filter, sort)]
+    pub remote_address_group_id: Option<String>,
     #[field(filter)]
     pub description: Option<String>,
     #[field(filter)]
@@ -381,6 +391,27 @@ pub struct AddressScope {
     pub ip_version: i64,
     #[field(filter)]
     pub shared: bool,
+}
+
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "address_groups", singular = "address_group", index = "project_id, id")]
+pub struct AddressGroup {
+    #[field(key, filter, sort)]
+    pub id: String,
+    #[field(filter, sort)]
+    pub project_id: String,
+    #[field(filter, sort)]
+    pub name: String,
+    #[field(filter, sort)]
+    pub description: String,
+    pub addresses: Vec<String>,
+    pub shared: bool,
+    #[field(filter)]
+    pub revision_number: i64,
+    #[field(sort)]
+    pub created_at: Timestamp,
+    #[field(sort)]
+    pub updated_at: Timestamp,
 }
 
 /// Who sees a thing that is not its own: a project, or everybody.

@@ -16,6 +16,7 @@ pub const EVERYBODY: &str = "*";
 
 /// What can be shared, with the actions of each.
 pub const KINDS: &[(&str, &[&str])] = &[
+    ("address_group", &[SHARED]),
     ("address_scope", &[SHARED]),
     ("network", &[SHARED, EXTERNAL]),
     ("security_group", &[SHARED]),
@@ -56,7 +57,8 @@ shareable! {
     Network "network" store::NETWORK,
     SecurityGroup "security_group" store::SECURITY_GROUP,
     SubnetPool "subnetpool" store::SUBNET_POOL,
-    AddressScope "address_scope" store::ADDRESS_SCOPE
+    AddressScope "address_scope" store::ADDRESS_SCOPE,
+    AddressGroup "address_group" store::ADDRESS_GROUP
 }
 
 /// A project's own things and those that it may see; none for an administrator, who sees all.
@@ -228,6 +230,13 @@ fn users(tx: &mut Tx, policy: &RbacPolicy) -> Result<BTreeSet<String>> {
                  WHERE s.id = $1 AND p.project_id <> s.project_id"
             )
         }
+        ("address_group", _) => {
+            sql!(
+                "SELECT DISTINCT r.project_id FROM security_group_rules r
+                 JOIN address_groups a ON a.id = r.remote_address_group_id
+                 WHERE a.id = $1 AND r.project_id <> a.project_id"
+            )
+        }
         ("subnetpool", _) => {
             sql!(
                 "SELECT DISTINCT u.project_id FROM subnets u JOIN subnetpools s ON s.id = u.subnetpool_id
@@ -263,6 +272,7 @@ pub fn bring_flags(tx: &mut Tx, policy: &RbacPolicy) -> Result<()> {
         "network" => tx.set::<Network>(&known, &[("shared", shared.store()), ("external", external.store())]),
         "security_group" => tx.set::<SecurityGroup>(&known, &flag),
         "subnetpool" => tx.set::<SubnetPool>(&known, &flag),
+        "address_group" => tx.set::<AddressGroup>(&known, &flag),
         _ => tx.set::<AddressScope>(&known, &flag),
     }
     .map(drop)

@@ -3,7 +3,7 @@
 use crate::{
     attributes::{Given, python, text},
     desired::{PROTOCOLS, protocol_number},
-    errors::{missing, named_bad},
+    errors::named_bad,
 };
 use base::{Json, Result};
 use ipnet::IpNet;
@@ -45,10 +45,6 @@ impl Facts {
                 "SecurityGroupMultipleRemoteEntites",
                 "Only one of remote_ip_prefix or remote_group_id or remote_address_group_id may be provided.",
             ));
-        }
-        // There are no address groups, so nobody has one of this name.
-        if let Some(id) = text(given, "remote_address_group_id") {
-            return Err(missing("AddressGroupNotFound", format!("Address group {id} could not be found.")));
         }
         Ok(Self { ethertype, protocol, port_min, port_max, prefix })
     }

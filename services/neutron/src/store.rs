@@ -17,6 +17,7 @@ pub const ROUTER: Noun = ("RouterNotFound", "Router {} could not be found");
 pub const FLOATING_IP: Noun = ("FloatingIPNotFound", "Floating IP {} could not be found");
 pub const SECURITY_GROUP: Noun = ("SecurityGroupNotFound", "Security group {} does not exist");
 pub const RULE: Noun = ("SecurityGroupRuleNotFound", "Security group rule {} does not exist");
+pub const ADDRESS_GROUP: Noun = ("AddressGroupNotFound", "Address group {} could not be found.");
 pub const ADDRESS_SCOPE: Noun = ("AddressScopeNotFound", "Address scope {} could not be found.");
 pub const AGENT: Noun = ("AgentNotFound", "Agent {} could not be found.");
 pub const DEFAULT_RULE: Noun =
@@ -201,6 +202,7 @@ pub fn first_rules(tx: &mut Tx, group: &SecurityGroup, now: Timestamp) -> Result
             port_range_max: rule.port_range_max,
             remote_ip_prefix: rule.remote_ip_prefix,
             remote_group_id: rule.remote_group_id.map(own),
+            remote_address_group_id: None,
             description: None,
             revision_number: 0,
             created_at: now,

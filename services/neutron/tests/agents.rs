@@ -2,8 +2,9 @@
 
 mod common;
 
-use base::Json;
+use base::{Context, Json};
 use common::{HOST, id, on_all};
+use contracts::agents::network::{NetworkReports, Remote};
 use neutron::Options;
 use serde_json::json;
 use std::time::Duration;
@@ -98,6 +99,47 @@ async fn nova_hears_what_happens_to_a_servers_port() {
         assert_eq!(cloud.call("member", "DELETE", &path, Json::Null).await.status, 403);
         assert_eq!(cloud.call("admin", "DELETE", &path, Json::Null).await.status, 204);
         cloud.nova_hears("network-vif-deleted", SERVER, &port).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_get_the_addresses_of_an_address_group_as_they_are_now() {
+    on_all(Options::default(), async |cloud| {
+        cloud.agent_reports(HOST).await;
+        let network = cloud.network("member").await;
+        cloud.subnet("member", &network, "10.0.0.0/24").await;
+        let addresses = json!({"name": "a", "addresses": ["10.1.0.0/24", "fd00::/64"]});
+        let addresses = id(&cloud.make("member", "address-groups", "address_group", addresses).await);
+        let group = id(&cloud.make("member", "security-groups", "security_group", json!({"name": "g"})).await);
+        let rule = json!({
+            "security_group_id": group, "direction": "ingress", "protocol": "tcp",
+            "remote_address_group_id": addresses,
+        });
+        cloud.make("member", "security-group-rules", "security_group_rule", rule).await;
+        let port = json!({
+            "network_id": network, "device_owner": "compute:nova", "device_id": SERVER, "binding:host_id": HOST,
+            "security_groups": [group],
+        });
+        cloud.make("admin", "ports", "port", port).await;
+        let on_host = async || {
+            let state = cloud.neutron.host_state(&Context::internal(), HOST).await.unwrap();
+            let rules = state.desired.security_groups[&group].rules.iter().filter(|rule| rule.protocol == Some(6));
+            let remote = |remote: &Remote| match remote {
+                Remote::Cidr(net) => net.to_string(),
+                other => panic!("{other:?}"),
+            };
+            rules.map(|rule| remote(&rule.remote)).collect::<Vec<_>>()
+        };
+        assert_eq!(on_host().await, ["10.1.0.0/24"]);
+        let more = json!({"addresses": ["10.2.0.0/24"]});
+        let path = format!("address-groups/{addresses}/add_addresses");
+        assert_eq!(cloud.call("member", "PUT", &path, more).await.status, 200);
+        assert_eq!(on_host().await, ["10.1.0.0/24", "10.2.0.0/24"]);
+        let all = json!({"addresses": ["10.1.0.0/24", "10.2.0.0/24"]});
+        let path = format!("address-groups/{addresses}/remove_addresses");
+        assert_eq!(cloud.call("member", "PUT", &path, all).await.status, 200);
+        assert!(on_host().await.is_empty(), "nobody is let in");
     })
     .await;
 }

@@ -6,7 +6,7 @@ mod common;
 use base::Json;
 use common::{Cloud, NOWHERE, OTHER, OWN, id, on_all};
 use futures::future::join_all;
-use neutron::{Options, TABLES};
+use neutron::{MIGRATIONS, Options, TABLES};
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -18,6 +18,26 @@ async fn both_databases_understand_every_statement() {
         assert!(db::testing::prepare_all(&cloud.database.db, TABLES).await.unwrap() > 60);
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_database_comes_to_today() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", directory.path().join("neutron.db").display());
+    let options = db::Options { durable: false, ..db::Options::new(url) };
+    let old = db::Db::open(&options, TABLES, MIGRATIONS).await.unwrap();
+    let to_the_first = [
+        "DROP INDEX security_group_rules_remote_address_group_id",
+        "ALTER TABLE security_group_rules DROP COLUMN remote_address_group_id",
+        "DROP TABLE rbac_policies",
+        "UPDATE schema_version SET number = 0",
+    ];
+    old.write(move |tx| to_the_first.iter().try_for_each(|sql| tx.execute(sql, &[]).map(drop)))
+        .await
+        .unwrap();
+    drop(old);
+    let new = db::Db::open(&options, TABLES, MIGRATIONS).await.unwrap();
+    assert!(db::testing::prepare_all(&new, TABLES).await.unwrap() > 60);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,6 +106,7 @@ async fn one_of_each(cloud: &Cloud) -> Vec<(&'static str, &'static str, String)>
     let group = make("security-groups", "security_group", json!({"name": "g"})).await;
     let router = make("routers", "router", json!({"name": "r"})).await;
     let pool = make("subnetpools", "subnetpool", json!({"name": "p", "prefixes": ["10.8.0.0/16"]})).await;
+    let addresses = make("address-groups", "address_group", json!({"name": "a"})).await;
     let scope = make("address-scopes", "address_scope", json!({"name": "a", "ip_version": 4})).await;
     let policy = json!({
         "object_type": "subnetpool", "object_id": pool, "action": "access_as_shared",
@@ -104,6 +125,7 @@ async fn one_of_each(cloud: &Cloud) -> Vec<(&'static str, &'static str, String)>
         ("rbac-policies", "rbac_policy", policy),
         ("subnetpools", "subnetpool", pool),
         ("address-scopes", "address_scope", scope),
+        ("address-groups", "address_group", addresses),
     ]
 }
 

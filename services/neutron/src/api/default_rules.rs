@@ -4,7 +4,7 @@ use super::can;
 use crate::{
     Neutron,
     attributes::{self, Attribute, Kind, flag_or, post, shown, text, text_or},
-    listing::{Wanted, chosen},
+    listing::{Wanted, chosen, not_found},
     model::*,
     sg_rules::Facts,
     store::{self, DEFAULT_RULE},
@@ -44,6 +44,10 @@ async fn create(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     let given = attributes::created(&request, ATTRIBUTES, given)?;
     can(&request, &json!({}))?;
     let facts = Facts::of(&given)?;
+    // Every project's groups begin so, and no address group is every project's.
+    if let Some(id) = text(&given, "remote_address_group_id") {
+        return Err(not_found(store::ADDRESS_GROUP, &id));
+    }
     let rule = DefaultRule {
         id: id::uuid(),
         direction: text_or(&given, "direction", "ingress"),

@@ -1,5 +1,6 @@
 //! The route table of networking, and what its nouns share.
 
+mod address_groups;
 mod address_scopes;
 pub mod agents;
 mod availability;
@@ -42,6 +43,7 @@ pub fn routes() -> Routes<Neutron> {
         floating_ips::routes(),
         subnet_pools::routes(),
         address_scopes::routes(),
+        address_groups::routes(),
         rbac_policies::routes(),
         default_rules::routes(),
         tags::routes(),

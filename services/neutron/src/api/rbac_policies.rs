@@ -141,6 +141,7 @@ fn check_owner(tx: &mut Tx, cx: &Context, policy: &RbacPolicy) -> Result<()> {
         "network" => owned(cx, rbac::load::<Network>(tx, cx, id)?),
         "security_group" => owned(cx, rbac::load::<SecurityGroup>(tx, cx, id)?),
         "subnetpool" => owned(cx, rbac::load::<SubnetPool>(tx, cx, id)?),
+        "address_group" => owned(cx, rbac::load::<AddressGroup>(tx, cx, id)?),
         _ => owned(cx, rbac::load::<AddressScope>(tx, cx, id)?),
     }
 }

@@ -340,6 +340,10 @@ fn insert_rule(
     if let Some(remote) = &remote_group_id {
         rbac::load::<SecurityGroup>(tx, cx, remote)?;
     }
+    let remote_address_group_id = text(given, "remote_address_group_id");
+    if let Some(remote) = &remote_address_group_id {
+        rbac::load::<AddressGroup>(tx, cx, remote)?;
+    }
     let rule = SecurityGroupRule {
         id: id::uuid(),
         project_id,
@@ -351,6 +355,7 @@ fn insert_rule(
         port_range_max: facts.port_max,
         remote_ip_prefix: facts.prefix.clone(),
         remote_group_id,
+        remote_address_group_id,
         description: Some(text_or(given, "description", "")),
         revision_number: 0,
         created_at: now,
@@ -365,6 +370,7 @@ fn insert_rule(
                 (rule.port_range_min, rule.port_range_max),
                 rule.remote_ip_prefix.clone(),
                 rule.remote_group_id.clone(),
+                rule.remote_address_group_id.clone(),
             )
         };
         facts(other) == facts(&rule)
@@ -437,7 +443,8 @@ fn rule_view(rule: &SecurityGroupRule, of_default: bool) -> Json {
         "id": rule.id, "security_group_id": rule.security_group_id, "direction": rule.direction,
         "ethertype": rule.ethertype, "protocol": rule.protocol, "port_range_min": rule.port_range_min,
         "port_range_max": rule.port_range_max, "remote_ip_prefix": rule.remote_ip_prefix,
-        "remote_group_id": rule.remote_group_id, "remote_address_group_id": null, "description": rule.description,
+        "remote_group_id": rule.remote_group_id, "remote_address_group_id": rule.remote_address_group_id,
+        "description": rule.description,
         "normalized_cidr": normal.map(|net| net.trunc().to_string()), "belongs_to_default_sg": of_default,
     });
     standard(&mut view, &rule.project_id, rule.revision_number, rule.created_at, rule.updated_at);

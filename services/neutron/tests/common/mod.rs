@@ -12,7 +12,7 @@ use contracts::{
 };
 use db::testing::TestDb;
 use http_body_util::BodyExt;
-use neutron::{Neutron, Options, Running, TABLES};
+use neutron::{MIGRATIONS, Neutron, Options, Running, TABLES};
 use serde_json::json;
 use std::{
     collections::BTreeSet,
@@ -84,7 +84,7 @@ impl Answer {
 
 /// On each database that there is.
 pub async fn on_all(options: Options, test: impl AsyncFn(&Cloud)) {
-    for database in db::testing::all(TABLES, &[]).await.unwrap() {
+    for database in db::testing::all(TABLES, MIGRATIONS).await.unwrap() {
         test(&Cloud::on(database, options.clone()).await).await;
     }
 }
