@@ -10,20 +10,27 @@ use tower::ServiceExt;
 /// What an answer may have at most.
 const BODY_BYTES_MAX: usize = 64 << 20;
 
-pub struct InProcess(pub Router);
+/// Glance's alone takes patches.
+const PATCH_MEDIA_TYPE: &str = "application/openstack-images-v2.1-json-patch";
+
+pub struct InProcess {
+    pub router: Router,
+    pub url: String,
+}
 
 #[async_trait]
 impl Api for InProcess {
     async fn call(&self, cx: &Context, method: &str, path: &str, body: Option<&Json>) -> Result<Json> {
+        let media_type = if method == "PATCH" { PATCH_MEDIA_TYPE } else { "application/json" };
         let request = http::Request::builder()
             .method(method)
             .uri(path)
             .header("host", "localhost")
             .header("x-auth-token", &cx.token)
-            .header("content-type", "application/json");
+            .header("content-type", media_type);
         let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
         let request = request.body(body).map_err(|e| Error::internal(format!("{method} {path}: {e}")))?;
-        let Ok(response) = self.0.clone().oneshot(request).await;
+        let Ok(response) = self.router.clone().oneshot(request).await;
         let status = response.status();
         let body = axum::body::to_bytes(response.into_body(), BODY_BYTES_MAX)
             .map_err(|e| Error::internal(format!("{method} {path}: {e}")))
@@ -32,6 +39,10 @@ impl Api for InProcess {
             return if body.is_empty() { Ok(Json::Null) } else { Ok(serde_json::from_slice(&body)?) };
         }
         Err(fault(status.as_u16(), &body))
+    }
+
+    fn url(&self) -> &str {
+        &self.url
     }
 }
 

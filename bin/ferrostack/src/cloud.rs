@@ -108,9 +108,9 @@ impl Cloud {
             volumes: cinder.clone(),
             placement: placement.clone(),
             apis: nova::Apis {
-                image: Arc::new(InProcess(images)),
-                network: Arc::new(InProcess(networks)),
-                volume: Arc::new(InProcess(volumes)),
+                image: in_process(&settings, "glance", images),
+                network: in_process(&settings, "neutron", networks),
+                volume: in_process(&settings, "cinder", volumes),
             },
         };
         let options = nova_options(&settings)?;
@@ -172,6 +172,11 @@ impl Cloud {
 
 async fn open(settings: &Settings, service: &str, tables: &[&'static db::Table]) -> Result<Db> {
     Db::open(&settings.database(service), tables, &[]).await
+}
+
+/// The API of a service, for the others.
+fn in_process(settings: &Settings, service: &str, router: axum::Router) -> Arc<InProcess> {
+    Arc::new(InProcess { router, url: endpoints::url_of(settings, service) })
 }
 
 pub(crate) async fn start_keystone(

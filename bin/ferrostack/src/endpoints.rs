@@ -62,9 +62,15 @@ pub fn catalog(settings: &Settings) -> Vec<EndpointUrls> {
     ENDPOINTS.iter().filter_map(|endpoint| endpoint.in_catalog(settings)).collect()
 }
 
+/// Where clients find a service, without a version.
+pub fn url_of(settings: &Settings, service: &str) -> String {
+    let port = ENDPOINTS.iter().find(|endpoint| endpoint.name == service).map_or(0, |found| found.ports[0]);
+    format!("http://{}:{}", settings.public_host(), port + settings.port_offset)
+}
+
 /// Where clients find keystone, without a version.
 pub fn identity_url(settings: &Settings) -> String {
-    format!("http://{}:{}", settings.public_host(), 5000 + settings.port_offset)
+    url_of(settings, "keystone")
 }
 
 /// Binds the ports of a service.

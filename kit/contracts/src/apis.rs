@@ -9,4 +9,7 @@ pub trait Api: Send + Sync {
     /// The body of a success, null when there is none; a fault as an error with its kind and message. `path` begins
     /// behind the host, `/v2.0/security-groups?name=web`.
     async fn call(&self, cx: &Context, method: &str, path: &str, body: Option<&Json>) -> Result<Json>;
+
+    /// Where its users find it, without a slash at the end.
+    fn url(&self) -> &str;
 }

@@ -260,6 +260,10 @@ impl Api for Outside {
     async fn call(&self, _: &Context, _: &str, path: &str, _: Option<&Json>) -> Result<Json> {
         Err(Error::not_found(path))
     }
+
+    fn url(&self) -> &str {
+        "http://elsewhere"
+    }
 }
 
 /// Whoever asks is a member of the project.

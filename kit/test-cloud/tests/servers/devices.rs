@@ -305,3 +305,35 @@ async fn the_old_way_to_floating_addresses_volumes_and_groups() {
     assert_eq!(stage.demo.delete("nova", &path).await.status, 202);
     assert_eq!(stage.demo.get("nova", &path).await.status, 404);
 }
+
+/// And to images and what is said of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_old_way_to_images() {
+    let stage = Stage::set().await;
+    let demo = &stage.demo;
+    let path = format!("/images/{}", stage.image);
+    let shown = demo.show("nova", &path).await["image"].clone();
+    assert_eq!((&shown["status"], &shown["OS-EXT-IMG-SIZE:size"]), (&json!("ACTIVE"), &json!(1 << 20)));
+    let elsewhere = stage.cloud.identity_url().replace(":15000", ":19292") + &path;
+    assert_eq!(shown["links"][2]["href"], elsewhere);
+    let listed = demo.show("nova", "/images/detail?name=small&status=ACTIVE").await;
+    assert_eq!(listed["images"].as_array().unwrap().len(), 1);
+    let metadata = format!("{path}/metadata");
+    let made = demo.make("nova", &metadata, json!({"metadata": {"a": "1", "b": "2"}})).await;
+    assert_eq!(made["metadata"], json!({"a": "1", "b": "2"}));
+    let set = demo.put("nova", &format!("{metadata}/a"), json!({"meta": {"a": "3"}})).await;
+    assert_eq!(set.status, 200);
+    let wrong = demo.put("nova", &format!("{metadata}/a"), json!({"meta": {"b": "3"}})).await;
+    assert_eq!(wrong.status, 400);
+    assert_eq!(demo.delete("nova", &format!("{metadata}/b")).await.status, 204);
+    assert_eq!(demo.delete("nova", &format!("{metadata}/b")).await.status, 404);
+    let glance = demo.show("glance", &format!("/v2/images/{}", stage.image)).await;
+    assert_eq!((&glance["a"], glance.get("b")), (&json!("3"), None));
+    let stranger = stage.stranger("member").await;
+    for answer in [stranger.get("nova", &path).await, stranger.delete("nova", &path).await] {
+        assert_eq!(answer.status, 404);
+    }
+    assert_eq!(demo.at("compute 2.36").get("nova", &path).await.status, 404);
+    assert_eq!(demo.delete("nova", &path).await.status, 204);
+    assert_eq!(demo.get("nova", &path).await.status, 404);
+}

@@ -30,13 +30,7 @@ const GONE: &[&str] = &[
     "/v2.1/os-security-group-default-rules/{id}",
 ];
 
-const UNTIL_2_35: &[&str] = &[
-    "/v2.1/images",
-    "/v2.1/images/detail",
-    "/v2.1/images/{id}",
-    "/v2.1/os-baremetal-nodes",
-    "/v2.1/os-baremetal-nodes/{id}",
-];
+const UNTIL_2_35: &[&str] = &["/v2.1/os-baremetal-nodes", "/v2.1/os-baremetal-nodes/{id}"];
 
 pub fn routes() -> Routes<Nova> {
     let gone = GONE.iter().flat_map(|path| {

@@ -9,6 +9,7 @@ mod floating_ips;
 mod gone;
 mod hosts;
 mod hypervisors;
+mod images;
 mod keypairs;
 mod migrations;
 mod networks;
@@ -65,6 +66,7 @@ pub fn routes() -> Routes<Nova> {
         networks::routes(),
         security_groups::routes(),
         floating_ips::routes(),
+        images::routes(),
         volume_proxies::routes(),
         gone::routes(),
         server_volumes::routes(),

@@ -115,6 +115,10 @@ impl Api for Peer {
     async fn call(&self, _: &Context, _: &str, _: &str, _: Option<&Json>) -> Result<Json> {
         absent()
     }
+
+    fn url(&self) -> &str {
+        "http://elsewhere"
+    }
 }
 
 #[async_trait]
