@@ -4,14 +4,14 @@
 use crate::{
     groups::{Aggregates, Group, Traits, Wanted},
     model::{Inventory, Provider},
-    store,
+    store::{self, Span},
 };
 use base::Result;
 use db::Tx;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// One way to take all of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Candidate {
     /// Provider → class → amount.
     pub allocations: BTreeMap<String, BTreeMap<String, i64>>,
@@ -30,40 +30,73 @@ pub struct Answer {
 /// A group satisfied: what is taken from whom.
 type Solution = Vec<(String, String, i64)>;
 
+/// Without sharing, every candidate lies in one tree: trees are then looked at some at a time, in the order in which they
+/// were made, until there are enough candidates.
+const ROOTS_AT_ONCE_MIN: usize = 500;
+const ROOTS_AT_ONCE_MAX: usize = 2000;
+
 pub fn find(tx: &mut Tx, wanted: &Wanted, combinations_max: usize) -> Result<Answer> {
+    let sharing = Sharing::load(tx)?;
+    let mut candidates = Vec::new();
+    match wanted.limit.filter(|_| sharing.providers.is_empty()) {
+        None => within(tx, wanted, &sharing, None, combinations_max, &mut candidates)?,
+        Some(limit) => {
+            let at_once = limit.saturating_mul(2).clamp(ROOTS_AT_ONCE_MIN, ROOTS_AT_ONCE_MAX);
+            let mut next = store::first_span(tx, at_once)?;
+            while let Some(span) = next {
+                within(tx, wanted, &sharing, Some(&span), combinations_max, &mut candidates)?;
+                let is_enough = candidates.len() >= limit;
+                next = if is_enough { None } else { store::next_span(tx, &span, at_once)? };
+            }
+        }
+    }
+    summaries(tx, candidates, wanted.nested)
+}
+
+/// Adds the candidates of some of the trees, or of all, as far as the limit.
+fn within(
+    tx: &mut Tx,
+    wanted: &Wanted,
+    sharing: &Sharing,
+    span: Option<&Span>,
+    combinations_max: usize,
+    candidates: &mut Vec<Candidate>,
+) -> Result<()> {
     let mut fits = HashMap::new();
     for (suffix, group) in &wanted.groups {
-        fits.insert(suffix.as_str(), Fit::load(tx, group, !suffix.is_empty())?);
+        fits.insert(suffix.as_str(), Fit::load(tx, group, !suffix.is_empty(), span)?);
     }
-    let sharing = Sharing::load(tx)?;
-    let roots = anchors(&fits, &sharing);
-    let root_traits = TraitSets::load(tx, &wanted.root)?;
-    let mut candidates: Vec<Candidate> = Vec::new();
+    let roots = anchors(&fits, sharing);
+    let root_traits = TraitSets::load(tx, &wanted.root, &roots.iter().cloned().collect())?;
     let parents = match wanted.same_subtrees.is_empty() {
         true => HashMap::new(),
         false => parents(tx, &roots)?,
     };
+    let limit = wanted.limit.unwrap_or(usize::MAX);
+    // Several groups may ask too much of one provider together: that is seen at the end.
+    let is_final = wanted.groups.len() < 2;
+    let mut found: Vec<Candidate> = Vec::new();
+    let mut seen: HashSet<Candidate> = HashSet::new();
     for root in &roots {
-        if !root_traits.hold(|uuid_set| uuid_set.contains(root)) {
-            continue;
-        }
-        let room = wanted.limit.map_or(usize::MAX, |limit| limit.saturating_sub(candidates.len()));
-        if room == 0 {
+        if is_final && candidates.len() + found.len() >= limit {
             break;
         }
-        let found = in_tree(wanted, &fits, &sharing, root, combinations_max, &parents);
-        let known: Vec<Candidate> =
-            found.into_iter().filter(|c| wanted.nested || is_flat(c, &fits)).collect();
-        for candidate in known.into_iter().take(room) {
+        if !root_traits.hold(|having| having.contains(root)) {
+            continue;
+        }
+        let of_tree = in_tree(wanted, &fits, sharing, root, combinations_max, &parents);
+        for candidate in of_tree.into_iter().filter(|c| wanted.nested || is_flat(c, &fits)) {
             // A sharing provider alone can be found from each of its sharers.
-            if sharing.providers.is_empty() || !candidates.contains(&candidate) {
-                candidates.push(candidate);
+            if sharing.providers.is_empty() || seen.insert(candidate.clone()) {
+                found.push(candidate);
             }
         }
     }
-    let capacity = Capacity::load(tx, wanted, &candidates)?;
-    candidates.retain(|candidate| capacity.has_room(candidate));
-    summaries(tx, candidates, wanted.nested)
+    let capacity = Capacity::load(tx, wanted, &found)?;
+    found.retain(|candidate| capacity.has_room(candidate));
+    candidates.extend(found);
+    candidates.truncate(limit);
+    Ok(())
 }
 
 /// Providers that fit a group, by tree.
@@ -83,17 +116,21 @@ struct TraitSets {
 }
 
 impl TraitSets {
-    fn load(tx: &mut Tx, traits: &Traits) -> Result<Self> {
+    /// As far as it concerns these providers.
+    fn load(tx: &mut Tx, traits: &Traits, among: &BTreeSet<String>) -> Result<Self> {
         let mut required = Vec::new();
         for any in &traits.required {
             let mut having = BTreeSet::new();
             for name in any {
-                having.extend(store::with_trait(tx, name)?);
+                having.extend(store::with_trait_among(tx, name, among)?);
             }
             required.push(having);
         }
-        let forbidden =
-            traits.forbidden.iter().map(|name| store::with_trait(tx, name)).collect::<Result<_>>()?;
+        let forbidden = traits
+            .forbidden
+            .iter()
+            .map(|name| store::with_trait_among(tx, name, among))
+            .collect::<Result<_>>()?;
         Ok(Self { required, forbidden })
     }
 
@@ -103,29 +140,28 @@ impl TraitSets {
 }
 
 impl Fit {
-    fn load(tx: &mut Tx, group: &Group, one_provider: bool) -> Result<Self> {
-        let traits = TraitSets::load(tx, &group.traits)?;
+    fn load(tx: &mut Tx, group: &Group, one_provider: bool, span: Option<&Span>) -> Result<Self> {
         let member = Member::load(tx, &group.aggregates)?;
         let tree = match &group.in_tree {
             None => None,
             Some(uuid) => Some(tx.find::<Provider>(uuid)?.map_or_else(String::new, |found| found.root_uuid)),
         };
+        let mut having: Vec<(String, Vec<(String, String)>)> = Vec::new();
+        for (class, amount) in &group.resources {
+            having.push((class.clone(), store::with_room(tx, class, *amount, span)?));
+        }
+        if having.is_empty() {
+            having.push((String::new(), all_with_traits(tx, &group.traits)?));
+        }
+        let among = having.iter().flat_map(|(_, having)| having).map(|(uuid, _)| uuid.clone()).collect();
         let mut fit = Self {
             by_root: HashMap::new(),
             roots_in_order: Vec::new(),
             classes: group.resources.clone(),
-            traits,
+            traits: TraitSets::load(tx, &group.traits, &among)?,
             roots: HashMap::new(),
         };
-        let mut wanted: Vec<(String, i64)> = group.resources.clone().into_iter().collect();
-        if wanted.is_empty() {
-            wanted.push((String::new(), 0));
-        }
-        for (class, amount) in wanted {
-            let having = match class.as_str() {
-                "" => all_with_traits(tx, &group.traits)?,
-                class => store::with_room(tx, class, amount)?,
-            };
+        for (class, having) in having {
             for (uuid, root) in having {
                 let suits = fit.traits.forbidden.iter().all(|having| !having.contains(&uuid))
                     && (!one_provider || fit.traits.required.iter().all(|having| having.contains(&uuid)))
@@ -426,7 +462,7 @@ fn summaries(tx: &mut Tx, candidates: Vec<Candidate>, nested: bool) -> Result<An
     let inventories = store::inventories_of(tx, &uuids)?;
     let mut traits = store::traits_of(tx, &uuids)?;
     for names in traits.values_mut() {
-        names.sort_by_key(|name| (!crate::standard::is_trait(name), name.clone()));
+        names.sort_by_cached_key(|name| (!crate::standard::is_trait(name), name.clone()));
     }
     Ok(Answer { candidates, providers, inventories, traits })
 }

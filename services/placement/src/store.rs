@@ -81,8 +81,68 @@ pub fn inventory(tx: &mut Tx, provider_uuid: &str, class: &str) -> Result<Option
     tx.get::<Inventory>(&[provider_uuid.store(), class.store()])
 }
 
-/// Who has room for so much of a class: provider and root.
-pub fn with_room(tx: &mut Tx, class: &str, amount: i64) -> Result<Vec<(String, String)>> {
+/// Trees that were made one after the other: behind a root, up to another.
+pub struct Span {
+    after: (i64, String),
+    until: (i64, String),
+}
+
+pub fn first_span(tx: &mut Tx, roots: usize) -> Result<Option<Span>> {
+    span_after(tx, (i64::MIN, String::new()), roots)
+}
+
+/// None: that was the last.
+pub fn next_span(tx: &mut Tx, span: &Span, roots: usize) -> Result<Option<Span>> {
+    match span.until.0 {
+        i64::MAX => Ok(None),
+        _ => span_after(tx, span.until.clone(), roots),
+    }
+}
+
+fn span_after(tx: &mut Tx, after: (i64, String), roots: usize) -> Result<Option<Span>> {
+    let last = tx.one(
+        sql!(
+            "SELECT created_at, uuid FROM resource_providers
+             WHERE parent_uuid IS NULL AND (created_at > $1 OR (created_at = $1 AND uuid > $2))
+             ORDER BY created_at, uuid LIMIT 1 OFFSET $3"
+        ),
+        params![after.0, after.1, roots.saturating_sub(1) as i64],
+    )?;
+    let until = match last {
+        Some(row) => (row.at(0)?, row.at(1)?),
+        None => (i64::MAX, String::new()),
+    };
+    Ok(Some(Span { after, until }))
+}
+
+/// Who has room for so much of a class, in some of the trees: provider and root.
+fn with_room_in(tx: &mut Tx, class: &str, amount: i64, span: &Span) -> Result<Vec<(String, String)>> {
+    let rows = tx.query(
+        sql!(
+            "SELECT p.uuid, p.root_uuid FROM resource_providers r
+             JOIN resource_providers p ON p.root_uuid = r.uuid
+             JOIN inventories i ON i.provider_uuid = p.uuid AND i.resource_class = $1
+             WHERE r.parent_uuid IS NULL AND r.created_at >= $3 AND r.created_at <= $5
+             AND (r.created_at > $3 OR r.uuid > $4) AND (r.created_at < $5 OR r.uuid <= $6)
+             AND i.min_unit <= $2 AND i.max_unit >= $2 AND $2 % i.step_size = 0
+             AND (i.total - i.reserved) * i.allocation_ratio >= i.used + $2
+             ORDER BY p.created_at, p.uuid"
+        ),
+        params![class, amount, span.after.0, span.after.1, span.until.0, span.until.1],
+    )?;
+    rows.iter().map(|row| Ok((row.at(0)?, row.at(1)?))).collect()
+}
+
+/// Who has room for so much of a class, everywhere or in some of the trees: provider and root.
+pub fn with_room(
+    tx: &mut Tx,
+    class: &str,
+    amount: i64,
+    span: Option<&Span>,
+) -> Result<Vec<(String, String)>> {
+    if let Some(span) = span {
+        return with_room_in(tx, class, amount, span);
+    }
     let rows = tx.query(
         sql!(
             "SELECT i.provider_uuid, p.root_uuid FROM inventories i
@@ -104,6 +164,20 @@ pub fn sharing(tx: &mut Tx) -> Result<BTreeSet<String>> {
 pub fn with_trait(tx: &mut Tx, name: &str) -> Result<BTreeSet<String>> {
     let rows = tx.list::<ProviderTrait>(&List::all().eq("trait_name", name))?;
     Ok(rows.into_iter().map(|row| row.provider_uuid).collect())
+}
+
+/// Of these providers. Of very many, it is quicker to ask for all that have it.
+pub fn with_trait_among(tx: &mut Tx, name: &str, among: &BTreeSet<String>) -> Result<BTreeSet<String>> {
+    const MANY: usize = 5000;
+    if among.len() > MANY {
+        return with_trait(tx, name);
+    }
+    let mut found = BTreeSet::new();
+    for some in chunks(among) {
+        let wanted = List::all().eq("trait_name", name).filter(Filter::any("provider_uuid", some));
+        found.extend(tx.list::<ProviderTrait>(&wanted)?.into_iter().map(|row| row.provider_uuid));
+    }
+    Ok(found)
 }
 
 pub fn in_aggregates(tx: &mut Tx, aggregates: &[String]) -> Result<BTreeSet<String>> {
