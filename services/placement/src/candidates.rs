@@ -33,7 +33,7 @@ type Solution = Vec<(String, String, i64)>;
 /// Without sharing, every candidate lies in one tree: trees are then looked at some at a time, in the order in which they
 /// were made, until there are enough candidates.
 const ROOTS_AT_ONCE_MIN: usize = 500;
-const ROOTS_AT_ONCE_MAX: usize = 2000;
+const ROOTS_AT_ONCE_MAX: usize = 4000;
 
 pub fn find(tx: &mut Tx, wanted: &Wanted, combinations_max: usize) -> Result<Answer> {
     let sharing = Sharing::load(tx)?;
@@ -41,11 +41,12 @@ pub fn find(tx: &mut Tx, wanted: &Wanted, combinations_max: usize) -> Result<Ans
     match wanted.limit.filter(|_| sharing.providers.is_empty()) {
         None => within(tx, wanted, &sharing, None, combinations_max, &mut candidates)?,
         Some(limit) => {
-            let at_once = limit.saturating_mul(2).clamp(ROOTS_AT_ONCE_MIN, ROOTS_AT_ONCE_MAX);
+            let mut at_once = limit.clamp(ROOTS_AT_ONCE_MIN, ROOTS_AT_ONCE_MAX);
             let mut next = store::first_span(tx, at_once)?;
             while let Some(span) = next {
                 within(tx, wanted, &sharing, Some(&span), combinations_max, &mut candidates)?;
                 let is_enough = candidates.len() >= limit;
+                at_once = (at_once * 2).min(ROOTS_AT_ONCE_MAX);
                 next = if is_enough { None } else { store::next_span(tx, &span, at_once)? };
             }
         }

@@ -1,7 +1,10 @@
 //! Thousands of providers: claims stay exact when many come at once, candidates are found in pages, and how long that
 //! takes can be measured.
 
-use axum::{body::Body, http::Request};
+use axum::{
+    body::{Body, Bytes},
+    http::Request,
+};
 use base::{Clock, Context, ErrorKind, Json};
 use contracts::placement::{Allocation, Placement as _, Wanted};
 use db::{params, testing::TestDb};
@@ -61,16 +64,23 @@ async fn hosts(count: usize, full: usize, vcpus: i64) -> (TestDb, Arc<Placement>
     (database, placement)
 }
 
-async fn candidates(placement: &Arc<Placement>, query: &str) -> Json {
+fn router(placement: &Arc<Placement>) -> axum::Router {
     let service = placement.service(None, Arc::new(Admin), "http://127.0.0.1:5000").unwrap();
+    service.into_router().unwrap()
+}
+
+async fn answer(router: &axum::Router, query: &str) -> Bytes {
     let request = Request::get(format!("/allocation_candidates?{query}"))
         .header("x-auth-token", "t")
         .header("openstack-api-version", "placement 1.39")
         .body(Body::empty())
         .unwrap();
-    let answer = service.into_router().unwrap().oneshot(request).await.unwrap();
-    let bytes = answer.into_body().collect().await.unwrap().to_bytes();
-    serde_json::from_slice(&bytes).unwrap()
+    let answer = router.clone().oneshot(request).await.unwrap();
+    answer.into_body().collect().await.unwrap().to_bytes()
+}
+
+async fn candidates(placement: &Arc<Placement>, query: &str) -> Json {
+    serde_json::from_slice(&answer(&router(placement), query).await).unwrap()
 }
 
 fn providers(answer: &Json) -> BTreeSet<String> {
@@ -149,15 +159,19 @@ async fn how_long_candidates_take() {
         let (_database, placement) = hosts(10_000, full, 64).await;
         for query in [format!("{ASKED}&limit=1000"), ASKED.to_string(), "resources=VCPU:1&limit=1000".into()]
         {
+            let router = router(&placement);
             let mut times: Vec<_> = Vec::new();
-            let mut found = 0;
+            let mut bytes = 0;
             for _ in 0..7 {
                 let begun = Instant::now();
-                found = candidates(&placement, &query).await["allocation_requests"].as_array().unwrap().len();
+                bytes = answer(&router, &query).await.len();
                 times.push(begun.elapsed());
             }
             times.sort();
-            eprintln!("{full} of 10,000 full: {found} candidates in {:?} (median of 7) {query}", times[3]);
+            eprintln!(
+                "{full} of 10,000 full: {bytes} bytes in {:?} (median of 7, quickest {:?}) {query}",
+                times[3], times[0]
+            );
         }
     }
 }
