@@ -176,6 +176,9 @@ fn vmdk(bytes: &Bytes) -> Option<Seen> {
         let start = usize::try_from(at.checked_mul(SECTOR)?).ok()?;
         let text = bytes.at(start, (count * SECTOR) as usize)?;
         let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+        if !text.is_ascii() {
+            bad.push("its descriptor is no plain text".into());
+        }
         let text = String::from_utf8_lossy(text).to_lowercase();
         let value = |key: &str| {
             text.lines()
@@ -223,7 +226,7 @@ fn is_vmdk_descriptor(bytes: &Bytes) -> bool {
     const DESCRIPTOR_BYTES_MAX: usize = 1 << 20;
     let start = &bytes.head[..bytes.head.len().min(DESCRIPTOR_BYTES_MAX)];
     let first = &start[..start.len().min(512)];
-    let is_text = first.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
+    let is_text = first.iter().all(|byte| matches!(byte, b'\t'..=b'\r' | b' '..=b'~'));
     let says_kind = || start.to_ascii_lowercase().windows(12).any(|words| words == b"createtype=\"");
     bytes.is(0, b"# Disk DescriptorFile") || (is_text && says_kind())
 }
@@ -323,7 +326,9 @@ fn vhdx(bytes: &Bytes) -> Option<Seen> {
 }
 
 fn luks(bytes: &Bytes) -> Option<Seen> {
+    const HEADER_BYTES: u64 = 592;
     bytes.is(0, b"LUKS\xba\xbe").then(|| match bytes.at(6, 2) {
+        Some([0, 1]) if bytes.size < HEADER_BYTES => cut_short(),
         Some([0, 1]) => {
             let payload = bytes.be32(104).map(|sectors| u64::from(sectors) * 512);
             Seen { virtual_size: payload.map(|start| bytes.size.saturating_sub(start)), bad: Vec::new() }

@@ -65,6 +65,12 @@ fn vhd(kind: u8) -> Vec<u8> {
     bytes
 }
 
+fn luks() -> Vec<u8> {
+    let mut bytes = b"LUKS\xba\xbe\0\x01".to_vec();
+    bytes.resize(600, 0);
+    bytes
+}
+
 fn iso() -> Vec<u8> {
     let mut bytes = vec![0; 20 * 2048];
     put(&mut bytes, 16 * 2048, b"\x01CD001");
@@ -134,7 +140,7 @@ fn formats_and_sizes() {
         (Format::Iso, 40960, iso()),
         (Format::Iso, 40960, iso_with_table),
         (Format::Gpt, 4096, disk),
-        (Format::Luks, 8, b"LUKS\xba\xbe\0\x01".to_vec()),
+        (Format::Luks, 600, luks()),
         (Format::Iso, 40960, udf),
         (Format::Raw, 4096, fat),
         (Format::Gpt, 4096, gpt(|_| ())),
@@ -184,6 +190,9 @@ fn what_leads_elsewhere_is_refused() {
             }),
         ),
         ("parent", vhdx(2)),
+        ("cut short", luks()[..500].to_vec()),
+        ("plain text", vmdk(&GOOD_VMDK.replace("CID=1", "CID=ä"))),
+        ("other files", b"\x0b\ncreateType=\"monolithicFlat\"\nRW 1 FLAT \"/etc/passwd\" 0\n".to_vec()),
         ("version of LUKS", b"LUKS\xba\xbe\0\x02".to_vec()),
         ("unknown features", qcow2(|b| b[79] = 16)),
         ("boot flag", gpt(|b| b[446] = 7)),
@@ -203,39 +212,169 @@ fn what_leads_elsewhere_is_refused() {
     }
 }
 
-/// Headers of every format with random bytes in them, and random bytes alone: a verdict, never a panic.
+/// Bytes that are hostile in themselves are nobody's format, and nothing unpacks them to see.
 #[test]
-fn no_bytes_make_it_stumble() {
-    let mut seed = 0x2545_f491_4f6c_dd1du64;
-    let mut random = move || {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed
-    };
-    let starts = [
+fn what_is_packed_stays_packed() {
+    for start in [&b"\x1f\x8b\x08\0"[..], b"PK\x03\x04", b"BZh9", b"\xfd7zXZ\0", b"7z\xbc\xaf\x27\x1c"] {
+        let mut bytes = start.to_vec();
+        bytes.resize(4096, 0);
+        let found = look(&bytes);
+        assert_eq!((found.format, found.virtual_size_bytes), (Format::Raw, 4096));
+    }
+}
+
+/// Two formats in one file, in every pair that fits: refused, whichever comes first.
+#[test]
+fn polyglots_are_refused() {
+    let later: [(&str, fn(&mut Vec<u8>)); 3] = [
+        ("iso", |bytes| put(bytes, 16 * 2048, &iso()[16 * 2048..17 * 2048])),
+        ("gpt", |bytes| {
+            put(bytes, 446, &[0x80, 0, 0, 0, 0x83]);
+            put(bytes, 510, &[0x55, 0xaa]);
+        }),
+        ("vhd", |bytes| {
+            let footer = vhd(2).split_off(4096);
+            bytes.extend(footer);
+        }),
+    ];
+    for first in [qcow2(|_| ()), vmdk(GOOD_VMDK), vhdx(0), luks()] {
+        for (name, add) in later {
+            let mut bytes = first.clone();
+            bytes.resize(bytes.len().max(20 * 2048), 0);
+            add(&mut bytes);
+            let found = look(&bytes);
+            assert!(found.check().is_err(), "{} and {name}: {found:?}", found.format);
+        }
+    }
+}
+
+/// A cheap source of chance, the same in every run.
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        (self.next() % end.max(1) as u64) as usize
+    }
+}
+
+/// A good image or two with wrong bytes in it: where headers are more often than elsewhere, numbers at their limits,
+/// parts of another, cut off, padded.
+fn mutant(chance: &mut Chance, corpus: &[Vec<u8>]) -> Vec<u8> {
+    const LIMITS: [u64; 8] = [0, 1, 4, 0x7fff_ffff, 0xffff_ffff, 1 << 63, u64::MAX, u64::MAX - 7];
+    let mut bytes = corpus[chance.below(corpus.len())].clone();
+    for _ in 0..1 + chance.below(12) {
+        let hot = [64, 512, 1024, bytes.len()][chance.below(4)].min(bytes.len());
+        let at = chance.below(hot);
+        match chance.below(8) {
+            0..=2 => put(&mut bytes, at, &[chance.next() as u8]),
+            3 => {
+                let limit = LIMITS[chance.below(LIMITS.len())];
+                let wide = if chance.below(2) == 0 { limit.to_be_bytes() } else { limit.to_le_bytes() };
+                put(&mut bytes, at & !3, &wide[..[2, 4, 8][chance.below(3)]]);
+            }
+            4 => {
+                let other = &corpus[chance.below(corpus.len())];
+                let from = chance.below(other.len());
+                let part = &other[from..other.len().min(from + 1 + chance.below(600))];
+                put(&mut bytes, from, part);
+            }
+            5 => bytes.truncate(chance.below(bytes.len() + 1)),
+            6 => bytes.resize(bytes.len() + chance.below(70_000), 0),
+            _ => bytes.insert(at, chance.next() as u8),
+        }
+        if bytes.is_empty() {
+            bytes.push(0);
+        }
+    }
+    bytes
+}
+
+fn corpus() -> Vec<Vec<u8>> {
+    let mut padded = qcow2(|_| ());
+    padded.resize(40 * 1024, 0);
+    vec![
         qcow2(|_| ()),
+        qcow2(|b| b[79] = 4),
+        padded,
         vmdk(GOOD_VMDK),
         streamed_vmdk(|_| ()),
+        GOOD_VMDK.as_bytes().to_vec(),
         vdi(1),
         vhd(2),
         iso(),
         gpt(|_| ()),
         vhdx(0),
+        luks(),
         vec![0; 64],
-    ];
-    for start in &starts {
-        let times = if start.len() > 1 << 20 { 30 } else { 300 };
-        for _ in 0..times {
-            let mut bytes = start.clone();
-            for _ in 0..(random() % 40) {
-                let at = random() as usize % bytes.len();
-                bytes[at] = random() as u8;
-            }
-            bytes.truncate(random() as usize % (bytes.len() + 1));
-            let _ = look(&bytes).check();
-        }
+    ]
+}
+
+/// A verdict, never a panic; the same in whatever pieces the bytes come, and of a file in place.
+fn judge(chance: &mut Chance, bytes: &[u8], file: &std::path::Path) -> Finding {
+    let whole = {
+        let mut inspector = Inspector::new();
+        inspector.feed(bytes);
+        inspector.finish()
+    };
+    let mut inspector = Inspector::new();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let (piece, left) = rest.split_at((1 + chance.below(5000)).min(rest.len()));
+        inspector.feed(piece);
+        rest = left;
     }
+    assert_eq!(inspector.finish(), whole);
+    if chance.below(50) == 0 {
+        std::fs::write(file, bytes).unwrap();
+        assert_eq!(inspect_file(file).unwrap(), whole);
+    }
+    whole
+}
+
+#[test]
+fn no_bytes_make_it_stumble() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut chance, corpus) = (Chance(0x2545_f491_4f6c_dd1d), corpus());
+    for _ in 0..1500 {
+        let bytes = mutant(&mut chance, &corpus);
+        judge(&mut chance, &bytes, &directory.path().join("image"));
+    }
+}
+
+/// For as long as `FUZZ_SECONDS` says (10 without), another chance each time. With `FUZZ_DUMP`, the name of a folder, the
+/// first thousands are left there with their verdicts as names, for other inspectors to look at.
+#[test]
+#[ignore = "as long as one likes"]
+fn fuzz() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seconds = number("FUZZ_SECONDS").unwrap_or(10);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let seed = number("FUZZ_SEED").unwrap_or(now.as_nanos() as u64 | 1);
+    let dump = std::env::var("FUZZ_DUMP").ok().map(std::path::PathBuf::from);
+    eprintln!("FUZZ_SEED={seed}");
+    let directory = tempfile::tempdir().unwrap();
+    let (mut chance, corpus) = (Chance(seed), corpus());
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
+    let (mut looks, mut refused, mut bytes_seen) = (0u64, 0u64, 0u64);
+    while std::time::Instant::now() < end {
+        let bytes = mutant(&mut chance, &corpus);
+        let found = judge(&mut chance, &bytes, &directory.path().join("image"));
+        if let Some(folder) = dump.as_ref().filter(|_| looks < 5000) {
+            let verdict = if found.check().is_ok() { "safe" } else { "unsafe" };
+            std::fs::write(folder.join(format!("{looks:05}-{}-{verdict}", found.format)), &bytes).unwrap();
+        }
+        looks += 1;
+        refused += u64::from(found.check().is_err());
+        bytes_seen += bytes.len() as u64;
+    }
+    eprintln!("{looks} images, {refused} refused, {} MiB, none stumbled", bytes_seen >> 20);
 }
 
 /// What an inspector keeps does not grow with the image.
