@@ -70,6 +70,8 @@ pub struct NewVolume {
     pub snapshot_id: Option<String>,
     pub volume_type: Option<String>,
     pub availability_zone: Option<String>,
+    /// Spoken for from the beginning, so that nobody else takes it once it is made.
+    pub attachment: Option<NewAttachment>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

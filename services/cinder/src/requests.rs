@@ -491,10 +491,22 @@ pub fn reserve(
             )));
         }
     }
+    speak_for(tx, volume, attachment_id, instance_uuid, mode, now)
+}
+
+/// A volume that is being made becomes reserved, not available, once somebody has spoken for it.
+pub fn speak_for(
+    tx: &mut Tx,
+    volume: Volume,
+    attachment_id: &str,
+    instance_uuid: Option<&str>,
+    mode: &str,
+    now: base::Timestamp,
+) -> Result<Attachment> {
     let mode = if volume.readonly == Some(true) { "ro" } else { mode };
     let attachment = Attachment {
         id: attachment_id.into(),
-        volume_id: volume_id.into(),
+        volume_id: volume.id,
         project_id: volume.project_id,
         instance_uuid: instance_uuid.map(String::from),
         attached_host: None,

@@ -58,13 +58,17 @@ impl Volumes for Cinder {
             availability_zone: volume.availability_zone.clone(),
             ..Wanted::default()
         };
-        let (own, cx) = (cinder.clone(), cx.clone());
+        let (own, cx, attachment) = (cinder.clone(), cx.clone(), volume.attachment.clone());
         cinder
             .write(move |tx| match tx.find::<model::Volume>(&wanted.id)? {
                 Some(there) if sees(&cx, &there.project_id) => view(tx, there),
                 Some(_) => Err(volume_not_found(&wanted.id)),
                 None => {
                     let volume = requests::create(&own, tx, &cx, &wanted)?;
+                    if let Some(NewAttachment { id, instance_id, .. }) = &attachment {
+                        let (server, now) = (Some(instance_id.as_str()), own.clock.now());
+                        requests::speak_for(tx, volume.clone(), id, server, "null", now)?;
+                    }
                     view(tx, volume)
                 }
             })
@@ -93,14 +97,14 @@ impl Volumes for Cinder {
         cinder
             .write(move |tx| {
                 volume_for(tx, &cx, &wanted.volume_id)?;
-                if tx.find::<model::Attachment>(&wanted.id)?.is_some() {
-                    return Ok(());
-                }
                 let mode = if wanted.read_only { "ro" } else { "null" };
                 let server = (!wanted.instance_id.is_empty()).then_some(wanted.instance_id.as_str());
-                requests::reserve(&own, tx, &wanted.volume_id, &wanted.id, server, mode)
-                    .map(drop)
-                    .map_err(as_conflict)
+                match tx.find::<model::Attachment>(&wanted.id)? {
+                    Some(_) => Ok(()),
+                    None => requests::reserve(&own, tx, &wanted.volume_id, &wanted.id, server, mode)
+                        .map(drop)
+                        .map_err(as_conflict),
+                }
             })
             .await
     }

@@ -96,10 +96,12 @@ async fn make(cinder: &Arc<Cinder>, cx: &Context, flow: &mut Create) -> Result<E
     Ok(Effect::write(move |tx| {
         let bootable = volume.image_id.is_some() || source_is_bootable(tx, &volume)?;
         let now = cinder.clock.now();
+        let is_reserved = !store::attachments(tx, &volume.id)?.is_empty();
         store::change(tx, &volume.id, now, |volume| {
             // A server may have spoken for it while its image was written.
             if matches!(volume.status, VolumeStatus::Creating | VolumeStatus::Downloading) {
-                volume.status = VolumeStatus::Available;
+                let made = if is_reserved { VolumeStatus::Reserved } else { VolumeStatus::Available };
+                volume.status = made;
             }
             volume.bootable |= bootable;
             volume.launched_at = Some(now);

@@ -162,6 +162,12 @@ async fn make_volumes(nova: &Arc<Nova>, cx: &Context, flow: &mut Boot) -> Result
     let volumes = nova.volumes();
     for device in devices.iter_mut().filter(|device| device.destination_type == "volume") {
         let Some(volume_id) = device.volume_id.clone() else { continue };
+        let attachment = NewAttachment {
+            id: device.attachment_id.clone().unwrap_or_default(),
+            volume_id: volume_id.clone(),
+            instance_id: instance.uuid.clone(),
+            read_only: false,
+        };
         if device.source_type != "volume" {
             let image = device.source_type == "image";
             let snapshot = device.source_type == "snapshot";
@@ -171,18 +177,12 @@ async fn make_volumes(nova: &Arc<Nova>, cx: &Context, flow: &mut Boot) -> Result
                 image_id: device.source_id.clone().filter(|_| image),
                 snapshot_id: device.source_id.clone().filter(|_| snapshot),
                 volume_type: device.volume_type.clone(),
+                attachment: Some(attachment.clone()),
                 ..NewVolume::default()
             };
             volumes.create(cx, &wanted).await?;
             wait_until_available(nova, cx, &volume_id).await?;
         }
-        let attachment_id = device.attachment_id.clone().unwrap_or_default();
-        let attachment = NewAttachment {
-            id: attachment_id,
-            volume_id,
-            instance_id: instance.uuid.clone(),
-            read_only: false,
-        };
         volumes.reserve(cx, &attachment).await?;
     }
     let (nova, uuid) = (nova.clone(), flow.uuid.clone());
@@ -226,7 +226,13 @@ pub async fn release_volumes(nova: &Nova, cx: &Context, devices: &[BlockDevice])
         };
         or_gone(nova.volumes().detach(cx, attachment_id).await)?;
         if device.delete_on_termination || device.source_type != "volume" && device.connection.is_none() {
-            or_gone(nova.volumes().delete(cx, volume_id).await)?;
+            match or_gone(nova.volumes().delete(cx, volume_id).await) {
+                // Its owner made a snapshot of it, say: then it stays.
+                Err(error) if error.is(ErrorKind::BadRequest) => {
+                    tracing::warn!(volume_id, %error, "the volume stays when its server goes");
+                }
+                other => other?,
+            }
         }
     }
     Ok(())
