@@ -117,7 +117,7 @@ fn insert(
     }
     let makes_addresses =
         |name: &&str| matches!(text(given, name).as_deref(), Some("slaac" | "dhcpv6-stateless"));
-    if MODE_NAMES.iter().any(|name| makes_addresses(&name)) && cidr.prefix_len() != 64 {
+    if MODE_NAMES.iter().any(makes_addresses) && cidr.prefix_len() != 64 {
         return Err(invalid(format!(
             "Invalid CIDR {cidr} for IPv6 address mode. OpenStack uses the EUI-64 address format, which requires the prefix to be /64"
         )));
