@@ -25,6 +25,11 @@ fn refuse(error: Error) -> Error {
     unauthorized()
 }
 
+fn forbid(why: &str) -> Error {
+    tracing::info!(why, "federated login refused");
+    Error::forbidden("You are not authorized to perform the requested action.")
+}
+
 impl Keystone {
     /// Whether one may log in with the provider by the protocol at all.
     pub(crate) async fn check_provider(&self, idp_id: &str, protocol_id: &str) -> Result<()> {
@@ -32,7 +37,7 @@ impl Keystone {
         self.read(move |tx| {
             let provider: IdentityProvider = store::find(tx, &idp_id)?;
             if !provider.enabled {
-                return Err(Error::forbidden(format!("Identity Provider {idp_id} is disabled")));
+                return Err(forbid("the identity provider is disabled"));
             }
             find_protocol(tx, &idp_id, &protocol_id).map(drop)
         })
@@ -82,9 +87,7 @@ fn check_remote_id(
         .ok_or_else(|| Error::bad_request("Could not find Identity Provider identifier in environment"))?;
     match provider.remote_ids.contains(named) {
         true => Ok(()),
-        false => Err(Error::forbidden(
-            "Incoming identity provider identifier not included among the accepted identifiers.",
-        )),
+        false => Err(forbid("the assertion is another provider's")),
     }
 }
 

@@ -18,6 +18,7 @@ mod options;
 mod password;
 mod receipts;
 mod rules;
+mod saml;
 mod schemas;
 mod sealing;
 mod signature;
@@ -54,6 +55,7 @@ pub struct Keystone {
     signing: Option<jws::Keys>,
     credential_keys: Arc<fernet::Keys>,
     providers: openid::Providers,
+    saml: saml::Signing,
     cache: tokens::Cache,
     /// Counts our writes; what was cached before the last one is not believed.
     generation: Arc<AtomicU64>,
@@ -71,7 +73,7 @@ impl Keystone {
             TokenProvider::Jws => Some(jws::Keys::open(&directory.join("jws-keys"))?),
         };
         let (cache, generation) = (tokens::Cache::default(), Arc::default());
-        let providers = openid::Providers::default();
+        let (providers, saml) = (openid::Providers::default(), saml::Signing::new(&directory.join("saml")));
         Ok(Arc::new(Self {
             db,
             clock,
@@ -80,6 +82,7 @@ impl Keystone {
             signing,
             credential_keys,
             providers,
+            saml,
             cache,
             generation,
         }))

@@ -276,6 +276,20 @@ fn service_provider(update: bool) -> Json {
     wrapped("service_provider", inner)
 }
 
+/// A request for an assertion to take to a service provider.
+fn saml_create() -> Json {
+    let id = || {
+        json!({"type": "object", "properties": {"id": {"type": "string"}}, "required": ["id"],
+            "additionalProperties": false})
+    };
+    let identity = json!({"type": "object", "properties": {"token": id(), "methods": {"type": "array"}},
+        "required": ["token"], "additionalProperties": false});
+    let scope = json!({"type": "object", "properties": {"service_provider": id()},
+        "required": ["service_provider"], "additionalProperties": false});
+    json!({"type": "object", "properties": {"identity": identity, "scope": scope},
+        "required": ["identity", "scope"], "additionalProperties": false})
+}
+
 fn limit_number() -> Json {
     json!({"type": "integer", "minimum": -1, "maximum": 2147483647})
 }
@@ -405,6 +419,7 @@ forms! {
     FEDERATION_PROTOCOL_UPDATE = federation_protocol(true);
     SERVICE_PROVIDER_CREATE = service_provider(false);
     SERVICE_PROVIDER_UPDATE = service_provider(true);
+    SAML_CREATE = saml_create();
     REQUEST_TOKEN_ROLES = request_token_roles();
     ASSIGNMENTS_QUERY = json!({
         "type": "object",

@@ -353,3 +353,97 @@ async fn a_provider_s_user_never_takes_a_local_account() {
     assert_eq!(rescope(&cloud, &ann.token, json!({"project": {"id": project}})).await.status, 201);
     assert_eq!(bearer(&cloud, &provider.token(&provider.claims(&cloud, "nobody"))).await.status, 401);
 }
+
+/// The text of the first element of this name.
+fn element<'a>(xml: &'a str, name: &str) -> &'a str {
+    let (_, rest) = xml.split_once(&format!("<{name}")).unwrap_or_else(|| panic!("no {name} in {xml}"));
+    let (_, rest) = rest.split_once('>').unwrap();
+    rest.split_once(&format!("</{name}>")).unwrap().0
+}
+
+fn is_signed(response: &str, certificate: &str) -> bool {
+    use rsa::{pkcs1v15, pkcs8::DecodePublicKey, signature::Verifier};
+    use x509_cert::der::{Decode, Encode};
+    let (head, rest) = response.split_once("<saml:Assertion").unwrap();
+    let assertion =
+        format!("<saml:Assertion{}</saml:Assertion>", rest.split_once("</saml:Assertion>").unwrap().0);
+    let (before, signature) = assertion.split_once("<ds:Signature").unwrap();
+    let (signature, after) = signature.split_once("</ds:Signature>").unwrap();
+    let info = element(signature, "ds:SignedInfo");
+    let digest = STANDARD.encode(Sha256::digest(format!("{before}{after}")));
+    let signed =
+        format!("<ds:SignedInfo xmlns:ds=\"http://www.w3.org/2000/09/xmldsig#\">{info}</ds:SignedInfo>");
+    let value = STANDARD.decode(element(signature, "ds:SignatureValue")).unwrap();
+    let certificate = x509_cert::Certificate::from_der(&STANDARD.decode(certificate).unwrap()).unwrap();
+    let key = certificate.tbs_certificate.subject_public_key_info.to_der().unwrap();
+    let key = rsa::RsaPublicKey::from_public_key_der(&key).unwrap();
+    let key = pkcs1v15::VerifyingKey::<rsa::sha2::Sha256>::new(key);
+    let value = pkcs1v15::Signature::try_from(value.as_slice()).unwrap();
+    head.starts_with("<samlp:Response")
+        && element(info, "ds:DigestValue") == digest
+        && key.verify(signed.as_bytes(), &value).is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_cloud_gets_our_signed_word() {
+    let cloud = Cloud::new().await;
+    let urls = json!({"service_provider": {"auth_url": "https://sp/a", "sp_url": "https://sp/b?x=1&y=2", "enabled": true}});
+    put(&cloud, "service_providers/sp", urls).await;
+    let name = "ann <&\"> \u{e9}";
+    let (project, user, token) = cloud.person("ann", "member").await;
+    let rename = json!({"user": {"name": name}});
+    cloud.call("PATCH", &format!("/v3/users/{user}"), &cloud.admin, Some(rename)).await;
+    let group = cloud.make("groups", "group", json!({"name": "dev"})).await;
+    cloud.grant(&format!("groups/{group}/users/{user}")).await;
+    let shown = [("x-auth-token", token.as_str()), ("x-subject-token", token.as_str())];
+    let shown = cloud.ask("GET", "/v3/auth/tokens", &shown, None).await;
+    let told = json!([{"id": "sp", "auth_url": "https://sp/a", "sp_url": "https://sp/b?x=1&y=2"}]);
+    assert_eq!(shown.body["token"]["service_providers"], told);
+
+    let metadata = cloud.ask("GET", "/v3/OS-FEDERATION/saml2/metadata", &[], None).await;
+    assert_eq!(
+        (metadata.status.as_u16(), metadata.headers["content-type"].to_str().unwrap()),
+        (200, "text/xml")
+    );
+    let certificate = element(&metadata.text, "ds:X509Certificate").to_string();
+    let ask = async |path: &str, token: &str| {
+        let auth = json!({"auth": {"identity": {"methods": ["token"], "token": {"id": token}},
+            "scope": {"service_provider": {"id": "sp"}}}});
+        cloud.ask("POST", &format!("/v3/auth/OS-FEDERATION/{path}"), &[], Some(auth)).await
+    };
+    let answer = ask("saml2", &token).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(answer.headers["x-sp-url"], "https://sp/b?x=1&y=2");
+    assert_eq!(answer.headers["x-auth-url"], "https://sp/a");
+    assert!(is_signed(&answer.text, &certificate), "{}", answer.text);
+    assert!(!is_signed(&answer.text.replace("member", "admin"), &certificate), "a changed role is noticed");
+    assert_eq!(element(&answer.text, "saml:NameID"), "ann &lt;&amp;\"&gt; \u{e9}");
+    assert!(
+        answer.text.contains("JSON:{\"name\":\"dev\",\"domain\":{\"name\":\"Default\"}}"),
+        "{}",
+        answer.text
+    );
+    let carried = ask("saml2/ecp", &token).await;
+    assert!(
+        carried.text.starts_with("<soap:Envelope") && carried.text.contains("ss:mem:"),
+        "{}",
+        carried.text
+    );
+
+    assert_eq!(ask("saml2", "rubbish").await.status, 404);
+    let unscoped = rescope(&cloud, &token, json!("unscoped")).await.token;
+    assert_eq!(ask("saml2", &unscoped).await.status, 403, "it is for a project");
+    let body =
+        json!({"application_credential": {"name": "robot", "secret": "s3", "roles": [{"name": "reader"}]}});
+    let path = format!("/v3/users/{user}/application_credentials");
+    let made = cloud.call("POST", &path, &token, Some(body)).await;
+    let id = &made.body["application_credential"]["id"];
+    let proof =
+        json!({"methods": ["application_credential"], "application_credential": {"id": id, "secret": "s3"}});
+    let robot = cloud.ask("POST", "/v3/auth/tokens", &[], Some(json!({"auth": {"identity": proof}}))).await;
+    assert_eq!(
+        (robot.status.as_u16(), ask("saml2", &robot.token).await.status.as_u16()),
+        (201, 403),
+        "{project}"
+    );
+}

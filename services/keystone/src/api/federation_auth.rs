@@ -1,7 +1,14 @@
 //! Logging in with an identity provider: with its token for programs, by way of its page for browsers.
 
 use super::auth::described;
-use crate::{Keystone, authentication::Answer, openid::Asked};
+use crate::{
+    Keystone,
+    authentication::Answer,
+    model::*,
+    openid::Asked,
+    saml::{self, Holder},
+    schemas, store,
+};
 use base::{Error, Json, Result, Secret, Timestamp};
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
@@ -25,6 +32,10 @@ pub fn routes() -> Routes<Keystone> {
         post(WEBSSO, "", page).marks(OPEN),
         get(WEBSSO_AT, "", page).marks(OPEN),
         post(WEBSSO_AT, "", page).marks(OPEN),
+        get("/v3/OS-FEDERATION/saml2/metadata", "", metadata).marks(OPEN),
+        // The token in the body is the right to ask.
+        post("/v3/auth/OS-FEDERATION/saml2", "", assertion).marks(&[Mark::Open]),
+        post("/v3/auth/OS-FEDERATION/saml2/ecp", "", enveloped).marks(&[Mark::Open]),
     ]
 }
 
@@ -111,13 +122,88 @@ fn trusted_origin(keystone: &Keystone, request: &Request) -> Result<String> {
         origin.ok_or_else(|| Error::bad_request("Request must have an origin query parameter"))?.to_string();
     match keystone.options.trusted_dashboards.contains(&origin) {
         true => Ok(origin),
-        false => Err(Error::unauthorized(format!("{origin} is not a trusted dashboard host"))),
+        false => {
+            tracing::info!(origin, "not a trusted dashboard");
+            Err(crate::authentication::unauthorized())
+        }
     }
 }
 
 fn redirect_uri(request: &Request, idp_id: &str, protocol_id: &str) -> String {
     let path = WEBSSO_AT.replace("{idp_id}", idp_id).replace("{protocol_id}", protocol_id);
     format!("{}{path}", request.base_url)
+}
+
+async fn metadata(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
+    let pair = keystone.saml.pair().await?;
+    let sso = format!("{}/v3/OS-FEDERATION/saml2/sso", request.base_url);
+    Ok(Reply::body(StatusCode::OK, "text/xml", pair.metadata(&entity_id(&request), &sso)))
+}
+
+async fn assertion(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
+    let (response, provider) = asserted(&keystone, &request).await?;
+    Ok(for_provider(response, &provider))
+}
+
+async fn enveloped(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
+    let (response, provider) = asserted(&keystone, &request).await?;
+    Ok(for_provider(saml::envelope(&response, &provider.relay_state_prefix), &provider))
+}
+
+fn for_provider(body: String, provider: &ServiceProvider) -> Reply {
+    Reply::body(StatusCode::OK, "text/xml", body)
+        .header("x-sp-url", provider.sp_url.clone())
+        .header("x-auth-url", provider.auth_url.clone())
+}
+
+fn entity_id(request: &Request) -> String {
+    format!("{}/v3/OS-FEDERATION/saml2/idp", request.base_url)
+}
+
+/// What we say of the holder of the token in the body to the service provider that it names.
+async fn asserted(keystone: &Keystone, request: &Request) -> Result<(String, ServiceProvider)> {
+    let body = super::whole_body(request)?;
+    let auth = body.get("auth").cloned().unwrap_or_else(|| json!({}));
+    schemas::SAML_CREATE.resource(&auth)?;
+    let id = auth["scope"]["service_provider"]["id"].as_str().unwrap_or_default().to_string();
+    let provider = keystone.read(move |tx| store::find::<ServiceProvider>(tx, &id)).await?;
+    let refuse =
+        |why: &str| Error::forbidden(format!("You are not authorized to perform the requested action{why}."));
+    if !provider.enabled {
+        return Err(refuse(""));
+    }
+    let valid = keystone.valid(auth["identity"]["token"]["id"].as_str().unwrap_or_default()).await?;
+    let context = &valid.context;
+    if context.project_id.is_empty() {
+        return Err(refuse(": Use a project scoped token when attempting to create a SAML assertion"));
+    }
+    if valid.is_delegated() {
+        // Elsewhere it would be good for more than was lent.
+        return Err(refuse(""));
+    }
+    let user_id = context.user_id.clone();
+    let groups = keystone
+        .read(move |tx| {
+            let mut groups = Vec::new();
+            for group in store::groups_of(tx, &user_id)? {
+                let domain = store::domain(tx, &group.domain_id)?;
+                let named = json!({"name": group.name, "domain": {"name": domain.name}});
+                groups.push(format!("JSON:{named}"));
+            }
+            Ok(groups)
+        })
+        .await?;
+    let holder = Holder {
+        user: context.user_name.clone(),
+        user_domain: context.user_domain_name.clone(),
+        roles: context.roles.clone(),
+        project: context.project_name.clone(),
+        project_domain: context.project_domain_name.clone(),
+        groups,
+    };
+    let pair = keystone.saml.pair().await?;
+    let response = pair.response(&entity_id(request), &provider.sp_url, &holder, keystone.clock.now());
+    Ok((response, provider))
 }
 
 /// A page that takes the token to the dashboard at once.
