@@ -226,7 +226,8 @@ fn what_is_packed_stays_packed() {
 /// Two formats in one file, in every pair that fits: refused, whichever comes first.
 #[test]
 fn polyglots_are_refused() {
-    let later: [(&str, fn(&mut Vec<u8>)); 3] = [
+    type Add = fn(&mut Vec<u8>);
+    let later: [(&str, Add); 3] = [
         ("iso", |bytes| put(bytes, 16 * 2048, &iso()[16 * 2048..17 * 2048])),
         ("gpt", |bytes| {
             put(bytes, 446, &[0x80, 0, 0, 0, 0x83]);

@@ -31,25 +31,33 @@ pub struct Answer {
 type Solution = Vec<(String, String, i64)>;
 
 /// Without sharing, every candidate lies in one tree: trees are then looked at some at a time, in the order in which they
-/// were made, until there are enough candidates.
+/// were made, until there are enough candidates. Where few of them have room, all are looked at in one go.
 const ROOTS_AT_ONCE_MIN: usize = 500;
 const ROOTS_AT_ONCE_MAX: usize = 4000;
+const FEW: usize = 4;
 
 pub fn find(tx: &mut Tx, wanted: &Wanted, combinations_max: usize) -> Result<Answer> {
     let sharing = Sharing::load(tx)?;
     let mut candidates = Vec::new();
-    match wanted.limit.filter(|_| sharing.providers.is_empty()) {
-        None => within(tx, wanted, &sharing, None, combinations_max, &mut candidates)?,
-        Some(limit) => {
-            let mut at_once = limit.clamp(ROOTS_AT_ONCE_MIN, ROOTS_AT_ONCE_MAX);
-            let mut next = store::first_span(tx, at_once)?;
-            while let Some(span) = next {
-                within(tx, wanted, &sharing, Some(&span), combinations_max, &mut candidates)?;
-                let is_enough = candidates.len() >= limit;
-                at_once = (at_once * 2).min(ROOTS_AT_ONCE_MAX);
-                next = if is_enough { None } else { store::next_span(tx, &span, at_once)? };
+    let pages_until = wanted.limit.filter(|_| sharing.providers.is_empty());
+    let mut in_one_go = pages_until.is_none();
+    if let Some(limit) = pages_until {
+        let at_once = limit.clamp(ROOTS_AT_ONCE_MIN, ROOTS_AT_ONCE_MAX);
+        let mut next = store::first_span(tx, at_once)?;
+        while let Some(span) = next {
+            let before = candidates.len();
+            within(tx, wanted, &sharing, Some(&span), combinations_max, &mut candidates)?;
+            let is_enough = candidates.len() >= limit;
+            next = if is_enough { None } else { store::next_span(tx, &span, at_once)? };
+            in_one_go = next.is_some() && (candidates.len() - before) * FEW < at_once;
+            if in_one_go {
+                break;
             }
         }
+    }
+    if in_one_go {
+        candidates.clear();
+        within(tx, wanted, &sharing, None, combinations_max, &mut candidates)?;
     }
     summaries(tx, candidates, wanted.nested)
 }
