@@ -274,8 +274,12 @@ impl<S: Send + Sync + 'static> Served<S> {
     }
 
     fn canonical(&self, path: &str) -> String {
-        // To glance a path with a slash at its end is another one.
-        let trims = path.len() > 1 && self.service.faults != Faults::Glance;
+        // To glance a path with a slash at its end is another one, and to nova unless it is a version's own.
+        let trims = match self.service.faults {
+            Faults::Glance => false,
+            Faults::Nova => path.len() > 1 && path.trim_end_matches('/').matches('/').count() <= 1,
+            _ => path.len() > 1,
+        };
         let path = if trims { path.trim_end_matches('/') } else { path };
         let path = match self.service.faults {
             Faults::Cinder | Faults::Neutron => path.strip_suffix(".json").unwrap_or(path),
@@ -467,7 +471,7 @@ mod tests {
             ("GET", "/v2/0e8a7f6c00004000800000000000000a/things/a", &[token], "", 200),
             ("GET", "/v2/0e8a7f6c00004000800000000000000b/things/a", &[token], "", 400),
             ("GET", "/v2.1/nobody/things/a", &[token], "", 404),
-            ("GET", "/v2.1/things/a/", &[token], "", 200),
+            ("GET", "/v2.1/things/a/", &[token], "", 404),
             ("GET", "/v2/things/a", &[token], "", 200),
             ("GET", "/v2x/things/a", &[token], "", 404),
             ("GET", "/v2.1/things/a", &[], "", 401),

@@ -82,7 +82,8 @@ async fn answer(State(nova): State<Arc<Nova>>, request: Request) -> Response {
         if status.is_server_error() {
             tracing::warn!(?error, "console");
         }
-        (status, format!("{}\n", error.message)).into_response()
+        // Who was refused a websocket waits for the end of the connection.
+        (status, [(header::CONNECTION, "close")], format!("{}\n", error.message)).into_response()
     })
 }
 

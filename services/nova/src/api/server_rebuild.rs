@@ -46,6 +46,9 @@ async fn rebuild(nova: Arc<Nova>, request: Request) -> Result<Reply> {
     }
     if request.since(2, 57) {
         shown["user_data"] = json!(instance.user_data);
+        if let Some(shown) = shown.as_object_mut() {
+            shown.shift_remove("OS-EXT-SRV-ATTR:user_data");
+        }
     }
     let password = given["adminPass"].as_str().map_or_else(|| password(&nova), String::from);
     shown["adminPass"] = password.into();
