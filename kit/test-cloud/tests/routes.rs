@@ -109,12 +109,15 @@ async fn no_operation_breaks_on_rubbish() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_operation_has_a_rule_or_needs_none() {
     let without = ["versions", "/", "/v3", "/v2", "/v2.1", "/v2.0"];
+    // Nova's old paths to images have no rules of their own: glance asks its own of the caller's token.
+    let passed_on = |path: &str| path.starts_with("/v2.1/images/");
     let mut wrong = Vec::new();
     let mut rules: BTreeMap<&str, usize> = BTreeMap::new();
     for operation in all() {
         *rules.entry(operation.service).or_default() += usize::from(!operation.rule.is_empty());
         let changes = !operation.gone && !matches!(operation.method.as_str(), "GET" | "HEAD");
-        if operation.rule.is_empty() && changes && !operation.open && !without.contains(&operation.path) {
+        let excused = operation.open || without.contains(&operation.path) || passed_on(operation.path);
+        if operation.rule.is_empty() && changes && !excused {
             wrong.push(format!("{} {} {}", operation.service, operation.method, operation.path));
         }
     }
