@@ -246,8 +246,8 @@ impl Hypervisor for Fake {
                 guest.state = State::Running;
                 guest.vnc_port = vnc_port;
                 // As long as the boot of a small guest: who asks for its last lines finds some.
-        guest.console.push_str("Booting\nMemory found\nDisks found\nNetwork is up\n");
-        guest.console.push_str(&format!("{} login: ", guest.spec.name));
+                guest.console.push_str("Booting\nMemory found\nDisks found\nNetwork is up\n");
+                guest.console.push_str(&format!("{} login: ", guest.spec.name));
                 self.tell(uuid, Change::Started);
             }
         })?;
