@@ -91,7 +91,7 @@ impl Cloud {
         serve("neutron", networks.clone())?;
 
         let db = open(&settings, "cinder", cinder::TABLES).await?;
-        let peers = cinder::Peers { images: glance.clone() };
+        let peers = cinder::Peers { images: glance.clone(), image_maker: glance.clone() };
         let cinder = Cinder::new(db, clock.clone(), settings.config.section()?, bus.clone(), peers);
         held.running.push(Box::new(cinder.start().await?));
         let policy = settings.policy("cinder")?;
@@ -117,6 +117,7 @@ impl Cloud {
         let nova = Nova::new(db, clock.clone(), options, bus.clone(), peers);
         let servers: Arc<dyn contracts::servers::Servers> = nova.clone();
         neutron.tells(Arc::downgrade(&servers));
+        cinder.tells(Arc::downgrade(&servers));
         nova.bootstrap().await?;
         held.running.push(Box::new(nova.start().await?));
         let policy = settings.policy("nova")?;
@@ -133,6 +134,7 @@ impl Cloud {
             bus,
             clock: clock.clone(),
             images: glance.clone(),
+            image_sink: glance.clone(),
             metadata_secret: secrets.metadata.clone(),
         };
         let of_host = settings.clone();

@@ -8,7 +8,7 @@ use contracts::{
         network::{REPORTS_TOPIC as NETWORK_REPORTS, RemoteNetworkReports},
         volume::{REPORTS_TOPIC as VOLUME_REPORTS, RemoteVolumeReports, VolumeReports},
     },
-    compute::{Compute, ComputeReports, ImageSource, RemoteComputeReports, compute_handlers},
+    compute::{Compute, ComputeReports, ImageSink, ImageSource, RemoteComputeReports, compute_handlers},
 };
 use host_virt::{Capabilities, Fake, Libvirt};
 use nova::{COMPUTE_TOPIC, CONDUCTOR_TOPIC};
@@ -31,6 +31,7 @@ pub struct Surroundings {
     pub bus: Bus,
     pub clock: Clock,
     pub images: Arc<dyn ImageSource>,
+    pub image_sink: Arc<dyn ImageSink>,
     pub metadata_secret: Secret,
 }
 
@@ -83,9 +84,14 @@ impl Host {
         let agent = match settings.simulate {
             true => {
                 let disks = host_block::Fake::kept(&settings.state.join("simulated/disks"))?;
-                cinder_volume::simulated(options, disks)
+                cinder_volume::simulated(options, disks, Some(around.image_sink.clone()))
             }
-            false => cinder_volume::on_files(options, &settings.state, around.images.clone())?,
+            false => cinder_volume::on_files(
+                options,
+                &settings.state,
+                around.images.clone(),
+                around.image_sink.clone(),
+            )?,
         };
         self.serving.push(cinder_volume::serve(&around.bus, agent.clone()).await?);
         let reports = Arc::new(RemoteVolumeReports::new(around.bus.clone(), Topic::any(VOLUME_REPORTS)));

@@ -110,12 +110,26 @@ impl Blocks for Fake {
 
     async fn extend(&self, volume_id: &str, bytes: u64) -> Result<()> {
         self.change(|state| {
-            if state.exports.get(volume_id).is_some() {
-                return Err(exported(volume_id));
-            }
             let extended = state.volumes.change(volume_id, |disk| *disk = bytes.max(*disk))?;
             extended.ok_or_else(|| volume_missing(volume_id))
         })
+    }
+
+    fn grows_online(&self) -> bool {
+        true
+    }
+
+    /// Its disks are nothing but zeros; no other format is made of them.
+    async fn copy_out(&self, volume_id: &str, copy_id: &str, format: &str) -> Result<PathBuf> {
+        check_id(copy_id)?;
+        let bytes = self
+            .change(|state| state.volumes.get(volume_id).copied().ok_or_else(|| volume_missing(volume_id)))?;
+        if format != "raw" {
+            return Err(Error::bad_request(format!("A pretended disk is copied as raw, not as {format}.")));
+        }
+        let path = std::env::temp_dir().join(format!("pretended-disk-{copy_id}"));
+        tokio::fs::File::create(&path).await?.set_len(bytes).await?;
+        Ok(path)
     }
 
     async fn delete(&self, volume_id: &str) -> Result<()> {
@@ -133,6 +147,32 @@ impl Blocks for Fake {
                 Some(_) => Ok(()),
                 None => state.snapshots.insert(snapshot_id, bytes),
             }
+        })
+    }
+
+    async fn volumes(&self) -> Result<Vec<(String, u64)>> {
+        Ok(self.volumes().into_iter().collect())
+    }
+
+    async fn snapshots(&self) -> Result<Vec<(String, u64)>> {
+        Ok(self.snapshots().into_iter().collect())
+    }
+
+    async fn adopt(&self, id: &str, volume_id: &str) -> Result<u64> {
+        check_id(volume_id)?;
+        self.change(|state| {
+            if state.exports.get(id).is_some() {
+                return Err(exported(id));
+            }
+            rename(&mut state.volumes, id, volume_id)?.ok_or_else(|| volume_missing(id))
+        })
+    }
+
+    async fn adopt_snapshot(&self, id: &str, snapshot_id: &str) -> Result<()> {
+        check_id(snapshot_id)?;
+        self.change(|state| {
+            let renamed = rename(&mut state.snapshots, id, snapshot_id)?;
+            renamed.map(drop).ok_or_else(|| snapshot_missing(id))
         })
     }
 
@@ -180,4 +220,13 @@ impl Blocks for Fake {
                 .sum(),
         })
     }
+}
+
+/// None when neither is there.
+fn rename(disks: &mut Kept<u64>, from: &str, to: &str) -> Result<Option<u64>> {
+    if let Some(bytes) = disks.get(from).copied() {
+        disks.insert(to, bytes)?;
+        disks.remove(from)?;
+    }
+    Ok(disks.get(to).copied())
 }

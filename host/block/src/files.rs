@@ -137,6 +137,36 @@ impl Blocks for Files {
         Ok(file.sync_all().await?)
     }
 
+    fn grows_online(&self) -> bool {
+        false
+    }
+
+    async fn copy_out(&self, volume_id: &str, copy_id: &str, format: &str) -> Result<PathBuf> {
+        check_id(copy_id)?;
+        let raw = self.images.join(format!("{copy_id}.raw"));
+        let _held = self.locks.hold(volume_id).await;
+        remove(&raw).await?;
+        self.copy_volume(volume_id, &raw).await?;
+        if format == "raw" {
+            return Ok(raw);
+        }
+        let converted = self.images.join(format!("{copy_id}.{}", tool_format(format)?));
+        let written = run("qemu-img")
+            .args(["convert", "-f", "raw", "-O", tool_format(format)?])
+            .args([&raw, &converted])
+            .timeout(COPY_PATIENCE)
+            .output()
+            .await;
+        remove(&raw).await?;
+        match written {
+            Ok(_) => Ok(converted),
+            Err(error) => {
+                remove(&converted).await?;
+                Err(error)
+            }
+        }
+    }
+
     async fn delete(&self, volume_id: &str) -> Result<()> {
         let path = self.volume(volume_id)?;
         let _held = self.locks.hold(volume_id).await;
@@ -158,6 +188,28 @@ impl Blocks for Files {
         remove(&part).await?;
         self.copy_volume(volume_id, &part).await?;
         finish(&part, &path, 0).await
+    }
+
+    async fn volumes(&self) -> Result<Vec<(String, u64)>> {
+        listed(&self.volumes).await
+    }
+
+    async fn snapshots(&self) -> Result<Vec<(String, u64)>> {
+        listed(&self.snapshots).await
+    }
+
+    async fn adopt(&self, id: &str, volume_id: &str) -> Result<u64> {
+        let (from, to) = (self.volume(id)?, self.volume(volume_id)?);
+        let _held = self.locks.hold(id).await;
+        if self.daemon(id).is_running().await? {
+            return Err(exported(id));
+        }
+        rename(&from, &to).await?.ok_or_else(|| volume_missing(id))
+    }
+
+    async fn adopt_snapshot(&self, id: &str, snapshot_id: &str) -> Result<()> {
+        let renamed = rename(&self.snapshot_file(id)?, &self.snapshot_file(snapshot_id)?).await?;
+        renamed.map(drop).ok_or_else(|| snapshot_missing(id))
     }
 
     async fn delete_snapshot(&self, snapshot_id: &str) -> Result<()> {
@@ -215,6 +267,18 @@ impl Blocks for Files {
     }
 }
 
+/// As `qemu-img` names a format of glance's.
+fn tool_format(format: &str) -> Result<&'static str> {
+    match format {
+        "qcow2" => Ok("qcow2"),
+        "vmdk" => Ok("vmdk"),
+        "vdi" => Ok("vdi"),
+        "vhd" => Ok("vpc"),
+        "vhdx" => Ok("vhdx"),
+        other => Err(Error::bad_request(format!("A volume is not written out as {other}."))),
+    }
+}
+
 /// One that is gone is fine.
 pub async fn remove(path: &Path) -> Result<()> {
     match tokio::fs::remove_file(path).await {
@@ -261,6 +325,31 @@ async fn finish(part: &Path, path: &Path, bytes: u64) -> Result<()> {
     file.set_permissions(PermissionsExt::from_mode(0o600)).await?;
     file.sync_all().await?;
     Ok(tokio::fs::rename(part, path).await?)
+}
+
+/// The bytes of the file under its new name; none when it is under neither. One that has the new name is not replaced.
+async fn rename(from: &Path, to: &Path) -> Result<Option<u64>> {
+    if !exists(to).await? && exists(from).await? {
+        tokio::fs::rename(from, to).await?;
+    }
+    match exists(to).await? {
+        true => Ok(Some(tokio::fs::metadata(to).await?.len())),
+        false => Ok(None),
+    }
+}
+
+/// What is finished, by id.
+async fn listed(dir: &Path) -> Result<Vec<(String, u64)>> {
+    let mut found = Vec::new();
+    let mut entries = tokio::fs::read_dir(dir).await?;
+    while let Some(entry) = entries.next_entry().await? {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if let (Ok(()), Ok(metadata)) = (check_id(&name), entry.metadata().await) {
+            found.push((name, metadata.len()));
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 async fn length_of_all(dir: &Path) -> Result<u64> {

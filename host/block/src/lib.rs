@@ -39,14 +39,30 @@ pub trait Blocks: Send + Sync {
     /// Makes a disk of so many bytes. One that is there stays as it is.
     async fn create(&self, volume_id: &str, bytes: u64, source: &Source) -> Result<()>;
 
-    /// `Conflict` while the disk is exported: NBD's clients do not see that it grows.
+    /// Also while the disk is exported, where [`Blocks::grows_online`] says so; `Conflict` otherwise.
     async fn extend(&self, volume_id: &str, bytes: u64) -> Result<()>;
+
+    /// Whether hosts that have a disk see it grow.
+    fn grows_online(&self) -> bool;
+
+    /// A copy of the disk, as it is at one moment, as a file in one of glance's formats. The caller removes it.
+    async fn copy_out(&self, volume_id: &str, copy_id: &str, format: &str) -> Result<PathBuf>;
 
     /// Removes the disk, its exports and what was begun of it.
     async fn delete(&self, volume_id: &str) -> Result<()>;
 
     /// Keeps the disk as it is at one moment, also while it is written to.
     async fn snapshot(&self, snapshot_id: &str, volume_id: &str) -> Result<()>;
+
+    /// The disks that are there, by id, with their bytes.
+    async fn volumes(&self) -> Result<Vec<(String, u64)>>;
+
+    async fn snapshots(&self) -> Result<Vec<(String, u64)>>;
+
+    /// Gives a disk that nobody reaches another id, and answers its bytes.
+    async fn adopt(&self, id: &str, volume_id: &str) -> Result<u64>;
+
+    async fn adopt_snapshot(&self, id: &str, snapshot_id: &str) -> Result<()>;
 
     async fn delete_snapshot(&self, snapshot_id: &str) -> Result<()>;
 

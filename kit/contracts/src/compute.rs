@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use base::{Context, Result, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The agent of one compute host. A `Timeout` error means an unknown outcome: `observe`, then decide.
 #[async_trait]
@@ -112,6 +112,18 @@ pub trait ImageSource: Send + Sync {
         cx: &Context,
         image_id: &str,
         into: &mut (dyn AsyncWrite + Send + Unpin),
+    ) -> Result<()>;
+}
+
+/// Where the agent brings image bytes to.
+#[async_trait]
+pub trait ImageSink: Send + Sync {
+    /// Streams the bytes into an image that waits for them; one that has its bytes already stays as it is.
+    async fn upload(
+        &self,
+        cx: &Context,
+        image_id: &str,
+        from: &mut (dyn AsyncRead + Send + Unpin),
     ) -> Result<()>;
 }
 

@@ -11,6 +11,32 @@ pub trait Images: Send + Sync {
     async fn show(&self, cx: &Context, image_id: &str) -> Result<Image>;
 }
 
+/// Makes images of what others have, such as cinder's volumes. Bytes are [`crate::compute::ImageSink`]'s.
+#[async_trait]
+pub trait ImageMaker: Send + Sync {
+    /// An image of the caller's project that waits for its bytes. The id is the caller's choice: asked again, it makes
+    /// nothing twice.
+    async fn create(&self, cx: &Context, image: &NewImage) -> Result<()>;
+
+    /// Removes an image that never got its bytes; one that is gone is fine, one that has them stays.
+    async fn discard(&self, cx: &Context, image_id: &str) -> Result<()>;
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NewImage {
+    pub id: String,
+    pub name: String,
+    pub disk_format: String,
+    pub container_format: String,
+    /// `private`, `public`, `shared` or `community`.
+    pub visibility: String,
+    pub protected: bool,
+    pub min_disk_gb: u64,
+    pub min_ram_mb: u64,
+    pub properties: BTreeMap<String, String>,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Image {

@@ -4,8 +4,8 @@ use crate::Options;
 use async_trait::async_trait;
 use base::{Context, Error, Result};
 use contracts::{
-    agents::volume::{BackEnd, DiskSource, NewDisk, Reach, VolumeAgent},
-    compute::{Connection, ImageSource},
+    agents::volume::{BackEnd, DiskSource, KeptDisk, NewDisk, Reach, VolumeAgent},
+    compute::{Connection, ImageSink, ImageSource},
 };
 use host_block::{Blocks, GIB, Locks, Source};
 use std::sync::Arc;
@@ -20,6 +20,8 @@ pub struct Agent {
     blocks: Arc<dyn Blocks>,
     /// None where no bytes are kept, and nothing is really connected.
     images: Option<Arc<dyn ImageSource>>,
+    /// Where images of volumes are brought to.
+    sink: Option<Arc<dyn ImageSink>>,
     /// Images on their way: one message may come twice.
     fetches: Locks,
 }
@@ -31,7 +33,13 @@ impl Agent {
             host => host.to_string(),
         };
         let host = format!("{machine}@{}", options.volume_backend_name);
-        Self { options, host, machine, blocks, images, fetches: Locks::default() }
+        Self { options, host, machine, blocks, images, sink: None, fetches: Locks::default() }
+    }
+
+    /// Gives it where images of volumes are brought to.
+    pub fn uploads_to(mut self, sink: Arc<dyn ImageSink>) -> Self {
+        self.sink = Some(sink);
+        self
     }
 
     /// The back end's name on the bus and in volumes.
@@ -56,6 +64,7 @@ impl Agent {
             max_over_subscription_ratio: self.options.max_over_subscription_ratio,
             reserved_percentage: self.options.reserved_percentage,
             multiattach: true,
+            online_extend: self.blocks.grows_online(),
         })
     }
 
@@ -103,12 +112,40 @@ impl VolumeAgent for Agent {
         self.blocks.extend(volume_id, size_gb * GIB).await
     }
 
+    async fn upload(&self, cx: &Context, volume_id: &str, image_id: &str, disk_format: &str) -> Result<()> {
+        let sink = self.sink.as_ref().ok_or_else(|| Error::conflict("This back end reaches no images."))?;
+        let _held = self.fetches.hold(image_id).await;
+        let copy = self.blocks.copy_out(volume_id, image_id, disk_format).await?;
+        let sent = async {
+            let mut file = tokio::fs::File::open(&copy).await?;
+            sink.upload(cx, image_id, &mut file).await
+        };
+        let sent = sent.await;
+        tokio::fs::remove_file(&copy).await?;
+        sent
+    }
+
     async fn delete(&self, _cx: &Context, volume_id: &str) -> Result<()> {
         self.blocks.delete(volume_id).await
     }
 
     async fn create_snapshot(&self, _cx: &Context, snapshot_id: &str, volume_id: &str) -> Result<()> {
         self.blocks.snapshot(snapshot_id, volume_id).await
+    }
+
+    async fn kept(&self, _cx: &Context, snapshots: bool) -> Result<Vec<KeptDisk>> {
+        let kept = if snapshots { self.blocks.snapshots().await? } else { self.blocks.volumes().await? };
+        Ok(kept.into_iter().map(|(id, bytes)| KeptDisk { id, bytes }).collect())
+    }
+
+    async fn adopt(&self, _cx: &Context, id: &str, volume_id: &str) -> Result<u64> {
+        let size_gb = self.blocks.adopt(id, volume_id).await?.div_ceil(GIB).max(1);
+        self.blocks.extend(volume_id, size_gb * GIB).await?;
+        Ok(size_gb)
+    }
+
+    async fn adopt_snapshot(&self, _cx: &Context, id: &str, snapshot_id: &str) -> Result<()> {
+        self.blocks.adopt_snapshot(id, snapshot_id).await
     }
 
     async fn delete_snapshot(&self, _cx: &Context, snapshot_id: &str) -> Result<()> {

@@ -9,7 +9,7 @@ use base::Result;
 use bus::{Bus, Serving, Topic};
 use contracts::{
     agents::volume::{AGENT_TOPIC, volume_agent_handlers},
-    compute::ImageSource,
+    compute::{ImageSink, ImageSource},
 };
 use host_block::{Fake, Files};
 use std::{path::Path, sync::Arc};
@@ -20,9 +20,14 @@ pub use options::Options;
 pub use reports::run;
 
 /// The agent of this machine, volumes as files below `state`.
-pub fn on_files(options: Options, state: &Path, images: Arc<dyn ImageSource>) -> Result<Arc<Agent>> {
+pub fn on_files(
+    options: Options,
+    state: &Path,
+    images: Arc<dyn ImageSource>,
+    sink: Arc<dyn ImageSink>,
+) -> Result<Arc<Agent>> {
     let files = Arc::new(Files::open(&state.join("volumes"))?);
-    Ok(Arc::new(Agent::new(options, files, Some(images))))
+    Ok(Arc::new(Agent::new(options, files, Some(images)).uploads_to(sink)))
 }
 
 /// Ends what outlives the agent: the exports of the volumes below `state`.
@@ -31,8 +36,12 @@ pub async fn clean(state: &Path) -> Result<()> {
 }
 
 /// An agent like it on a fake back end, for tests and `--simulate`.
-pub fn simulated(options: Options, back_end: Fake) -> Arc<Agent> {
-    Arc::new(Agent::new(options, Arc::new(back_end), None))
+pub fn simulated(options: Options, back_end: Fake, sink: Option<Arc<dyn ImageSink>>) -> Arc<Agent> {
+    let agent = Agent::new(options, Arc::new(back_end), None);
+    Arc::new(match sink {
+        Some(sink) => agent.uploads_to(sink),
+        None => agent,
+    })
 }
 
 /// Answers cinder on the bus until the answer is dropped. [`run`] gives the signs of life.

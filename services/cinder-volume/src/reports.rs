@@ -81,7 +81,7 @@ mod tests {
     }
 
     fn agent(fake: &Fake) -> Arc<Agent> {
-        simulated(Options { host: "h1".into(), ..Options::default() }, fake.clone())
+        simulated(Options { host: "h1".into(), ..Options::default() }, fake.clone(), None)
     }
 
     #[tokio::test(start_paused = true)]
@@ -120,7 +120,8 @@ mod tests {
         }
         let connection = agent.connect(&cx, VOLUME, &from).await.unwrap();
         assert_eq!(agent.connect(&cx, VOLUME, &from).await.unwrap(), connection);
-        assert!(agent.extend(&cx, VOLUME, 3).await.is_err(), "it is connected");
+        assert!(agent.revert(&cx, VOLUME, LOST).await.is_err(), "it is connected");
+        agent.extend(&cx, VOLUME, 3).await.unwrap();
         for _ in 0..2 {
             agent.disconnect(&cx, VOLUME).await.unwrap();
             agent.delete_snapshot(&cx, LOST).await.unwrap();

@@ -3,12 +3,15 @@
 use async_trait::async_trait;
 use base::{Clock, Context, Error, Result, Secret};
 use contracts::{
-    compute::ImageSource,
-    images::{Image, Images},
+    compute::{ImageSink, ImageSource},
+    images::{Image, ImageMaker, Images, NewImage},
 };
 use keystone::{Bootstrap, EndpointUrls, Keystone};
 use std::{path::Path, sync::Arc};
-use tokio::{io::AsyncWrite, net::TcpListener};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+};
 
 const IDENTITY: &str = "127.0.0.1:15900";
 const VOLUME: &str = "127.0.0.1:15976";
@@ -29,6 +32,29 @@ impl ImageSource for NoImages {
         _cx: &Context,
         image_id: &str,
         _into: &mut (dyn AsyncWrite + Send + Unpin),
+    ) -> Result<()> {
+        Err(Error::not_found(format!("No image found with ID {image_id}")))
+    }
+}
+
+#[async_trait]
+impl ImageMaker for NoImages {
+    async fn create(&self, _cx: &Context, _image: &NewImage) -> Result<()> {
+        Err(Error::conflict("There are no images here."))
+    }
+
+    async fn discard(&self, _cx: &Context, _image_id: &str) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ImageSink for NoImages {
+    async fn upload(
+        &self,
+        _cx: &Context,
+        image_id: &str,
+        _from: &mut (dyn AsyncRead + Send + Unpin),
     ) -> Result<()> {
         Err(Error::not_found(format!("No image found with ID {image_id}")))
     }
@@ -63,11 +89,16 @@ async fn main() -> Result<()> {
 
     let bus = bus::Bus::local();
     let cinder_db = db::Db::open(&database("cinder"), cinder::TABLES, &[]).await?;
-    let peers = cinder::Peers { images: Arc::new(NoImages) };
+    let peers = cinder::Peers { images: Arc::new(NoImages), image_maker: Arc::new(NoImages) };
     let cinder =
         cinder::Cinder::new(cinder_db, Clock::real(), cinder::Options::default(), bus.clone(), peers);
     let _serving = cinder.start().await?;
-    let agent = cinder_volume::on_files(cinder_volume::Options::default(), directory, Arc::new(NoImages))?;
+    let agent = cinder_volume::on_files(
+        cinder_volume::Options::default(),
+        directory,
+        Arc::new(NoImages),
+        Arc::new(NoImages),
+    )?;
     let _agent_serving = cinder_volume::serve(&bus, agent.clone()).await?;
     tokio::spawn(cinder_volume::run(agent, cinder.clone()));
 

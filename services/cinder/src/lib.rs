@@ -28,13 +28,14 @@ use base::{Clock, Context, Error, Result, Version};
 use bus::{Bus, Serving, Topic};
 use contracts::{
     agents::volume::{AGENT_TOPIC, REPORTS_TOPIC, RemoteVolumeAgent, VolumeAgent, volume_reports_handlers},
-    images::Images,
+    images::{ImageMaker, Images},
+    servers::Servers,
 };
 use db::{Db, Tx};
 use flow::Flows;
 use policy::Policy;
 use std::{
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
@@ -46,6 +47,7 @@ pub struct Cinder {
     flows: Flows,
     bus: Bus,
     peers: Peers,
+    servers: OnceLock<Weak<dyn Servers>>,
     me: Weak<Self>,
 }
 
@@ -53,6 +55,7 @@ pub struct Cinder {
 #[derive(Clone)]
 pub struct Peers {
     pub images: Arc<dyn Images>,
+    pub image_maker: Arc<dyn ImageMaker>,
 }
 
 const MIN: Version = Version(3, 0);
@@ -68,7 +71,14 @@ impl Cinder {
     pub fn new(db: Db, clock: Clock, options: Options, bus: Bus, peers: Peers) -> Arc<Self> {
         let limits = flow::Options { pause: options.retry_pause(), ..flow::Options::default() };
         let flows = Flows::new(db.clone(), clock.clone(), limits);
-        Arc::new_cyclic(|me| Self { db, clock, options, flows, bus, peers, me: me.clone() })
+        let servers = OnceLock::new();
+        Arc::new_cyclic(|me| Self { db, clock, options, flows, bus, peers, servers, me: me.clone() })
+    }
+
+    /// Who is told when a server's volume has grown. Nova itself asks cinder, so each is there before the other:
+    /// cinder holds nova weakly, and hears of it once.
+    pub fn tells(&self, servers: Weak<dyn Servers>) {
+        self.servers.set(servers).ok();
     }
 
     /// Makes the default type if there is none, goes on with unfinished operations and listens to the back ends'
@@ -152,6 +162,10 @@ impl Cinder {
         work: impl FnMut(&mut Tx) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.db.write(work).await
+    }
+
+    fn servers(&self) -> Option<Arc<dyn Servers>> {
+        self.servers.get()?.upgrade()
     }
 
     /// For what users cause but may not do themselves.

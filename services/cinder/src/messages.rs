@@ -11,6 +11,9 @@ pub enum Action {
     Schedule,
     Attach,
     CopyImage,
+    UploadImage,
+    Unmanage,
+    Manage,
     Extend,
     Create,
     SnapshotCreate,
@@ -24,6 +27,8 @@ impl Action {
         match self {
             Action::Schedule => ("001", "schedule allocate volume"),
             Action::Attach => ("002", "attach volume"),
+            Action::UploadImage => ("003", "copy volume to image"),
+            Action::Unmanage => ("006", "unmanage volume"),
             Action::CopyImage => ("005", "copy image to volume"),
             Action::Extend => ("007", "extend volume"),
             Action::Create => ("008", "create volume from backend storage"),
@@ -31,6 +36,7 @@ impl Action {
             Action::SnapshotDelete => ("010", "delete snapshot"),
             // Upstream has no numbers for these.
             Action::Delete => ("000", "delete volume"),
+            Action::Manage => ("000", "manage existing volume"),
             Action::Revert => ("000", "revert volume to snapshot"),
         }
     }
@@ -45,6 +51,7 @@ fn detail(action: Action, error: &Error) -> &'static str {
     match (action, error.code.as_deref()) {
         (_, Some(NO_BACK_END)) => "003",
         (Action::CopyImage, _) if error.message.contains("is larger than") => "007",
+        (Action::UploadImage, _) => "004",
         (Action::Extend, _) => "010",
         (Action::Create, _) => "012",
         (Action::SnapshotCreate, _) => "013",

@@ -11,6 +11,7 @@ pub const TABLES: &[&Table] = &[
     Snapshot::TABLE,
     VolumeType::TABLE,
     QosSpecs::TABLE,
+    Encryption::TABLE,
     Quota::TABLE,
     BackEnd::TABLE,
     Message::TABLE,
@@ -204,6 +205,23 @@ pub struct VolumeType {
     #[field(sort)]
     pub created_at: Timestamp,
     #[field(sort)]
+    pub updated_at: Option<Timestamp>,
+}
+
+/// How volumes of a type are to be encrypted.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "encryption")]
+pub struct Encryption {
+    #[field(key)]
+    pub volume_type_id: String,
+    pub encryption_id: String,
+    pub provider: String,
+    /// `front-end` or `back-end`.
+    pub control_location: String,
+    pub cipher: Option<String>,
+    /// Bits.
+    pub key_size: Option<i64>,
+    pub created_at: Timestamp,
     pub updated_at: Option<Timestamp>,
 }
 

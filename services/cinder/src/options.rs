@@ -32,6 +32,8 @@ pub struct Options {
     pub service_down_time_seconds: u64,
     /// How long a back end may take for one operation, such as writing an image to a volume.
     pub volume_timeout_seconds: u64,
+    /// Whether users may make images of volumes that servers have, with `force`.
+    pub enable_force_upload: bool,
     /// How long a message to a user is kept.
     pub message_ttl_seconds: u64,
     /// The pause before an operation that a back end did not answer is tried again.
@@ -53,6 +55,7 @@ impl Default for Options {
             quota_groups: 10,
             service_down_time_seconds: 60,
             volume_timeout_seconds: 3600,
+            enable_force_upload: false,
             message_ttl_seconds: 2_592_000,
             retry_pause_milliseconds: 1000,
         }

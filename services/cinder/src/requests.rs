@@ -5,14 +5,21 @@ use crate::{
     Cinder,
     errors::*,
     flows::{
-        connect::Connect, create::Create, delete::Delete, disconnect::Disconnect, extend::Extend, snapshot,
+        connect::Connect,
+        create::Create,
+        delete::Delete,
+        disconnect::Disconnect,
+        extend::Extend,
+        manage::{ManageSnapshot, ManageVolume, VOLUME_PREFIX},
+        snapshot,
+        upload::Upload,
     },
     model::*,
     quota::{self, Added},
     store,
 };
 use base::{Context, Error, Json, Result, id};
-use contracts::images::Image;
+use contracts::images::{Image, NewImage};
 use db::{AsJson, List, Stored, Tx};
 use flow::Outcome;
 use std::{collections::BTreeMap, sync::Arc};
@@ -309,6 +316,23 @@ pub fn delete(
     cascade: bool,
     force: bool,
 ) -> Result<()> {
+    end(cinder, tx, cx, id, cascade, force, false)
+}
+
+/// As a delete, and the disk stays where it is.
+pub fn unmanage(cinder: &Arc<Cinder>, tx: &mut Tx, cx: &Context, id: &str) -> Result<()> {
+    end(cinder, tx, cx, id, false, false, true)
+}
+
+fn end(
+    cinder: &Arc<Cinder>,
+    tx: &mut Tx,
+    cx: &Context,
+    id: &str,
+    cascade: bool,
+    force: bool,
+    unmanage: bool,
+) -> Result<()> {
     let volume = store::volume(tx, id)?;
     refuse_frozen(tx, &volume)?;
     let snapshots = store::snapshots(tx, id)?;
@@ -344,7 +368,8 @@ pub fn delete(
         store::change_snapshot(tx, &snapshot.id, now, |s| s.status = SnapshotStatus::Deleting)?;
     }
     // What is still being done to it, and may stop, stops.
-    cinder.flows.start_instead(tx, cx, &Delete { volume_id: id.into() }, id).map(drop)
+    let flow = Delete { volume_id: id.into(), unmanage };
+    cinder.flows.start_instead(tx, cx, &flow, id).map(drop)
 }
 
 /// `a or b or c`, as upstream's messages list states.
@@ -352,7 +377,15 @@ pub fn or_list(statuses: &[VolumeStatus]) -> String {
     statuses.iter().map(|status| status.as_str()).collect::<Vec<_>>().join(" or ")
 }
 
-pub fn extend(cinder: &Arc<Cinder>, tx: &mut Tx, cx: &Context, id: &str, size: i64) -> Result<()> {
+/// `attached`: the caller may extend a volume that servers have, and the volume is one.
+pub fn extend(
+    cinder: &Arc<Cinder>,
+    tx: &mut Tx,
+    cx: &Context,
+    id: &str,
+    size: i64,
+    attached: bool,
+) -> Result<()> {
     let volume = store::volume(tx, id)?;
     if size <= volume.size {
         return Err(invalid_input(format!(
@@ -364,10 +397,17 @@ pub fn extend(cinder: &Arc<Cinder>, tx: &mut Tx, cx: &Context, id: &str, size: i
     if let Some(kind) = &kind {
         check_type_size(kind, size)?;
     }
-    if volume.status != VolumeStatus::Available {
+    let expected = if attached { VolumeStatus::InUse } else { VolumeStatus::Available };
+    if volume.status != expected {
         return Err(invalid_volume(format!(
-            "Volume {id} status must be '{{'status': 'available'}}' to extend, currently {}.",
+            "Volume {id} status must be '{{'status': '{expected}'}}' to extend, currently {}.",
             volume.status
+        )));
+    }
+    let back_end = volume.back_end().map(|host| tx.find::<BackEnd>(host)).transpose()?.flatten();
+    if attached && !back_end.is_some_and(|back_end| back_end.facts.online_extend) {
+        return Err(invalid_volume(format!(
+            "Volume {id} is attached, and its back end extends no attached volumes: detach it first."
         )));
     }
     quota::check_size(tx, &cinder.options, &volume.project_id, size)?;
@@ -375,6 +415,7 @@ pub fn extend(cinder: &Arc<Cinder>, tx: &mut Tx, cx: &Context, id: &str, size: i
     let type_name = kind.map(|kind| kind.name).unwrap_or_default();
     quota::check(tx, &cinder.options, &volume.project_id, &type_name, added)?;
     store::change(tx, id, cinder.clock.now(), |volume| {
+        volume.previous_status = Some(volume.status);
         volume.status = VolumeStatus::Extending;
         volume.wanted_size = size;
     })?;
@@ -390,6 +431,24 @@ pub struct WantedSnapshot {
     pub metadata: BTreeMap<String, String>,
     /// Of a volume that is in use, too.
     pub in_use: bool,
+}
+
+fn new_snapshot(cinder: &Cinder, cx: &Context, volume: &Volume, wanted: &WantedSnapshot) -> Snapshot {
+    Snapshot {
+        id: id::uuid(),
+        volume_id: volume.id.clone(),
+        project_id: cx.project_id.clone(),
+        user_id: cx.user_id.clone(),
+        display_name: wanted.name.clone(),
+        display_description: wanted.description.clone(),
+        status: SnapshotStatus::Creating,
+        progress: "0%".into(),
+        volume_size: volume.size,
+        volume_type_id: volume.volume_type_id.clone(),
+        metadata: AsJson(wanted.metadata.clone()),
+        created_at: cinder.clock.now(),
+        updated_at: None,
+    }
 }
 
 pub fn create_snapshot(
@@ -420,21 +479,7 @@ pub fn create_snapshot(
     let type_name = tx.find::<VolumeType>(&volume.volume_type_id)?.map(|kind| kind.name).unwrap_or_default();
     let added = Added { snapshots: 1, gigabytes: volume.size, ..Added::default() };
     quota::check(tx, &cinder.options, &cx.project_id, &type_name, added)?;
-    let snapshot = Snapshot {
-        id: id::uuid(),
-        volume_id: volume.id.clone(),
-        project_id: cx.project_id.clone(),
-        user_id: cx.user_id.clone(),
-        display_name: wanted.name.clone(),
-        display_description: wanted.description.clone(),
-        status: SnapshotStatus::Creating,
-        progress: "0%".into(),
-        volume_size: volume.size,
-        volume_type_id: volume.volume_type_id.clone(),
-        metadata: AsJson(wanted.metadata.clone()),
-        created_at: cinder.clock.now(),
-        updated_at: None,
-    };
+    let snapshot = new_snapshot(cinder, cx, &volume, wanted);
     tx.insert(&snapshot)?;
     let flow = snapshot::CreateSnapshot { snapshot_id: snapshot.id.clone(), volume_id: volume.id.clone() };
     cinder.flows.start(tx, cx, &flow, &volume.id)?;
@@ -442,6 +487,22 @@ pub fn create_snapshot(
 }
 
 pub fn delete_snapshot(cinder: &Arc<Cinder>, tx: &mut Tx, cx: &Context, id: &str, force: bool) -> Result<()> {
+    end_snapshot(cinder, tx, cx, id, force, false)
+}
+
+/// As a delete, and its data stays where it is.
+pub fn unmanage_snapshot(cinder: &Arc<Cinder>, tx: &mut Tx, cx: &Context, id: &str) -> Result<()> {
+    end_snapshot(cinder, tx, cx, id, false, true)
+}
+
+fn end_snapshot(
+    cinder: &Arc<Cinder>,
+    tx: &mut Tx,
+    cx: &Context,
+    id: &str,
+    force: bool,
+    unmanage: bool,
+) -> Result<()> {
     let snapshot = store::snapshot(tx, id)?;
     let volume = store::volume(tx, &snapshot.volume_id)?;
     refuse_frozen(tx, &volume)?;
@@ -450,9 +511,154 @@ pub fn delete_snapshot(cinder: &Arc<Cinder>, tx: &mut Tx, cx: &Context, id: &str
             "Snapshot status must be available or error and must not be part of a group.",
         ));
     }
-    store::change_snapshot(tx, id, cinder.clock.now(), |s| s.status = SnapshotStatus::Deleting)?;
-    let flow = snapshot::DeleteSnapshot { snapshot_id: id.into(), volume_id: snapshot.volume_id.clone() };
+    let status = if unmanage { SnapshotStatus::Unmanaging } else { SnapshotStatus::Deleting };
+    store::change_snapshot(tx, id, cinder.clock.now(), |s| s.status = status)?;
+    let volume_id = snapshot.volume_id.clone();
+    let flow = snapshot::DeleteSnapshot { snapshot_id: id.into(), volume_id, unmanage };
     cinder.flows.start(tx, cx, &flow, &snapshot.volume_id).map(drop)
+}
+
+/// A disk that is on a back end, and shall be a volume.
+#[derive(Clone, Debug, Default)]
+pub struct WantedDisk {
+    pub id: String,
+    /// With or without the pool.
+    pub host: String,
+    /// Its name there.
+    pub source: Option<String>,
+    pub name: Option<String>,
+    pub description: Option<String>,
+    pub volume_type: Option<String>,
+    pub availability_zone: Option<String>,
+    pub bootable: bool,
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Its size is known when the back end has looked at it.
+pub fn manage(cinder: &Arc<Cinder>, tx: &mut Tx, cx: &Context, wanted: &WantedDisk) -> Result<Volume> {
+    let kind = match &wanted.volume_type {
+        None => default_type(cinder, tx, &cx.project_id)?,
+        Some(name) => type_for(tx, cx, name).map_err(|_| {
+            Error::bad_request(format!("Invalid volume type: Cannot find requested '{name}' volume type"))
+        })?,
+    };
+    if store::is_encrypted(tx, &kind.id)? {
+        return Err(Error::bad_request("Managing to an encrypted volume type is not supported."));
+    }
+    let source_id = wanted.source.as_deref().map(|name| name.strip_prefix(VOLUME_PREFIX).unwrap_or(name));
+    if let Some(id) = source_id
+        && tx.find::<Volume>(id)?.is_some()
+    {
+        return Err(Error::bad_request("Unable to manage existing volume. The volume is already managed"));
+    }
+    let name = wanted.host.split('#').next().unwrap_or(&wanted.host);
+    let back_end = tx.find::<BackEnd>(name)?;
+    let back_end = back_end.ok_or_else(|| Error::bad_request(format!("Host '{}' not found", wanted.host)))?;
+    let added = Added { volumes: 1, ..Added::default() };
+    quota::check(tx, &cinder.options, &cx.project_id, &kind.name, added)?;
+    let zone = wanted.availability_zone.clone();
+    let volume = Volume {
+        id: wanted.id.clone(),
+        project_id: cx.project_id.clone(),
+        user_id: cx.user_id.clone(),
+        display_name: wanted.name.clone(),
+        display_description: wanted.description.clone(),
+        size: 0,
+        wanted_size: 0,
+        availability_zone: zone.unwrap_or_else(|| back_end.facts.availability_zone.clone()),
+        status: VolumeStatus::Managing,
+        previous_status: None,
+        attach_status: AttachStatus::Detached,
+        migration_status: None,
+        multiattach: is_multiattach(&kind),
+        volume_type_id: kind.id,
+        snapshot_id: None,
+        source_volid: None,
+        image_id: None,
+        image_disk_format: None,
+        bootable: wanted.bootable,
+        readonly: None,
+        attached_mode: None,
+        metadata: AsJson(wanted.metadata.clone()),
+        image_metadata: AsJson::default(),
+        host: Some(crate::scheduler::pool(&back_end)),
+        created_at: cinder.clock.now(),
+        updated_at: None,
+        launched_at: None,
+    };
+    tx.insert(&volume)?;
+    let flow = ManageVolume { volume_id: volume.id.clone(), source: wanted.source.clone() };
+    cinder.flows.start(tx, cx, &flow, &volume.id)?;
+    Ok(volume)
+}
+
+pub fn manage_snapshot(
+    cinder: &Arc<Cinder>,
+    tx: &mut Tx,
+    cx: &Context,
+    wanted: &WantedSnapshot,
+    source: Option<String>,
+) -> Result<Snapshot> {
+    let volume = store::volume(tx, &wanted.volume_id)?;
+    if volume.host.is_none() {
+        return Err(invalid_volume("it is on no back end"));
+    }
+    let type_name = tx.find::<VolumeType>(&volume.volume_type_id)?.map(|kind| kind.name).unwrap_or_default();
+    let added = Added { snapshots: 1, gigabytes: volume.size, ..Added::default() };
+    quota::check(tx, &cinder.options, &cx.project_id, &type_name, added)?;
+    let snapshot = new_snapshot(cinder, cx, &volume, wanted);
+    tx.insert(&snapshot)?;
+    let flow = ManageSnapshot { snapshot_id: snapshot.id.clone(), volume_id: volume.id.clone(), source };
+    cinder.flows.start(tx, cx, &flow, &volume.id)?;
+    Ok(snapshot)
+}
+
+/// What an image of a volume says of itself: what the image said that the volume was made of.
+pub fn described_by(volume: &Volume) -> NewImage {
+    const OF_THE_OLD_ONE: &[&str] = &[
+        "checksum",
+        "image_id",
+        "image_name",
+        "container_format",
+        "disk_format",
+        "size",
+        "min_disk",
+        "min_ram",
+    ];
+    let number = |key: &str| volume.image_metadata.get(key).and_then(|text| text.parse().ok()).unwrap_or(0);
+    let mut properties = volume.image_metadata.0.clone();
+    properties.retain(|key, _| !OF_THE_OLD_ONE.contains(&key.as_str()));
+    NewImage {
+        min_disk_gb: number("min_disk"),
+        min_ram_mb: number("min_ram"),
+        properties,
+        ..NewImage::default()
+    }
+}
+
+/// Begins to make an image of a volume; answers the volume's type.
+pub fn upload(
+    cinder: &Arc<Cinder>,
+    tx: &mut Tx,
+    cx: &Context,
+    id: &str,
+    image: &NewImage,
+    force: bool,
+) -> Result<Option<VolumeType>> {
+    let volume = store::volume(tx, id)?;
+    let allowed: &[VolumeStatus] = match force {
+        true => &[VolumeStatus::Available, VolumeStatus::InUse],
+        false => &[VolumeStatus::Available],
+    };
+    if !allowed.contains(&volume.status) {
+        return Err(invalid_volume(format!("Volume {id} status must be {}", or_list(allowed))));
+    }
+    store::change(tx, id, cinder.clock.now(), |volume| {
+        volume.previous_status = Some(volume.status);
+        volume.status = VolumeStatus::Uploading;
+    })?;
+    cinder.flows.start(tx, cx, &Upload { volume_id: id.into(), image: image.clone() }, id)?;
+    tx.find::<VolumeType>(&volume.volume_type_id)
 }
 
 /// An attachment without a connector: the volume is spoken for.
@@ -560,14 +766,22 @@ pub fn complete(cinder: &Cinder, tx: &mut Tx, attachment_id: &str) -> Result<()>
 }
 
 /// Begins to end an attachment; the outcome is waited for.
-pub fn disconnect(cinder: &Arc<Cinder>, tx: &mut Tx, cx: &Context, attachment_id: &str) -> Result<Outcome> {
+pub fn disconnect(
+    cinder: &Arc<Cinder>,
+    tx: &mut Tx,
+    cx: &Context,
+    attachment_id: &str,
+    forced: bool,
+) -> Result<Outcome> {
     let attachment = store::attachment(tx, attachment_id)?;
-    let flow = Disconnect { attachment_id: attachment_id.into(), volume_id: attachment.volume_id.clone() };
+    let volume_id = attachment.volume_id.clone();
+    let flow = Disconnect { attachment_id: attachment_id.into(), volume_id, forced };
     cinder.flows.start(tx, cx, &flow, &attachment.volume_id)
 }
 
 /// What a volume is once an attachment of it is gone.
-pub fn settle_after_detach(tx: &mut Tx, volume_id: &str, now: base::Timestamp) -> Result<()> {
+/// Forced: an administrator says that all is well again with a volume that was in error.
+pub fn settle_after_detach(tx: &mut Tx, volume_id: &str, now: base::Timestamp, forced: bool) -> Result<()> {
     let left = store::attachments(tx, volume_id)?;
     let any = |status: AttachStatus| left.iter().any(|attachment| attachment.attach_status == status);
     let (status, attach_status) = if any(AttachStatus::Attached) {
@@ -583,7 +797,8 @@ pub fn settle_after_detach(tx: &mut Tx, volume_id: &str, now: base::Timestamp) -
         // An operation that began meanwhile, such as a forced delete, has its own say.
         let attaching =
             [VolumeStatus::InUse, VolumeStatus::Attaching, VolumeStatus::Reserved, VolumeStatus::Detaching];
-        if attaching.contains(&volume.status) {
+        let mended = forced && volume.status == VolumeStatus::Error;
+        if attaching.contains(&volume.status) || mended {
             volume.status = status;
         }
         volume.attach_status = attach_status;

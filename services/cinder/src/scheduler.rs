@@ -16,6 +16,7 @@ pub struct Wanted<'a> {
     pub availability_zone: &'a str,
     pub kind: &'a VolumeType,
     pub multiattach: bool,
+    pub encrypted: bool,
     /// Where the volume or snapshot is that it is made from.
     pub beside: Option<&'a str>,
 }
@@ -86,6 +87,9 @@ fn room(
     if wanted.multiattach && !facts.multiattach {
         return Err("it cannot attach a volume to several servers".into());
     }
+    if wanted.encrypted {
+        return Err("it cannot encrypt volumes".into());
+    }
     for (key, value) in wanted.kind.extra_specs.iter() {
         let key = key.strip_prefix("capabilities:").unwrap_or(key);
         let has = match key {
@@ -118,18 +122,20 @@ fn room(
 
 /// Whether what a volume is made into may stay where it is.
 pub fn fits_type(
+    tx: &mut Tx,
     back_end: &BackEnd,
     options: &Options,
     now: Timestamp,
     volume: &Volume,
     kind: &VolumeType,
-) -> Result<(), String> {
+) -> Result<Result<(), String>> {
     let wanted = Wanted {
+        encrypted: store::is_encrypted(tx, &kind.id)?,
         size: 0,
         availability_zone: &volume.availability_zone,
         kind,
         multiattach: volume.multiattach,
         beside: volume.host.as_deref(),
     };
-    room(back_end, options, now, &wanted, &HashMap::new()).map(drop)
+    Ok(room(back_end, options, now, &wanted, &HashMap::new()).map(drop))
 }

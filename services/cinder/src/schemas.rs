@@ -181,6 +181,52 @@ fn snapshot_update() -> Json {
     wrapped("snapshot", inner)
 }
 
+fn upload_image(visibility: bool) -> Json {
+    let mut properties = json!({
+        "image_name": {"type": "string", "minLength": 1, "maxLength": 255},
+        "force": flag(),
+        "disk_format": {"type": "string", "enum": ["raw", "vmdk", "vdi", "qcow2", "vhd", "vhdx", "ploop"]},
+        "container_format": {"type": ["string", "null"], "minLength": 0, "maxLength": 255},
+    });
+    if visibility {
+        properties["visibility"] =
+            json!({"type": "string", "enum": ["community", "public", "private", "shared"]});
+        properties["protected"] = flag();
+    }
+    wrapped("os-volume_upload_image", object(properties, json!(["image_name"])))
+}
+
+fn encryption(required: Json) -> Json {
+    let mut inner = object(
+        json!({
+            "key_size": {"type": ["string", "integer", "null"], "minimum": 0, "maximum": INT_MAX},
+            "provider": {"type": "string", "minLength": 0, "maxLength": 255},
+            "control_location": {"enum": ["front-end", "back-end"]},
+            "cipher": {"type": ["string", "null"], "minLength": 0, "maxLength": 255},
+        }),
+        required,
+    );
+    inner["additionalProperties"] = true.into();
+    wrapped("encryption", inner)
+}
+
+fn volume_manage(cluster: bool) -> Json {
+    let mut properties = json!({
+        "description": description(),
+        "availability_zone": name_or_null(),
+        "bootable": flag(),
+        "volume_type": name_or_null(),
+        "name": name_or_null(),
+        "host": host(),
+        "ref": {"type": ["object", "string"]},
+        "metadata": specs_with_null(),
+    });
+    if cluster {
+        properties["cluster"] = name_or_null();
+    }
+    wrapped("volume", object(properties, json!(["ref"])))
+}
+
 macro_rules! forms {
     ($($(#[$doc:meta])* $name:ident = $json:expr;)*) => {
         $(
@@ -264,6 +310,23 @@ forms! {
         json!({"key": {"type": "string", "minLength": 1, "maxLength": 255}}),
         json!(["key"]),
     ));
+
+    UPLOAD_IMAGE = upload_image(false);
+    /// With visibility.
+    UPLOAD_IMAGE_V31 = upload_image(true);
+    UNMANAGE = wrapped("os-unmanage", json!({}));
+    VOLUME_MANAGE = volume_manage(false);
+    /// With clusters, of which there are none.
+    VOLUME_MANAGE_V316 = volume_manage(true);
+    SNAPSHOT_MANAGE = wrapped("snapshot", object(
+        json!({
+            "description": description(), "metadata": specs_with_null(), "name": name_or_null(),
+            "volume_id": uuid(), "ref": {"type": ["object", "null", "string"]},
+        }),
+        json!(["ref", "volume_id"]),
+    ));
+    ENCRYPTION_CREATE = encryption(json!(["provider", "control_location"]));
+    ENCRYPTION_UPDATE = encryption(json!([]));
 
     METADATA = wrapped("metadata", metadata());
     META = wrapped("meta", {

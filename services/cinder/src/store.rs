@@ -3,7 +3,7 @@
 use crate::{errors::*, model::*};
 use base::{Error, Result, Timestamp};
 use db::{Filter, List, Tx, Value, params, sql};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub fn volume(tx: &mut Tx, id: &str) -> Result<Volume> {
     tx.find::<Volume>(id)?.ok_or_else(|| volume_not_found(id))
@@ -257,4 +257,19 @@ pub fn connected_on(tx: &mut Tx, back_end: &str) -> Result<Vec<String>> {
         params![format!("{}#%", back_end.replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_"))],
     )?;
     rows.iter().map(|row| row.at(0)).collect()
+}
+
+pub fn is_encrypted(tx: &mut Tx, type_id: &str) -> Result<bool> {
+    Ok(tx.find::<Encryption>(type_id)?.is_some())
+}
+
+pub fn volume_ids(tx: &mut Tx) -> Result<BTreeSet<String>> {
+    let rows = tx.query(sql!("SELECT id FROM volumes"), &[])?;
+    rows.iter().map(|row| row.at(0)).collect()
+}
+
+/// The volume of each snapshot.
+pub fn volumes_of_snapshots(tx: &mut Tx) -> Result<BTreeMap<String, String>> {
+    let rows = tx.query(sql!("SELECT id, volume_id FROM snapshots"), &[])?;
+    rows.iter().map(|row| Ok((row.at(0)?, row.at(1)?))).collect()
 }

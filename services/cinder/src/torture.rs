@@ -8,23 +8,70 @@ use bus::{Bus, Serving};
 use cinder_volume::Agent;
 use contracts::{
     agents::volume::VolumeReports,
-    images::{Image, Images},
+    compute::ImageSink,
+    images::{Image, ImageMaker, Images, NewImage},
+    servers::{ExternalEvent, Servers},
 };
 use db::{Filter, List, testing::TestDb};
 use flow::{
     Flows,
     torture::{Ordeal, World, torture},
 };
-use host_block::Fake;
+use host_block::{Blocks, Fake, Source};
+use parking_lot::Mutex;
 use serde_json::json;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
+use tokio::io::{AsyncRead, AsyncReadExt};
 
-struct NoImages;
+/// Glance: images by id, and whether they have their bytes.
+#[derive(Default)]
+struct Outside(Mutex<BTreeMap<String, bool>>);
 
 #[async_trait]
-impl Images for NoImages {
+impl Images for Outside {
     async fn show(&self, _cx: &Context, image_id: &str) -> Result<Image> {
         Err(Error::not_found(image_id))
+    }
+}
+
+#[async_trait]
+impl ImageMaker for Outside {
+    async fn create(&self, _cx: &Context, image: &NewImage) -> Result<()> {
+        self.0.lock().entry(image.id.clone()).or_insert(false);
+        Ok(())
+    }
+
+    async fn discard(&self, _cx: &Context, image_id: &str) -> Result<()> {
+        self.0.lock().retain(|id, whole| id != image_id || *whole);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ImageSink for Outside {
+    async fn upload(
+        &self,
+        _cx: &Context,
+        image_id: &str,
+        from: &mut (dyn AsyncRead + Send + Unpin),
+    ) -> Result<()> {
+        assert_eq!(from.read(&mut [1; 16]).await?, 16, "there are bytes");
+        let mut images = self.0.lock();
+        *images.get_mut(image_id).ok_or_else(|| Error::not_found(image_id))? = true;
+        Ok(())
+    }
+}
+
+/// Nova: the servers that were told of a volume that has grown.
+#[derive(Default)]
+struct Told(Mutex<Vec<String>>);
+
+#[async_trait]
+impl Servers for Told {
+    async fn external_event(&self, _cx: &Context, event: &ExternalEvent) -> Result<()> {
+        assert_eq!(event.name, "volume-extended");
+        self.0.lock().push(event.server_id.clone());
+        Ok(())
     }
 }
 
@@ -36,6 +83,8 @@ struct Base {
     fake: Fake,
     agent: Arc<Agent>,
     cinder: Arc<Cinder>,
+    outside: Arc<Outside>,
+    told: Arc<Told>,
     _agent_serving: Serving,
     _serving: Serving,
     cx: Context,
@@ -50,12 +99,26 @@ impl Base {
         let (bus, fake) = (Bus::local(), Fake::default());
         let clock = Clock::test(Timestamp::parse("2026-11-20T08:15:30Z").unwrap());
         let options = cinder_volume::Options { host: "h1".into(), ..cinder_volume::Options::default() };
-        let agent = cinder_volume::simulated(options, fake.clone());
+        let (outside, told) = (Arc::new(Outside::default()), Arc::new(Told::default()));
+        let agent = cinder_volume::simulated(options, fake.clone(), Some(outside.clone()));
         let _agent_serving = cinder_volume::serve(&bus, agent.clone()).await.unwrap();
-        let (cinder, _serving) = start(&database, &bus, &clock).await;
+        let (cinder, _serving) = start(&database, &bus, &clock, &outside, &told).await;
         let cx = Context { project_id: "p".into(), user_id: "u".into(), ..Context::default() };
         let volume = id::uuid();
-        let base = Self { database, bus, clock, fake, agent, cinder, _agent_serving, _serving, cx, volume };
+        let base = Self {
+            database,
+            bus,
+            clock,
+            fake,
+            agent,
+            cinder,
+            outside,
+            told,
+            _agent_serving,
+            _serving,
+            cx,
+            volume,
+        };
         base.cinder.back_end_reported(&base.cx, &base.agent.back_end().await.unwrap()).await.unwrap();
         base.create(&base.volume).await;
         base.cinder.flows.settled().await;
@@ -69,7 +132,8 @@ impl Base {
     }
 
     async fn restart(&mut self) {
-        (self.cinder, self._serving) = start(&self.database, &self.bus, &self.clock).await;
+        (self.cinder, self._serving) =
+            start(&self.database, &self.bus, &self.clock, &self.outside, &self.told).await;
     }
 
     async fn find(&self, id: &str) -> Option<Volume> {
@@ -113,10 +177,18 @@ impl Base {
     }
 }
 
-async fn start(database: &TestDb, bus: &Bus, clock: &Clock) -> (Arc<Cinder>, Serving) {
+async fn start(
+    database: &TestDb,
+    bus: &Bus,
+    clock: &Clock,
+    outside: &Arc<Outside>,
+    told: &Arc<Told>,
+) -> (Arc<Cinder>, Serving) {
     let options = Options { retry_pause_milliseconds: 1, ..Options::default() };
-    let peers = Peers { images: Arc::new(NoImages) };
+    let peers = Peers { images: outside.clone(), image_maker: outside.clone() };
     let cinder = Cinder::new(database.db.clone(), clock.clone(), options, bus.clone(), peers);
+    let servers: Arc<dyn Servers> = told.clone();
+    cinder.tells(Arc::downgrade(&servers));
     let serving = cinder.start().await.unwrap();
     (cinder, serving)
 }
@@ -218,17 +290,130 @@ struct Extending;
 impl Case for Extending {
     async fn start(base: &Base, _id: &mut String) {
         let (cinder, cx, id) = (base.cinder.clone(), base.cx.clone(), base.volume.clone());
-        base.cinder.write(move |tx| requests::extend(&cinder, tx, &cx, &id, 5)).await.unwrap();
+        base.cinder.write(move |tx| requests::extend(&cinder, tx, &cx, &id, 5, false)).await.unwrap();
     }
 
     async fn check(base: &Base, _id: &str, fails: bool) {
         let volume = base.find(&base.volume).await.unwrap();
-        let (status, size) = match fails {
-            true => (VolumeStatus::ErrorExtending, SIZE),
-            false => (VolumeStatus::Available, 5),
+        // It may fail when it has grown, too: that stays.
+        let (status, size) = match volume.size == 5 {
+            false => (VolumeStatus::ErrorExtending, SIZE),
+            true => (VolumeStatus::Available, 5),
         };
+        assert!(fails || size == 5);
         assert_eq!((volume.status, volume.size, volume.wanted_size), (status, size, 0));
         assert_eq!(base.used().await.gigabytes, size);
+    }
+}
+
+/// While a server has it, which is told.
+struct ExtendingAttached;
+
+#[async_trait]
+impl Case for ExtendingAttached {
+    async fn build(base: &Base) -> String {
+        Disconnecting::build(base).await
+    }
+
+    async fn start(base: &Base, _id: &mut String) {
+        let (cinder, cx, id) = (base.cinder.clone(), base.cx.clone(), base.volume.clone());
+        base.cinder.write(move |tx| requests::extend(&cinder, tx, &cx, &id, 5, true)).await.unwrap();
+    }
+
+    async fn check(base: &Base, _id: &str, fails: bool) {
+        let volume = base.find(&base.volume).await.unwrap();
+        let told = base.told.0.lock().clone();
+        // It may fail when it has grown, too: that stays.
+        let grown = volume.size == 5;
+        let status = if grown { VolumeStatus::InUse } else { VolumeStatus::ErrorExtending };
+        assert_eq!((volume.status, volume.wanted_size), (status, 0));
+        assert_eq!(base.used().await.gigabytes, volume.size);
+        if !fails {
+            assert!(grown && !told.is_empty() && told.iter().all(|server| server == "s"));
+            assert_eq!(base.fake.volumes()[&base.volume], 5 << 30);
+        }
+    }
+}
+
+/// An image of the volume: there with its bytes, or not at all.
+struct Uploading;
+
+#[async_trait]
+impl Case for Uploading {
+    async fn build(_base: &Base) -> String {
+        id::uuid()
+    }
+
+    async fn start(base: &Base, id: &mut String) {
+        let image = NewImage { id: id.clone(), disk_format: "raw".into(), ..NewImage::default() };
+        let (cinder, cx, volume) = (base.cinder.clone(), base.cx.clone(), base.volume.clone());
+        base.cinder
+            .write(move |tx| requests::upload(&cinder, tx, &cx, &volume, &image, false).map(drop))
+            .await
+            .unwrap();
+    }
+
+    async fn check(base: &Base, id: &str, fails: bool) {
+        let volume = base.find(&base.volume).await.unwrap();
+        assert_eq!((volume.status, volume.previous_status), (VolumeStatus::Available, None));
+        let whole = base.outside.0.lock().get(id).copied();
+        match fails {
+            true => assert!(whole != Some(false) && base.told().await == 1, "an image without bytes is left"),
+            false => assert_eq!(whole, Some(true)),
+        }
+    }
+}
+
+/// A disk that somebody left on the back end becomes a volume.
+struct Managing;
+
+const LEFT: &str = "0e8a7f6c-0000-4000-8000-00000000000f";
+
+#[async_trait]
+impl Case for Managing {
+    async fn build(base: &Base) -> String {
+        Blocks::create(&base.fake, LEFT, (3 << 30) - 512, &Source::Empty).await.unwrap();
+        id::uuid()
+    }
+
+    async fn start(base: &Base, id: &mut String) {
+        let wanted = requests::WantedDisk {
+            id: id.clone(),
+            host: "h1@files".into(),
+            source: Some(format!("volume-{LEFT}")),
+            ..requests::WantedDisk::default()
+        };
+        let (cinder, cx) = (base.cinder.clone(), base.cx.clone());
+        base.cinder.write(move |tx| requests::manage(&cinder, tx, &cx, &wanted)).await.unwrap();
+    }
+
+    async fn check(base: &Base, id: &str, fails: bool) {
+        let volume = base.find(id).await.unwrap();
+        let disks = base.fake.volumes();
+        if fails {
+            assert_eq!((volume.status, volume.size), (VolumeStatus::ErrorManaging, 0));
+            assert!(disks.contains_key(LEFT) && !disks.contains_key(id), "it is where it was");
+        } else {
+            assert_eq!((volume.status, volume.size), (VolumeStatus::Available, 3));
+            assert_eq!((disks.get(id), disks.contains_key(LEFT)), (Some(&(3 << 30)), false));
+        }
+    }
+}
+
+/// A volume leaves, its disk stays.
+struct Unmanaging;
+
+#[async_trait]
+impl Case for Unmanaging {
+    async fn start(base: &Base, _id: &mut String) {
+        let (cinder, cx, id) = (base.cinder.clone(), base.cx.clone(), base.volume.clone());
+        base.cinder.write(move |tx| requests::unmanage(&cinder, tx, &cx, &id)).await.unwrap();
+    }
+
+    async fn check(base: &Base, _id: &str, fails: bool) {
+        let status = base.find(&base.volume).await.map(|volume| volume.status);
+        assert_eq!(status, fails.then_some(VolumeStatus::ErrorDeleting));
+        assert!(base.fake.volumes().contains_key(&base.volume));
     }
 }
 
@@ -301,7 +486,10 @@ impl Case for Disconnecting {
 
     async fn start(base: &Base, id: &mut String) {
         let (cinder, cx, id) = (base.cinder.clone(), base.cx.clone(), id.clone());
-        base.cinder.write(move |tx| requests::disconnect(&cinder, tx, &cx, &id).map(drop)).await.unwrap();
+        base.cinder
+            .write(move |tx| requests::disconnect(&cinder, tx, &cx, &id, false).map(drop))
+            .await
+            .unwrap();
     }
 
     async fn check(base: &Base, id: &str, fails: bool) {
@@ -332,6 +520,26 @@ async fn deleting() {
 #[tokio::test(flavor = "multi_thread")]
 async fn extending() {
     assert!(torture::<Played<Extending>>().await > 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn extending_attached() {
+    assert!(torture::<Played<ExtendingAttached>>().await > 9);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploading() {
+    assert!(torture::<Played<Uploading>>().await > 9);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn managing() {
+    assert!(torture::<Played<Managing>>().await > 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unmanaging() {
+    assert!(torture::<Played<Unmanaging>>().await > 6);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,7 +15,9 @@ use contracts::{
 };
 use db::Tx;
 use serde_json::json;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+const IMAGE_POLL: Duration = Duration::from_millis(10);
 
 #[async_trait]
 impl Volumes for Cinder {
@@ -133,7 +135,7 @@ impl Volumes for Cinder {
     }
 
     async fn detach(&self, cx: &Context, attachment_id: &str) -> Result<()> {
-        or_gone(self.me()?.disconnect_and_wait(cx, attachment_id).await)
+        or_gone(self.me()?.disconnect_and_wait(cx, attachment_id, false).await)
     }
 }
 
@@ -158,15 +160,36 @@ impl Cinder {
         }
     }
 
+    /// Clients ask for an image as soon as they know its id.
+    pub(crate) async fn until_image_waits(
+        &self,
+        cx: &Context,
+        volume_id: &str,
+        image_id: &str,
+    ) -> Result<()> {
+        loop {
+            let id = volume_id.to_string();
+            let volume = self.read(move |tx| store::volume(tx, &id)).await?;
+            match self.peers.images.show(cx, image_id).await {
+                Ok(_) => return Ok(()),
+                Err(error) if volume.status != model::VolumeStatus::Uploading => {
+                    return Err(Error::bad_request(format!("The image was not made: {}", error.message)));
+                }
+                Err(_) => tokio::time::sleep(IMAGE_POLL).await,
+            }
+        }
+    }
+
     pub(crate) async fn disconnect_and_wait(
         self: &Arc<Self>,
         cx: &Context,
         attachment_id: &str,
+        forced: bool,
     ) -> Result<()> {
         let (own, cx, id) = (self.clone(), cx.clone(), attachment_id.to_string());
         let begun = self.write(move |tx| {
             attachment_for(tx, &cx, &id)?;
-            requests::disconnect(&own, tx, &cx, &id)
+            requests::disconnect(&own, tx, &cx, &id, forced)
         });
         begun.await?.wait().await
     }

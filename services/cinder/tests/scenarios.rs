@@ -41,9 +41,14 @@ async fn scenarios() {
     keystone.bootstrap(Bootstrap { admin_password, region, endpoints, members: Vec::new() }).await.unwrap();
 
     let bus = bus::Bus::local();
-    let peers = Peers { images: Arc::new(common::OneImage) };
+    let images = Arc::new(common::OneImage::default());
+    let peers = Peers { images: images.clone(), image_maker: images.clone() };
     let cinder = Cinder::new(of_cinder.db.clone(), Clock::real(), Options::default(), bus.clone(), peers);
-    let agent = cinder_volume::simulated(cinder_volume::Options::default(), host_block::Fake::default());
+    let agent = cinder_volume::simulated(
+        cinder_volume::Options::default(),
+        host_block::Fake::default(),
+        Some(images),
+    );
     let _servings = (cinder.start().await.unwrap(), cinder_volume::serve(&bus, agent.clone()).await.unwrap());
     let reporting = tokio::spawn(cinder_volume::run(agent, cinder.clone()));
     let servers = [

@@ -460,14 +460,6 @@ async fn refusals() {
         (
             "member",
             "POST",
-            in_use.clone(),
-            json!({"os-extend": {"new_size": 4}}),
-            400,
-            "to extend, currently in-use",
-        ),
-        (
-            "member",
-            "POST",
             action.clone(),
             json!({"os-set_bootable": {"bootable": "perhaps"}}),
             400,
@@ -851,4 +843,217 @@ async fn a_lost_update_is_seen() {
     assert_eq!(put(&tag).await, 200);
     assert_eq!(put(&tag).await, 412, "somebody has changed it");
     assert_eq!(put("*").await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_becomes_an_image() {
+    let cloud = Cloud::new().await;
+    let id = cloud.volume(json!({"size": 1, "imageRef": null, "name": "v"})).await;
+    let path = format!("/v3/volumes/{id}/action");
+    let wanted = json!({"os-volume_upload_image": {"image_name": "i", "protected": true}});
+    let asked = join_all((0..2).map(|_| cloud.post(&path, wanted.clone()))).await;
+    let mut statuses: Vec<u16> = asked.iter().map(|answer| answer.status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [202, 400], "one of two at once");
+    let refused = asked.iter().find(|answer| answer.status == 400).unwrap();
+    assert_eq!(refused.message(), format!("Invalid volume: Volume {id} status must be available"));
+    let shown = &asked.iter().find(|answer| answer.status == 202).unwrap().body["os-volume_upload_image"];
+    assert_eq!((&shown["status"], &shown["disk_format"]), (&json!("uploading"), &json!("raw")));
+    cloud.cinder.settled().await;
+    assert_eq!(cloud.status(&id).await, "available");
+    let made = cloud.images.made.lock().clone();
+    let (image, bytes) = &made[shown["image_id"].as_str().unwrap()];
+    assert_eq!((image.name.as_str(), image.protected, *bytes), ("i", true, Some(1 << 30)));
+    // What fails leaves no image.
+    let other = json!({"os-volume_upload_image": {"image_name": "j", "disk_format": "qcow2"}});
+    cloud.post(&path, other).await;
+    cloud.cinder.settled().await;
+    assert_eq!((cloud.status(&id).await.as_str(), cloud.images.made.lock().len()), ("available", 1));
+    for (token, body, status) in [
+        ("reader", wanted.clone(), 403),
+        ("member@0e8a7f6c000040008000000000000002", wanted.clone(), 404),
+        ("member", json!({"os-volume_upload_image": {"image_name": "i", "visibility": "public"}}), 403),
+        ("member", json!({"os-volume_upload_image": {"image_name": ""}}), 400),
+        ("member", json!({"os-volume_upload_image": {"image_name": "i", "disk_format": "tar"}}), 400),
+        ("member", json!({"os-volume_upload_image": {"image_name": "i", "x": 1}}), 400),
+        ("member", json!({"os-volume_upload_image": {"image_name": 5}}), 400),
+    ] {
+        let answer = cloud.call(token, "POST", &path, Some(body.clone())).await;
+        assert_eq!(answer.status, status, "{token} {body}: {}", answer.body);
+    }
+    // A volume that a server has, only where the operator lets it.
+    cloud.attached(&id).await;
+    let forced = json!({"os-volume_upload_image": {"image_name": "i", "force": true}});
+    assert_eq!(cloud.post(&path, forced).await.status, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_grows_while_a_server_has_it() {
+    let cloud = Cloud::with(
+        Options { quota_gigabytes: 5, ..options() },
+        Fake::default(),
+        db::testing::sqlite(TABLES, &[]).await.unwrap(),
+    )
+    .await;
+    let id = cloud.volume(json!({"size": 1})).await;
+    cloud.attached(&id).await;
+    let path = format!("/v3/volumes/{id}/action");
+    let to = |size: i64| json!({"os-extend": {"new_size": size}});
+    let old = [("x-auth-token", "member"), ("openstack-api-version", "volume 3.41")];
+    let refused = cloud.ask("POST", &path, &old, Some(to(2))).await;
+    assert_eq!(
+        refused.message(),
+        format!(
+            "Invalid volume: Volume {id} status must be '{{'status': 'available'}}' to extend, currently in-use."
+        )
+    );
+    assert_eq!(cloud.post(&path, to(2)).await.status, 202);
+    cloud.cinder.settled().await;
+    let volume = cloud.get(&format!("/v3/volumes/{id}")).await["volume"].clone();
+    assert_eq!((&volume["status"], &volume["size"]), (&json!("in-use"), &json!(2)));
+    assert_eq!(cloud.fake.volumes()[&id], 2 << 30);
+    assert_eq!(cloud.post(&path, to(6)).await.status, 413, "quota");
+    assert_eq!(cloud.post(&path, to(2)).await.status, 400, "not smaller");
+    assert_eq!(cloud.call("reader", "POST", &path, Some(to(3))).await.status, 403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forced_detach_mends_a_volume_in_error() {
+    let cloud = Cloud::new().await;
+    let id = cloud.volume(json!({"size": 1})).await;
+    let attachment = cloud.attached(&id).await;
+    let path = format!("/v3/volumes/{id}/action");
+    let reset = json!({"os-reset_status": {"status": "error"}});
+    assert_eq!(cloud.call("admin", "POST", &path, Some(reset)).await.status, 202);
+    let forced = json!({"os-force_detach": {"connector": null, "attachment_id": attachment}});
+    assert_eq!(cloud.post(&path, forced.clone()).await.status, 403);
+    assert_eq!(cloud.call("admin", "POST", &path, Some(forced.clone())).await.status, 202);
+    assert_eq!(cloud.status(&id).await, "available");
+    assert!(cloud.fake.exports().is_empty());
+    assert_eq!(cloud.call("admin", "POST", &path, Some(forced)).await.status, 400, "it is gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn disks_leave_and_come_back() {
+    let cloud = Cloud::new().await;
+    let id = cloud.volume(json!({"size": 2})).await;
+    let path = format!("/v3/volumes/{id}/action");
+    let unmanage = json!({"os-unmanage": null});
+    assert_eq!(cloud.post(&path, unmanage.clone()).await.status, 403);
+    let listed =
+        cloud.call("admin", "GET", "/v3/manageable_volumes/detail?host=h1@files%23files", None).await;
+    let one = &listed.body["manageable-volumes"][0];
+    assert_eq!((&one["safe_to_manage"], &one["cinder_id"]), (&json!(false), &json!(id)));
+    let reference = json!({"source-name": format!("volume-{id}")});
+    let manage = json!({"volume": {"host": "h1@files", "ref": reference, "name": "back"}});
+    let managed = cloud.call("admin", "POST", "/v3/manageable_volumes", Some(manage.clone())).await;
+    assert_eq!(managed.message(), "Unable to manage existing volume. The volume is already managed");
+    let attachment = cloud.attached(&id).await;
+    assert_eq!(cloud.call("admin", "POST", &path, Some(unmanage.clone())).await.status, 400, "attached");
+    cloud.call("member", "DELETE", &format!("/v3/attachments/{attachment}"), None).await;
+    assert_eq!(cloud.call("admin", "POST", &path, Some(unmanage)).await.status, 202);
+    cloud.cinder.settled().await;
+    assert_eq!(cloud.call("member", "GET", &format!("/v3/volumes/{id}"), None).await.status, 404);
+    let listed = cloud.call("admin", "GET", "/v3/manageable_volumes?host=h1@files", None).await.body;
+    let left = json!([{"reference": reference, "size": 2, "safe_to_manage": true}]);
+    assert_eq!(listed["manageable-volumes"], left);
+    let managed = cloud.call("admin", "POST", "/v3/manageable_volumes", Some(manage.clone())).await;
+    assert_eq!((managed.status, &managed.body["volume"]["status"]), (202, &json!("creating")));
+    cloud.cinder.settled().await;
+    let back = managed.body["volume"]["id"].as_str().unwrap().to_string();
+    let shown = cloud.call("admin", "GET", &format!("/v3/volumes/{back}"), None).await.body;
+    assert_eq!((&shown["volume"]["status"], &shown["volume"]["size"]), (&json!("available"), &json!(2)));
+    // The same disk again is not there.
+    let again = cloud.call("admin", "POST", "/v3/manageable_volumes", Some(manage)).await;
+    cloud.cinder.settled().await;
+    let again = format!("/v3/volumes/{}", again.body["volume"]["id"].as_str().unwrap());
+    assert_eq!(cloud.call("admin", "GET", &again, None).await.body["volume"]["status"], "error");
+    assert_eq!(cloud.call("admin", "DELETE", &again, None).await.status, 202);
+
+    let snapshot = json!({"snapshot": {"volume_id": back}});
+    let taken = cloud.call("admin", "POST", "/v3/snapshots", Some(snapshot)).await.body;
+    let taken = taken["snapshot"]["id"].as_str().unwrap().to_string();
+    cloud.cinder.settled().await;
+    let path = format!("/v3/snapshots/{taken}/action");
+    assert_eq!(cloud.call("admin", "POST", &path, Some(json!({"os-unmanage": {}}))).await.status, 202);
+    cloud.cinder.settled().await;
+    assert_eq!(cloud.call("admin", "GET", &format!("/v3/snapshots/{taken}"), None).await.status, 404);
+    let reference = json!({"source-name": format!("_snapshot-{taken}")});
+    let manage =
+        json!({"snapshot": {"volume_id": back, "ref": reference, "name": "s", "metadata": {"a": "b"}}});
+    let managed = cloud.call("admin", "POST", "/v3/manageable_snapshots", Some(manage.clone())).await;
+    assert_eq!(managed.status, 202, "{}", managed.body);
+    cloud.cinder.settled().await;
+    let path = format!("/v3/snapshots/{}", managed.body["snapshot"]["id"].as_str().unwrap());
+    let shown = cloud.call("admin", "GET", &path, None).await.body;
+    assert_eq!((&shown["snapshot"]["status"], &shown["snapshot"]["size"]), (&json!("available"), &json!(2)));
+    for (token, path, body, status) in [
+        ("member", "/v3/manageable_snapshots", manage.clone(), 403),
+        ("admin", "/v3/manageable_snapshots", json!({"snapshot": {"volume_id": NOBODY, "ref": {}}}), 404),
+        ("admin", "/v3/manageable_snapshots", json!({"snapshot": {"ref": {}}}), 400),
+        ("member", "/v3/manageable_volumes", json!({"volume": {"host": "h1@files", "ref": {}}}), 403),
+        ("admin", "/v3/manageable_volumes", json!({"volume": {"host": "nowhere", "ref": {}}}), 400),
+        ("admin", "/v3/manageable_volumes", json!({"volume": {"ref": {}}}), 400),
+        ("admin", "/v3/manageable_volumes", json!({"volume": {"host": "h1@files", "ref": 5}}), 400),
+    ] {
+        let answer = cloud.call(token, "POST", path, Some(body.clone())).await;
+        assert_eq!(answer.status, status, "{token} {path} {body}: {}", answer.body);
+    }
+    for (path, status) in [
+        ("/v3/manageable_volumes", 400),
+        ("/v3/manageable_volumes?host=nowhere", 404),
+        ("/v3/manageable_volumes?host=h1@files&sort=name", 400),
+        ("/v3/manageable_snapshots?host=h1@files", 200),
+        ("/v3/os-volume-manage?host=h1@files", 200),
+    ] {
+        assert_eq!(cloud.call("admin", "GET", path, None).await.status, status, "{path}");
+        assert_eq!(cloud.call("member", "GET", path, None).await.status, 403, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn encryption_of_types_is_written_down_and_no_volume_pretends_to_have_it() {
+    let cloud = Cloud::new().await;
+    let kind = json!({"volume_type": {"name": "secret"}});
+    let kind = cloud.call("admin", "POST", "/v3/types", Some(kind)).await.body;
+    let kind = kind["volume_type"]["id"].as_str().unwrap().to_string();
+    let path = format!("/v3/types/{kind}/encryption");
+    let luks =
+        json!({"encryption": {"provider": "luks", "control_location": "front-end", "key_size": "256"}});
+    assert_eq!(cloud.call("admin", "GET", &path, None).await.body, json!({}));
+    assert_eq!(cloud.post(&path, luks.clone()).await.status, 403);
+    for wrong in [
+        json!({"encryption": {"provider": "luks"}}),
+        json!({"encryption": {"provider": 5, "control_location": "front-end"}}),
+        json!({"encryption": {"provider": "luks", "control_location": "nowhere"}}),
+        json!({"encryption": {"provider": "luks", "control_location": "front-end", "key_size": "x"}}),
+        json!({"encryption": {"provider": "luks", "control_location": "front-end", "key_size": -1}}),
+    ] {
+        let answer = cloud.call("admin", "POST", &path, Some(wrong.clone())).await;
+        assert_eq!(answer.status, 400, "{wrong}");
+    }
+    let made = cloud.call("admin", "POST", &path, Some(luks.clone())).await;
+    assert_eq!((made.status, &made.body["encryption"]["key_size"]), (200, &json!(256)));
+    assert_eq!(cloud.call("admin", "POST", &path, Some(luks.clone())).await.status, 400, "twice");
+    let elsewhere = format!("/v3/types/{NOBODY}/encryption");
+    assert_eq!(cloud.call("admin", "POST", &elsewhere, Some(luks)).await.status, 404);
+    let one = format!("{path}/x");
+    let smaller = json!({"encryption": {"key_size": 128}});
+    assert_eq!(cloud.call("admin", "PUT", &one, Some(smaller.clone())).await.body, smaller);
+    let size = cloud.call("admin", "GET", &format!("{path}/key_size"), None).await.body;
+    assert_eq!(size, json!({"key_size": 128}));
+
+    let answer = cloud.post("/v3/volumes", json!({"volume": {"size": 1, "volume_type": "secret"}})).await;
+    let id = answer.body["volume"]["id"].as_str().unwrap().to_string();
+    cloud.cinder.settled().await;
+    assert_eq!(cloud.status(&id).await, "error", "no back end encrypts");
+    assert!(!cloud.fake.volumes().contains_key(&id));
+    assert_eq!(cloud.call("admin", "DELETE", &one, None).await.status, 400, "in use");
+    cloud.call("member", "DELETE", &format!("/v3/volumes/{id}"), None).await;
+    cloud.cinder.settled().await;
+    assert_eq!(cloud.call("admin", "DELETE", &one, None).await.status, 202);
+    assert_eq!(cloud.call("admin", "DELETE", &one, None).await.status, 404);
+    let plain = cloud.volume(json!({"size": 1})).await;
+    let key = cloud.get(&format!("/v3/volumes/{plain}/encryption")).await;
+    assert_eq!(key, json!({"encryption_key_id": null}));
 }

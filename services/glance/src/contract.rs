@@ -1,10 +1,19 @@
 //! What others ask in-process: [`contracts::images::Images`] and the bytes.
 
-use crate::{Glance, model::Status, store};
+use crate::{
+    Glance,
+    api::image_data::{CHUNK_BYTES, activate, turn, turn_back},
+    bytes::{Facts, Files},
+    model::{Image, Status, Visibility},
+    store,
+};
 use async_trait::async_trait;
-use base::{Context, Error, Result};
-use contracts::{compute::ImageSource, images};
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use base::{Context, Error, Result, id};
+use contracts::{
+    compute::{ImageSink, ImageSource},
+    images::{self, NewImage},
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 #[async_trait]
 impl images::Images for Glance {
@@ -58,4 +67,104 @@ impl ImageSource for Glance {
         }
         Ok(into.flush().await?)
     }
+}
+
+#[async_trait]
+impl images::ImageMaker for Glance {
+    async fn create(&self, cx: &Context, image: &NewImage) -> Result<()> {
+        let visibility = Visibility::parse(&image.visibility).unwrap_or(Visibility::Private);
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let now = self.clock.now();
+        let row = Image {
+            id: image.id.clone(),
+            name: Some(image.name.clone()),
+            status: Status::Queued,
+            visibility,
+            owner: Some(cx.project_id.clone()),
+            disk_format: Some(image.disk_format.clone()),
+            container_format: Some(image.container_format.clone()),
+            size: None,
+            virtual_size: None,
+            checksum: None,
+            os_hash_algo: None,
+            os_hash_value: None,
+            min_disk: signed(image.min_disk_gb),
+            min_ram: signed(image.min_ram_mb),
+            protected: image.protected,
+            os_hidden: false,
+            stores: None,
+            created_at: now,
+            updated_at: now,
+        };
+        let properties: Vec<(String, String)> = image.properties.clone().into_iter().collect();
+        self.write(move |tx| {
+            if tx.find::<Image>(&row.id)?.is_some() {
+                return Ok(());
+            }
+            tx.insert(&row)?;
+            store::set_properties(tx, &row.id, &properties)
+        })
+        .await
+    }
+
+    async fn discard(&self, _cx: &Context, image_id: &str) -> Result<()> {
+        let id = image_id.to_string();
+        let removed = self
+            .write(move |tx| match tx.find::<Image>(&id)? {
+                Some(image) if matches!(image.status, Status::Queued | Status::Saving) => {
+                    store::set_properties(tx, &id, &[])?;
+                    tx.remove::<Image>(&id)
+                }
+                _ => Ok(false),
+            })
+            .await?;
+        if removed { self.stores.remove(image_id) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl ImageSink for Glance {
+    async fn upload(
+        &self,
+        cx: &Context,
+        image_id: &str,
+        from: &mut (dyn AsyncRead + Send + Unpin),
+    ) -> Result<()> {
+        let (cx, id) = (cx.clone(), image_id.to_string());
+        let image = self.read(move |tx| store::visible(tx, &cx, &id)).await?.image;
+        if image.status == Status::Active {
+            return Ok(());
+        }
+        turn(self, image_id, &[Status::Queued, Status::Saving], Status::Saving).await?;
+        let store = self.stores.default();
+        match receive(self, &store.files, &image, from).await {
+            Ok(facts) => activate(self, image_id, Status::Saving, facts, &store.id).await,
+            Err(error) => {
+                turn_back(self, image_id, Status::Saving).await;
+                Err(error)
+            }
+        }
+    }
+}
+
+async fn receive(
+    glance: &Glance,
+    files: &Files,
+    image: &Image,
+    from: &mut (dyn AsyncRead + Send + Unpin),
+) -> Result<Facts> {
+    let mut incoming = files.begin(&id::uuid())?;
+    let cap = glance.options.image_size_cap_bytes;
+    loop {
+        let mut chunk = ::bytes::BytesMut::with_capacity(CHUNK_BYTES as usize);
+        if from.read_buf(&mut chunk).await? == 0 {
+            break;
+        }
+        if incoming.size() + chunk.len() as u64 > cap {
+            return Err(Error::too_large(format!("The incoming image is too large: more than {cap} bytes")));
+        }
+        incoming.write(chunk.freeze()).await?;
+    }
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    incoming.finish(&text(&image.disk_format), &text(&image.container_format), &files.path(&image.id)).await
 }

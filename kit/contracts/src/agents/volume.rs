@@ -11,14 +11,25 @@ use serde::{Deserialize, Serialize};
 pub trait VolumeAgent: Send + Sync {
     async fn create(&self, cx: &Context, volume: &NewDisk) -> Result<()>;
 
-    /// Grows a volume that nobody is connected to.
+    /// Grows a volume, also while hosts have it where the back end can ([`BackEnd::online_extend`]).
     async fn extend(&self, cx: &Context, volume_id: &str, size_gb: u64) -> Result<()>;
+
+    /// Copies the volume, as it is at one moment, into an image that waits for its bytes.
+    async fn upload(&self, cx: &Context, volume_id: &str, image_id: &str, disk_format: &str) -> Result<()>;
 
     /// Removes the volume and its exports; one that is gone is fine.
     async fn delete(&self, cx: &Context, volume_id: &str) -> Result<()>;
 
     /// Keeps the volume as it is now, also while a guest writes to it.
     async fn create_snapshot(&self, cx: &Context, snapshot_id: &str, volume_id: &str) -> Result<()>;
+
+    /// The disks, or the snapshots, that are on the back end, whoever made them.
+    async fn kept(&self, cx: &Context, snapshots: bool) -> Result<Vec<KeptDisk>>;
+
+    /// Gives a disk that is there another id, and a size of whole GiB, which it answers.
+    async fn adopt(&self, cx: &Context, id: &str, volume_id: &str) -> Result<u64>;
+
+    async fn adopt_snapshot(&self, cx: &Context, id: &str, snapshot_id: &str) -> Result<()>;
 
     async fn delete_snapshot(&self, cx: &Context, snapshot_id: &str) -> Result<()>;
 
@@ -47,8 +58,12 @@ bus::remote! {
     pub struct RemoteVolumeAgent: VolumeAgent as volume_agent_handlers {
         create(volume: &NewDisk = NewDisk) -> ();
         extend(volume_id: &str = String, size_gb: u64 = u64) -> ();
+        upload(volume_id: &str = String, image_id: &str = String, disk_format: &str = String) -> ();
         delete(volume_id: &str = String) -> ();
         create_snapshot(snapshot_id: &str = String, volume_id: &str = String) -> ();
+        kept(snapshots: bool = bool) -> Vec<KeptDisk>;
+        adopt(id: &str = String, volume_id: &str = String) -> u64;
+        adopt_snapshot(id: &str = String, snapshot_id: &str = String) -> ();
         delete_snapshot(snapshot_id: &str = String) -> ();
         revert(volume_id: &str = String, snapshot_id: &str = String) -> ();
         connect(volume_id: &str = String, from: &Reach = Reach) -> Connection;
@@ -74,6 +89,13 @@ pub struct NewDisk {
     pub id: String,
     pub size_gb: u64,
     pub source: DiskSource,
+}
+
+/// A disk or snapshot as the back end has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptDisk {
+    pub id: String,
+    pub bytes: u64,
 }
 
 /// What a new volume begins with.
@@ -125,4 +147,6 @@ pub struct BackEnd {
     pub max_over_subscription_ratio: f64,
     pub reserved_percentage: u32,
     pub multiattach: bool,
+    /// Volumes grow while hosts have them.
+    pub online_extend: bool,
 }

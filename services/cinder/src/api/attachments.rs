@@ -127,7 +127,7 @@ fn not_connected(verb: &str, error: Error) -> Error {
 
 async fn remove(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
     let attachment = load(&cinder, &request).await?;
-    cinder.disconnect_and_wait(&request.ctx, &attachment.id).await?;
+    cinder.disconnect_and_wait(&request.ctx, &attachment.id, false).await?;
     let left = cinder.read(move |tx| store::attachments(tx, &attachment.volume_id)).await?;
     Ok(Reply::ok(json!({"attachments": left.iter().map(summary).collect::<Vec<_>>()})))
 }

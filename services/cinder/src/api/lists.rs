@@ -20,6 +20,10 @@ pub struct Page {
 
 /// Reads the query's paging. Names in bodies that columns have not are renamed.
 pub fn page(request: &Request, options: &Options, table: &'static Table, names: Names) -> Result<Page> {
+    Ok(Page { sort: sort(request, table, names)?, ..limits(request, options)? })
+}
+
+fn limits(request: &Request, options: &Options) -> Result<Page> {
     let query = &request.query;
     let limit = match query.get("limit") {
         None => options.osapi_max_limit,
@@ -39,12 +43,21 @@ pub fn page(request: &Request, options: &Options, table: &'static Table, names: 
             u64::try_from(offset).map_err(|_| refusal(">= 0"))?
         }
     };
-    Ok(Page {
-        limit,
-        offset,
-        marker: query.get("marker").map(String::from),
-        sort: sort(request, table, names)?,
-    })
+    Ok(Page { limit, offset, marker: query.get("marker").map(String::from), sort: Vec::new() })
+}
+
+/// For lists that are in no table: what to sort by, and whether ascending; the rest of the paging.
+pub fn plain_page(request: &Request, options: &Options) -> Result<(Vec<(String, bool)>, Page)> {
+    let limits = limits(request, options)?;
+    let mut keys = Vec::new();
+    for (key, direction) in sort_pairs(request, "reference")? {
+        match direction.as_str() {
+            "" | "desc" => keys.push((key, false)),
+            "asc" => keys.push((key, true)),
+            other => return Err(Error::bad_request(format!("Invalid sort dirs passed: {other}"))),
+        }
+    }
+    Ok((keys, limits))
 }
 
 pub type Names = &'static [(&'static str, &'static str)];
@@ -53,25 +66,28 @@ fn renamed(names: Names, key: &str) -> &str {
     names.iter().find(|(name, _)| *name == key).map_or(key, |(_, column)| column)
 }
 
-fn sort(request: &Request, table: &'static Table, names: Names) -> Result<Vec<(&'static str, Direction)>> {
+fn sort_pairs(request: &Request, default: &str) -> Result<Vec<(String, String)>> {
     let query = &request.query;
     if query.has("sort") && (query.has("sort_key") || query.has("sort_dir")) {
         return Err(Error::bad_request(
             "The 'sort_key' and 'sort_dir' parameters are deprecated and cannot be used with the 'sort' parameter.",
         ));
     }
-    let pairs: Vec<(String, String)> = match query.get("sort") {
+    Ok(match query.get("sort") {
         Some(text) => {
             let parts = text.trim().split(',').map(|part| part.split_once(':').unwrap_or((part, "")));
             parts.map(|(key, direction)| (key.trim().into(), direction.trim().into())).collect()
         }
         None => {
-            let key = query.get("sort_key").unwrap_or("created_at").trim();
+            let key = query.get("sort_key").unwrap_or(default).trim();
             vec![(key.into(), query.get("sort_dir").unwrap_or_default().trim().into())]
         }
-    };
+    })
+}
+
+fn sort(request: &Request, table: &'static Table, names: Names) -> Result<Vec<(&'static str, Direction)>> {
     let mut order = Vec::new();
-    for (key, direction) in &pairs {
+    for (key, direction) in &sort_pairs(request, "created_at")? {
         let direction = match direction.as_str() {
             "" | "desc" => Direction::Desc,
             "asc" => Direction::Asc,

@@ -3,8 +3,10 @@
 mod attachments;
 mod back_ends;
 mod default_types;
+mod encryption;
 mod extensions;
 mod lists;
+mod manageable;
 mod messages;
 mod metadata;
 mod qos_specs;
@@ -34,6 +36,8 @@ pub fn routes() -> Routes<Cinder> {
         snapshots::routes(),
         types::routes(),
         type_access::routes(),
+        encryption::routes(),
+        manageable::routes(),
         qos_specs::routes(),
         default_types::routes(),
         quotas::routes(),

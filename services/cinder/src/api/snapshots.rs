@@ -36,6 +36,7 @@ pub fn routes() -> Routes<Cinder> {
             "volume_extension:snapshot_admin_actions:force_delete",
             force_delete,
         ),
+        action(ACTION, "os-unmanage", "snapshot_extension:snapshot_unmanage", unmanage),
         action(
             ACTION,
             "os-update_snapshot_status",
@@ -193,6 +194,14 @@ async fn remove(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
     Ok(bare(StatusCode::ACCEPTED))
 }
 
+async fn unmanage(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
+    schemas::UNMANAGE.body(request.json())?;
+    let snapshot = load(&cinder, &request).await?;
+    let (own, cx) = (cinder.clone(), request.ctx.clone());
+    cinder.write(move |tx| requests::unmanage_snapshot(&own, tx, &cx, &snapshot.id)).await?;
+    Ok(bare(StatusCode::ACCEPTED))
+}
+
 async fn force_delete(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
     let snapshot = load(&cinder, &request).await?;
     let (own, cx) = (cinder.clone(), request.ctx.clone());
@@ -272,7 +281,7 @@ fn summary(snapshot: &Snapshot) -> Json {
     })
 }
 
-fn detailed(request: &Request, snapshot: &Snapshot, extended: bool) -> Json {
+pub fn detailed(request: &Request, snapshot: &Snapshot, extended: bool) -> Json {
     let mut body = summary(snapshot);
     if request.since(3, 14) {
         body["group_snapshot_id"] = Json::Null;

@@ -31,8 +31,6 @@ pub fn routes() -> Routes<Cinder> {
             "volume_extension:types_extra_specs:delete",
             remove_spec,
         ),
-        // Volumes are not encrypted here, and clients that ask are told so.
-        get("/v3/types/{type_id}/encryption", "volume_extension:type_get", show_encryption),
     ]
 }
 
@@ -207,6 +205,7 @@ async fn remove(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
             if tx.count::<Volume>(&[Filter::eq("volume_type_id", &id)])? > 0 {
                 return Err(Error::bad_request("Target volume type is still in use."));
             }
+            tx.remove::<Encryption>(&id)?;
             tx.remove::<VolumeType>(&id)
         })
         .await?;
@@ -281,11 +280,6 @@ async fn remove_spec(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
         })
         .await?;
     Ok(no_body(StatusCode::ACCEPTED))
-}
-
-async fn show_encryption(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
-    permitted(&cinder, &request).await?;
-    Ok(Reply::ok(json!({})))
 }
 
 fn no_spec(type_id: &str, key: &str) -> Error {

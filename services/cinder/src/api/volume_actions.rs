@@ -1,6 +1,6 @@
 //! What may be done to a volume: `POST /volumes/{id}/action`.
 
-use super::{Object, body, flag, integer, no_body, of_project, text, texts, volumes::load};
+use super::{Object, bare, body, flag, integer, no_body, of_project, text, texts, volumes::load};
 use crate::{
     Cinder,
     errors::{invalid_input, invalid_volume},
@@ -11,6 +11,7 @@ use crate::{
     scheduler, schemas, store,
 };
 use base::{Error, Json, Result, id};
+use contracts::images::NewImage;
 use db::Tx;
 use serde_json::json;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ pub fn routes() -> Routes<Cinder> {
         action(PATH, "os-update_readonly_flag", "volume:update_readonly_flag", set_readonly),
         action(PATH, "os-reset_status", "volume_extension:volume_admin_actions:reset_status", reset_status),
         action(PATH, "os-force_delete", "volume_extension:volume_admin_actions:force_delete", force_delete),
+        action(PATH, "os-volume_upload_image", "volume_extension:volume_actions:upload_image", upload_image),
+        action(PATH, "os-unmanage", "volume_extension:volume_unmanage", unmanage),
         action(PATH, "os-retype", "volume:retype", retype),
         action(PATH, "os-reserve", "volume_extension:volume_actions:reserve", reserve),
         action(PATH, "os-unreserve", "volume_extension:volume_actions:unreserve", unreserve),
@@ -81,10 +84,81 @@ fn accepted() -> Result<Reply> {
 async fn extend(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
     let given = body(&request, &schemas::EXTEND, "os-extend")?;
     let size = given.get("new_size").and_then(integer).unwrap_or_default();
+    let volume = load(&cinder, &request).await?;
+    let attached = request.since(3, 42) && volume.status == VolumeStatus::InUse;
+    match attached {
+        true => request.can_rule("volume:extend_attached_volume", &of_project(&volume.project_id))?,
+        false => request.can(&of_project(&volume.project_id))?,
+    }
+    let (own, cx) = (cinder.clone(), request.ctx.clone());
+    cinder.write(move |tx| requests::extend(&own, tx, &cx, &volume.id, size, attached)).await?;
+    accepted()
+}
+
+/// The image is there, and waits for its bytes, when this answers.
+async fn upload_image(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
+    let with_visibility = request.since(3, 1);
+    let form = if with_visibility { &schemas::UPLOAD_IMAGE_V31 } else { &schemas::UPLOAD_IMAGE };
+    let given = body(&request, form, "os-volume_upload_image")?;
+    let volume = permitted(&cinder, &request).await?;
+    let word = |key: &str, default: &str| text(&given, key).unwrap_or(default).to_string();
+    let visibility = word("visibility", "private");
+    if visibility == "public" {
+        request.can_rule("volume_extension:volume_actions:upload_public", &of_project(&volume.project_id))?;
+    }
+    let image = NewImage {
+        id: id::uuid(),
+        name: word("image_name", ""),
+        disk_format: word("disk_format", "raw"),
+        container_format: word("container_format", "bare"),
+        visibility,
+        protected: given.get("protected").is_some_and(flag),
+        ..requests::described_by(&volume)
+    };
+    let force = given.get("force").is_some_and(flag) && cinder.options.enable_force_upload;
+    let (own, cx, wanted) = (cinder.clone(), request.ctx.clone(), image.clone());
+    let kind = cinder.write(move |tx| requests::upload(&own, tx, &cx, &volume.id, &wanted, force)).await?;
+    let volume = load(&cinder, &request).await?;
+    cinder.until_image_waits(&request.ctx, &volume.id, &image.id).await?;
+    let shown = json!({
+        "id": volume.id,
+        "updated_at": volume.updated_at.map(|time| time.micros()),
+        "status": VolumeStatus::Uploading.as_str(),
+        "display_description": volume.display_description,
+        "size": volume.size,
+        "volume_type": kind.map(|kind| whole_type(&kind)),
+        "image_id": image.id,
+        "container_format": image.container_format,
+        "disk_format": image.disk_format,
+        "image_name": image.name,
+        "protected": image.protected,
+        "visibility": image.visibility,
+    });
+    Ok(Reply::accepted(json!({"os-volume_upload_image": shown})))
+}
+
+/// All of a type's row, as upstream shows it here alone.
+fn whole_type(kind: &VolumeType) -> Json {
+    json!({
+        "id": kind.id,
+        "name": kind.name,
+        "description": kind.description,
+        "is_public": kind.is_public,
+        "extra_specs": kind.extra_specs.0,
+        "qos_specs_id": kind.qos_specs_id,
+        "created_at": kind.created_at.micros(),
+        "updated_at": kind.updated_at.map(|time| time.micros()),
+        "deleted_at": null,
+        "deleted": false,
+    })
+}
+
+async fn unmanage(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
+    schemas::UNMANAGE.body(request.json())?;
     let volume = permitted(&cinder, &request).await?;
     let (own, cx) = (cinder.clone(), request.ctx.clone());
-    cinder.write(move |tx| requests::extend(&own, tx, &cx, &volume.id, size)).await?;
-    accepted()
+    cinder.write(move |tx| requests::unmanage(&own, tx, &cx, &volume.id)).await?;
+    Ok(bare(StatusCode::ACCEPTED))
 }
 
 async fn set_bootable(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
@@ -234,7 +308,8 @@ fn check_type_quota(cinder: &Cinder, tx: &mut Tx, volume: &Volume, kind: &Volume
 fn check_stays(cinder: &Cinder, tx: &mut Tx, volume: &Volume, kind: &VolumeType) -> Result<()> {
     let Some(host) = volume.back_end() else { return Ok(()) };
     let Some(back_end) = tx.find::<BackEnd>(host)? else { return Ok(()) };
-    scheduler::fits_type(&back_end, &cinder.options, cinder.clock.now(), volume, kind).map_err(|reason| {
+    let fits = scheduler::fits_type(tx, &back_end, &cinder.options, cinder.clock.now(), volume, kind)?;
+    fits.map_err(|reason| {
         Error::bad_request(format!(
             "Invalid volume: The volume would have to move, for {reason}; volumes do not move."
         ))
@@ -374,13 +449,13 @@ async fn detach(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
     if volume.status == VolumeStatus::Maintenance {
         return Err(invalid_volume("The volume cannot be detached in maintenance mode."));
     }
-    detach_one(&cinder, &request, volume, text(&given, "attachment_id").map(String::from)).await
+    detach_one(&cinder, &request, volume, text(&given, "attachment_id").map(String::from), false).await
 }
 
 async fn force_detach(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
     let given = body(&request, &schemas::FORCE_DETACH, "os-force_detach")?;
     let volume = permitted(&cinder, &request).await?;
-    detach_one(&cinder, &request, volume, text(&given, "attachment_id").map(String::from)).await
+    detach_one(&cinder, &request, volume, text(&given, "attachment_id").map(String::from), true).await
 }
 
 /// The one attachment that is named, or the only one.
@@ -389,6 +464,7 @@ async fn detach_one(
     request: &Request,
     volume: Volume,
     attachment_id: Option<String>,
+    forced: bool,
 ) -> Result<Reply> {
     let (id, now) = (volume.id.clone(), cinder.clock.now());
     let found = cinder
@@ -404,7 +480,7 @@ async fn detach_one(
                 (None, [only]) => Ok(Some(only.id.clone())),
                 (None, []) => {
                     // Nothing is attached: what says so is put right.
-                    settle_after_detach(tx, &id, now)?;
+                    settle_after_detach(tx, &id, now, forced)?;
                     Ok(None)
                 }
                 (None, _) => Err(Error::bad_request(
@@ -414,7 +490,7 @@ async fn detach_one(
         })
         .await?;
     if let Some(id) = found {
-        cinder.disconnect_and_wait(&request.ctx, &id).await?;
+        cinder.disconnect_and_wait(&request.ctx, &id, forced).await?;
     }
     accepted()
 }

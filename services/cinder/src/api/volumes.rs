@@ -431,6 +431,24 @@ pub fn detailed(request: &Request, shown: &Shown, extended: bool) -> Json {
     body
 }
 
+/// The body as it was at 3.0: what is managed is answered so whatever the version.
+pub fn as_first(request: &Request, shown: &Shown) -> Json {
+    const LATER: &[&str] = &[
+        "group_id",
+        "provider_id",
+        "shared_targets",
+        "service_uuid",
+        "cluster_name",
+        "volume_type_id",
+        "consumes_quota",
+    ];
+    let mut body = detailed(request, shown, false);
+    if let Some(body) = body.as_object_mut() {
+        body.retain(|key, _| !LATER.contains(&key.as_str()));
+    }
+    body
+}
+
 /// The user's, with what cinder adds for all to see.
 fn metadata(volume: &Volume) -> Json {
     let mut shown: Map<String, Json> =

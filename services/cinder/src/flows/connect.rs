@@ -102,7 +102,7 @@ async fn unexport(cinder: &Arc<Cinder>, cx: &Context, flow: &mut Connect) -> Res
         attachment.connector = Json::Null;
         attachment.attach_time = None;
         tx.update(&attachment)?;
-        crate::requests::settle_after_detach(tx, &flow.volume_id, cinder.clock.now())
+        crate::requests::settle_after_detach(tx, &flow.volume_id, cinder.clock.now(), false)
     }))
 }
 

@@ -56,6 +56,7 @@ async fn schedule(cinder: &Arc<Cinder>, _cx: &Context, flow: &mut Create) -> Res
             availability_zone: &volume.availability_zone,
             multiattach: is_multiattach(&kind),
             kind: &kind,
+            encrypted: store::is_encrypted(tx, &kind.id)?,
             beside: beside.as_deref(),
         };
         let host = scheduler::choose(tx, &cinder.options, now, &wanted)?;

@@ -16,6 +16,9 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Delete {
     pub volume_id: String,
+    /// The disk stays on the back end.
+    #[serde(default)]
+    pub unmanage: bool,
 }
 
 impl Flow for Delete {
@@ -34,13 +37,14 @@ impl Flow for Delete {
         for snapshot in store::snapshots(tx, &volume.id)? {
             store::change_snapshot(tx, &snapshot.id, now, |s| s.status = SnapshotStatus::ErrorDeleting)?;
         }
-        messages::tell(cinder, tx, cx, ("VOLUME", &volume.id, &volume.project_id), Action::Delete, error)
+        let action = if self.unmanage { Action::Unmanage } else { Action::Delete };
+        messages::tell(cinder, tx, cx, ("VOLUME", &volume.id, &volume.project_id), action, error)
     }
 }
 
 async fn remove_snapshots(cinder: &Arc<Cinder>, cx: &Context, flow: &mut Delete) -> Result<Effect> {
     let Some(volume) = cinder.volume_if_there(&flow.volume_id).await? else { return Ok(Effect::none()) };
-    if volume.host.is_some() {
+    if volume.host.is_some() && !flow.unmanage {
         let id = volume.id.clone();
         for snapshot in cinder.read(move |tx| store::snapshots(tx, &id)).await? {
             or_gone(cinder.agent_of(&volume)?.delete_snapshot(&cinder.own(cx), &snapshot.id).await)?;
@@ -52,7 +56,7 @@ async fn remove_snapshots(cinder: &Arc<Cinder>, cx: &Context, flow: &mut Delete)
 async fn remove(cinder: &Arc<Cinder>, cx: &Context, flow: &mut Delete) -> Result<Effect> {
     let Some(volume) = cinder.volume_if_there(&flow.volume_id).await? else { return Ok(Effect::none()) };
     // One that was never placed is nowhere.
-    if volume.host.is_some() {
+    if volume.host.is_some() && !flow.unmanage {
         or_gone(cinder.agent_of(&volume)?.delete(&cinder.own(cx), &volume.id).await)?;
     }
     Ok(Effect::write(move |tx| {

@@ -16,6 +16,9 @@ use std::sync::Arc;
 pub struct Disconnect {
     pub attachment_id: String,
     pub volume_id: String,
+    /// By an administrator, whatever the volume's state.
+    #[serde(default)]
+    pub forced: bool,
 }
 
 impl Flow for Disconnect {
@@ -43,6 +46,6 @@ async fn unexport(cinder: &Arc<Cinder>, cx: &Context, flow: &mut Disconnect) -> 
     let (cinder, flow) = (cinder.clone(), flow.clone());
     Ok(Effect::write(move |tx| {
         tx.remove::<Attachment>(&flow.attachment_id)?;
-        requests::settle_after_detach(tx, &flow.volume_id, cinder.clock.now())
+        requests::settle_after_detach(tx, &flow.volume_id, cinder.clock.now(), flow.forced)
     }))
 }

@@ -5,8 +5,10 @@ pub mod create;
 pub mod delete;
 pub mod disconnect;
 pub mod extend;
+pub mod manage;
 pub mod revert;
 pub mod snapshot;
+pub mod upload;
 
 use crate::{Cinder, model::Volume, store};
 use base::{Error, ErrorKind, Result};
@@ -21,6 +23,9 @@ pub fn register(cinder: &Arc<Cinder>) {
     cinder.flows.register::<snapshot::CreateSnapshot>(cinder.clone());
     cinder.flows.register::<snapshot::DeleteSnapshot>(cinder.clone());
     cinder.flows.register::<connect::Connect>(cinder.clone());
+    cinder.flows.register::<upload::Upload>(cinder.clone());
+    cinder.flows.register::<manage::ManageVolume>(cinder.clone());
+    cinder.flows.register::<manage::ManageSnapshot>(cinder.clone());
     cinder.flows.register::<disconnect::Disconnect>(cinder.clone());
 }
 

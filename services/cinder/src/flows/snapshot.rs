@@ -23,6 +23,9 @@ pub struct CreateSnapshot {
 pub struct DeleteSnapshot {
     pub snapshot_id: String,
     pub volume_id: String,
+    /// It stays on the back end.
+    #[serde(default)]
+    pub unmanage: bool,
 }
 
 impl Flow for CreateSnapshot {
@@ -86,7 +89,7 @@ async fn untake(cinder: &Arc<Cinder>, cx: &Context, flow: &mut CreateSnapshot) -
 
 async fn remove(cinder: &Arc<Cinder>, cx: &Context, flow: &mut DeleteSnapshot) -> Result<Effect> {
     let volume = cinder.volume_if_there(&flow.volume_id).await?;
-    if let Some(volume) = volume.filter(|volume| volume.host.is_some()) {
+    if let Some(volume) = volume.filter(|volume| volume.host.is_some() && !flow.unmanage) {
         or_gone(cinder.agent_of(&volume)?.delete_snapshot(&cinder.own(cx), &flow.snapshot_id).await)?;
     }
     let id = flow.snapshot_id.clone();

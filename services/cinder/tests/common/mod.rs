@@ -10,11 +10,14 @@ use cinder::{Cinder, Options, Peers, TABLES};
 use cinder_volume::Agent;
 use contracts::{
     agents::volume::VolumeReports,
-    images::{Image, Images},
+    compute::ImageSink,
+    images::{Image, ImageMaker, Images, NewImage},
 };
 use host_block::Fake;
 use http_body_util::BodyExt;
+use parking_lot::Mutex;
 use std::{collections::BTreeMap, sync::Arc};
+use tokio::io::AsyncRead;
 use tower::ServiceExt;
 
 pub const PROJECT: &str = "0e8a7f6c000040008000000000000001";
@@ -44,8 +47,39 @@ impl web::Authenticate for People {
     }
 }
 
-/// One image: a gigabyte at least.
-pub struct OneImage;
+/// One image, a gigabyte at least, and those that cinder makes: with what it is, and how many bytes it got.
+#[derive(Default)]
+pub struct OneImage {
+    pub made: Mutex<BTreeMap<String, (NewImage, Option<u64>)>>,
+}
+
+#[async_trait]
+impl ImageMaker for OneImage {
+    async fn create(&self, _cx: &Context, image: &NewImage) -> Result<()> {
+        self.made.lock().entry(image.id.clone()).or_insert_with(|| (image.clone(), None));
+        Ok(())
+    }
+
+    async fn discard(&self, _cx: &Context, image_id: &str) -> Result<()> {
+        self.made.lock().remove(image_id);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ImageSink for OneImage {
+    async fn upload(
+        &self,
+        _cx: &Context,
+        image_id: &str,
+        from: &mut (dyn AsyncRead + Send + Unpin),
+    ) -> Result<()> {
+        let count = tokio::io::copy(from, &mut tokio::io::sink()).await?;
+        let mut made = self.made.lock();
+        made.get_mut(image_id).ok_or_else(|| Error::not_found(image_id))?.1 = Some(count);
+        Ok(())
+    }
+}
 
 #[async_trait]
 impl Images for OneImage {
@@ -62,7 +96,10 @@ impl Images for OneImage {
                 properties: BTreeMap::from([("hw_disk_bus".to_string(), "virtio".to_string())]),
                 ..Image::default()
             }),
-            other => Err(Error::not_found(format!("No image found with ID {other}"))),
+            other => match self.made.lock().get(other) {
+                Some((image, _)) => Ok(Image { id: image.id.clone(), ..Image::default() }),
+                None => Err(Error::not_found(format!("No image found with ID {other}"))),
+            },
         }
     }
 }
@@ -73,6 +110,7 @@ pub struct Cloud {
     pub agent: Arc<Agent>,
     pub clock: Clock,
     pub bus: Bus,
+    pub images: Arc<OneImage>,
     pub router: axum::Router,
     _servings: Vec<Serving>,
     _database: db::testing::TestDb,
@@ -103,15 +141,25 @@ impl Cloud {
     pub async fn with(options: Options, fake: Fake, database: db::testing::TestDb) -> Self {
         let clock = Clock::test(Timestamp::parse("2026-11-20T08:15:30.5Z").unwrap());
         let bus = Bus::local_twice();
-        let peers = Peers { images: Arc::new(OneImage) };
+        let images = Arc::new(OneImage::default());
+        let peers = Peers { images: images.clone(), image_maker: images.clone() };
         let cinder = Cinder::new(database.db.clone(), clock.clone(), options, bus.clone(), peers);
         let agent_options = cinder_volume::Options { host: "h1".into(), ..cinder_volume::Options::default() };
-        let agent = cinder_volume::simulated(agent_options, fake.clone());
+        let agent = cinder_volume::simulated(agent_options, fake.clone(), Some(images.clone()));
         let servings =
             vec![cinder.start().await.unwrap(), cinder_volume::serve(&bus, agent.clone()).await.unwrap()];
         let router = cinder.service(None, Arc::new(People), "http://k").unwrap().into_router().unwrap();
-        let cloud =
-            Self { cinder, fake, agent, clock, bus, router, _servings: servings, _database: database };
+        let cloud = Self {
+            cinder,
+            fake,
+            agent,
+            clock,
+            bus,
+            images,
+            router,
+            _servings: servings,
+            _database: database,
+        };
         cloud.report().await;
         cloud
     }

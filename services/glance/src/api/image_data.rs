@@ -92,7 +92,7 @@ async fn take(
 }
 
 /// The image waits for other bytes. It may have been deleted meanwhile.
-async fn turn_back(glance: &Glance, image_id: &str, from: Status) {
+pub async fn turn_back(glance: &Glance, image_id: &str, from: Status) {
     let from: &'static [Status] = match from {
         Status::Uploading => &[Status::Uploading],
         _ => &[Status::Saving],
