@@ -164,7 +164,6 @@ async fn manage_snapshot(cinder: Arc<Cinder>, request: Request) -> Result<Reply>
         description: text(&given, "description").map(String::from),
         metadata: texts(given.get("metadata")),
         in_use: true,
-        ..WantedSnapshot::default()
     };
     let (own, cx, source) = (cinder.clone(), request.ctx.clone(), source(&given));
     let snapshot =
