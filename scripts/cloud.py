@@ -88,7 +88,7 @@ class Program:
             "links": sorted(os.listdir("/sys/class/net")),
             "namespaces": sorted(os.listdir(spaces)) if spaces.exists() else [],
             # Copies of images are kept for the next guest.
-            "files": sorted(path for path in files if "/base/" not in path and not path.endswith(".lock")),
+            "files": sorted(path for path in files if "/_base/" not in path and not path.endswith(".lock")),
         }
 
 
