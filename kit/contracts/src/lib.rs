@@ -4,6 +4,8 @@
 pub mod agents;
 pub mod apis;
 pub mod compute;
+#[cfg(feature = "fakes")]
+pub mod fakes;
 pub mod identity;
 pub mod images;
 pub mod networks;

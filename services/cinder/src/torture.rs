@@ -5,10 +5,10 @@ use crate::{Cinder, Options, Peers, TABLES, model::*, requests, store};
 use async_trait::async_trait;
 use base::{Clock, Context, Error, Result, Timestamp, id};
 use bus::{Bus, Serving};
-use cinder_volume::Agent;
 use contracts::{
     agents::volume::VolumeReports,
     compute::ImageSink,
+    fakes::volume::FakeVolumeAgent,
     images::{Image, ImageMaker, Images, NewImage},
     servers::{ExternalEvent, Servers},
 };
@@ -17,7 +17,6 @@ use flow::{
     Flows,
     torture::{Ordeal, World, torture},
 };
-use host_block::{Blocks, Fake, Source};
 use parking_lot::Mutex;
 use serde_json::json;
 use std::{collections::BTreeMap, sync::Arc};
@@ -80,8 +79,7 @@ struct Base {
     database: TestDb,
     bus: Bus,
     clock: Clock,
-    fake: Fake,
-    agent: Arc<Agent>,
+    fake: FakeVolumeAgent,
     cinder: Arc<Cinder>,
     outside: Arc<Outside>,
     told: Arc<Told>,
@@ -96,30 +94,17 @@ const SIZE: i64 = 2;
 impl Base {
     async fn new() -> Self {
         let database = db::testing::sqlite(TABLES, &[]).await.unwrap();
-        let (bus, fake) = (Bus::local(), Fake::default());
+        let bus = Bus::local();
         let clock = Clock::test(Timestamp::parse("2026-11-20T08:15:30Z").unwrap());
-        let options = cinder_volume::Options { host: "h1".into(), ..cinder_volume::Options::default() };
         let (outside, told) = (Arc::new(Outside::default()), Arc::new(Told::default()));
-        let agent = cinder_volume::simulated(options, fake.clone(), Some(outside.clone()));
-        let _agent_serving = cinder_volume::serve(&bus, agent.clone()).await.unwrap();
+        let fake = FakeVolumeAgent::new("h1@files").uploads_to(outside.clone());
+        let _agent_serving = fake.serve(&bus).await.unwrap();
         let (cinder, _serving) = start(&database, &bus, &clock, &outside, &told).await;
         let cx = Context { project_id: "p".into(), user_id: "u".into(), ..Context::default() };
         let volume = id::uuid();
-        let base = Self {
-            database,
-            bus,
-            clock,
-            fake,
-            agent,
-            cinder,
-            outside,
-            told,
-            _agent_serving,
-            _serving,
-            cx,
-            volume,
-        };
-        base.cinder.back_end_reported(&base.cx, &base.agent.back_end().await.unwrap()).await.unwrap();
+        let base =
+            Self { database, bus, clock, fake, cinder, outside, told, _agent_serving, _serving, cx, volume };
+        base.cinder.back_end_reported(&base.cx, &base.fake.back_end()).await.unwrap();
         base.create(&base.volume).await;
         base.cinder.flows.settled().await;
         base
@@ -372,7 +357,7 @@ const LEFT: &str = "0e8a7f6c-0000-4000-8000-00000000000f";
 #[async_trait]
 impl Case for Managing {
     async fn build(base: &Base) -> String {
-        Blocks::create(&base.fake, LEFT, (3 << 30) - 512, &Source::Empty).await.unwrap();
+        base.fake.leave(LEFT, (3 << 30) - 512);
         id::uuid()
     }
 
