@@ -352,7 +352,7 @@ fn no_bytes_make_it_stumble() {
 /// For as long as `FUZZ_SECONDS` says (10 without), another chance each time. With `FUZZ_DUMP`, the name of a folder, the
 /// first thousands are left there with their verdicts as names, for other inspectors to look at.
 #[test]
-#[ignore = "as long as one likes"]
+#[ignore = "runs as long as one likes: make fuzz"]
 fn fuzz() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seconds = number("FUZZ_SECONDS").unwrap_or(10);

@@ -7,6 +7,7 @@ mod reply;
 mod request;
 mod route;
 mod server;
+pub mod testing;
 
 pub use fault::{DETAIL, Faults};
 pub use microversion::Microversions;

@@ -1,9 +1,7 @@
 //! Network agents: what the API shows of them, what their reports change, and what nova hears of it.
 
-mod common;
-
+use crate::cloud::{HOST, id, on_all};
 use base::{Context, Json};
-use common::{HOST, id, on_all};
 use contracts::agents::network::{NetworkReports, Remote};
 use neutron::Options;
 use serde_json::json;

@@ -4,8 +4,6 @@
 //! `PERSONAS_RECORD=PART` writes the lines of the operations whose path contains that part (all of them: `/`) anew,
 //! from the cloud that `OS_*` names.
 
-#[path = "../cloud/mod.rs"]
-mod cloud;
 mod walk;
 mod world;
 
@@ -19,7 +17,7 @@ const DIFFERS: &[(&str, &str)] = &[];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_operation_lets_through_whom_the_reference_lets_through() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/personas/table.tsv");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/http/personas/table.tsv");
     let read = || std::fs::read_to_string(&file).unwrap();
     if let Ok(part) = std::env::var("PERSONAS_RECORD") {
         let of = |name: &str| std::env::var(name).unwrap();
@@ -35,7 +33,7 @@ async fn every_operation_lets_through_whom_the_reference_lets_through() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    let database = cloud::database().await;
+    let database = crate::cloud::database().await;
     let options = Options { password_hash_rounds: 4, ..Options::default() };
     let keystone = Keystone::new(database.db.clone(), Clock::real(), options, directory.path()).unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

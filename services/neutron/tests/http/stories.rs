@@ -1,10 +1,8 @@
 //! Networking over its HTTP surface, on every database: what each write path must refuse, what must stay while it is
 //! used, and what holds when many come at once.
 
-mod common;
-
+use crate::cloud::{Cloud, NOWHERE, OTHER, OWN, id, on_all};
 use base::Json;
-use common::{Cloud, NOWHERE, OTHER, OWN, id, on_all};
 use futures::future::join_all;
 use neutron::{MIGRATIONS, Options, TABLES};
 use serde_json::json;

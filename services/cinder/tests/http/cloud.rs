@@ -1,9 +1,6 @@
 //! Cinder over its HTTP surface, with its agent on a fake back end and people who need no keystone.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
-
 use async_trait::async_trait;
-use axum::{body::Body, http};
 use base::{Clock, Context, Error, Json, Result, Timestamp, id};
 use bus::{Bus, Serving};
 use cinder::{Cinder, Options, Peers, TABLES};
@@ -14,38 +11,13 @@ use contracts::{
     images::{Image, ImageMaker, Images, NewImage},
 };
 use host_block::Fake;
-use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::io::AsyncRead;
-use tower::ServiceExt;
+pub use web::testing::{Answer, OTHER, PROJECT};
+use web::testing::{People, Surface};
 
-pub const PROJECT: &str = "0e8a7f6c000040008000000000000001";
-pub const OTHER: &str = "0e8a7f6c000040008000000000000002";
 pub const IMAGE: &str = "0e8a7f6c-0000-4000-8000-0000000000aa";
-
-/// Tokens are `role` or `role@project`.
-struct People;
-
-#[async_trait]
-impl web::Authenticate for People {
-    async fn authenticate(&self, token: &str) -> Result<Context> {
-        let (role, project) = token.split_once('@').unwrap_or((token, PROJECT));
-        let roles: &[&str] = match role {
-            "admin" => &["admin", "manager", "member", "reader"],
-            "member" => &["member", "reader"],
-            "reader" => &["reader"],
-            "norole" => &[],
-            _ => return Err(Error::unauthorized("nobody")),
-        };
-        Ok(Context {
-            user_id: format!("{role}-user"),
-            project_id: project.into(),
-            roles: roles.iter().map(|role| role.to_string()).collect(),
-            ..Context::default()
-        })
-    }
-}
 
 /// One image, a gigabyte at least, and those that cinder makes: with what it is, and how many bytes it got.
 #[derive(Default)]
@@ -109,24 +81,10 @@ pub struct Cloud {
     pub fake: Fake,
     pub agent: Arc<Agent>,
     pub clock: Clock,
-    pub bus: Bus,
     pub images: Arc<OneImage>,
-    pub router: axum::Router,
+    pub surface: Surface,
     _servings: Vec<Serving>,
     _database: db::testing::TestDb,
-}
-
-pub struct Answer {
-    pub status: u16,
-    pub headers: http::HeaderMap,
-    pub body: Json,
-}
-
-impl Answer {
-    pub fn message(&self) -> &str {
-        let fault = self.body.as_object().and_then(|body| body.values().next());
-        fault.and_then(|fault| fault["message"].as_str()).unwrap_or_default()
-    }
 }
 
 pub fn options() -> Options {
@@ -148,18 +106,9 @@ impl Cloud {
         let agent = cinder_volume::simulated(agent_options, fake.clone(), Some(images.clone()));
         let servings =
             vec![cinder.start().await.unwrap(), cinder_volume::serve(&bus, agent.clone()).await.unwrap()];
-        let router = cinder.service(None, Arc::new(People), "http://k").unwrap().into_router().unwrap();
-        let cloud = Self {
-            cinder,
-            fake,
-            agent,
-            clock,
-            bus,
-            images,
-            router,
-            _servings: servings,
-            _database: database,
-        };
+        let surface = Surface::new(cinder.service(None, Arc::new(People), "http://k").unwrap(), "c:8776");
+        let cloud =
+            Self { cinder, fake, agent, clock, images, surface, _servings: servings, _database: database };
         cloud.report().await;
         cloud
     }
@@ -175,21 +124,13 @@ impl Cloud {
         method: &str,
         path: &str,
         headers: &[(&str, &str)],
-        body: Option<Json>,
+        body: impl Into<Option<Json>>,
     ) -> Answer {
-        let mut request = http::Request::builder().method(method).uri(path).header("host", "c:8776");
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
-        let response = self.router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        Answer { status, headers, body: serde_json::from_slice(&bytes).unwrap_or(Json::Null) }
+        self.surface.ask(method, path, headers, body).await
     }
 
     /// At the newest version.
-    pub async fn call(&self, token: &str, method: &str, path: &str, body: Option<Json>) -> Answer {
+    pub async fn call(&self, token: &str, method: &str, path: &str, body: impl Into<Option<Json>>) -> Answer {
         let headers = [("x-auth-token", token), ("openstack-api-version", "volume 3.71")];
         self.ask(method, path, &headers, body).await
     }

@@ -1,62 +1,19 @@
 //! Glance over its HTTP surface, with tokens that say who they are.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
-
-use axum::{
-    body::Body,
-    http::{HeaderMap, Request, StatusCode},
-};
-use base::{Clock, Context, Error, Json, Result, Timestamp};
-use bytes::Bytes;
+use axum::body::Body;
+use base::{Clock, Json, Timestamp};
 use db::testing::TestDb;
 use glance::{Glance, Options, TABLES};
-use http_body_util::BodyExt;
 use serde_json::json;
 use std::{path::PathBuf, sync::Arc, time::Duration};
-use tower::ServiceExt;
+pub use web::testing::Answer;
+use web::testing::{People, Surface};
 
 pub struct Cloud {
     pub glance: Arc<Glance>,
-    pub router: axum::Router,
+    pub surface: Surface,
     pub database: TestDb,
     pub directory: tempfile::TempDir,
-}
-
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub bytes: Bytes,
-}
-
-impl Answer {
-    pub fn json(&self) -> Json {
-        serde_json::from_slice(&self.bytes).unwrap_or(Json::Null)
-    }
-
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.bytes).into_owned()
-    }
-}
-
-/// `member@p1` is a token of a member of project p1.
-pub struct Tokens;
-
-#[async_trait::async_trait]
-impl web::Authenticate for Tokens {
-    async fn authenticate(&self, token: &str) -> Result<Context> {
-        let (role, project) = token.split_once('@').ok_or_else(|| Error::unauthorized("no token"))?;
-        let implied: &[&str] = match role {
-            "admin" => &["admin", "member", "reader"],
-            "member" => &["member", "reader"],
-            _ => &["reader"],
-        };
-        Ok(Context {
-            user_id: format!("{role}-of-{project}"),
-            project_id: project.into(),
-            roles: implied.iter().map(|role| role.to_string()).collect(),
-            ..Context::internal()
-        })
-    }
 }
 
 pub const OWNER: &str = "member@p1";
@@ -81,8 +38,8 @@ pub async fn clouds() -> Vec<Cloud> {
 impl Cloud {
     pub async fn on(database: TestDb, options: Options) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (glance, router) = open(&database, &directory, options).await;
-        Self { glance, router, database, directory }
+        let (glance, surface) = open(&database, &directory, options).await;
+        Self { glance, surface, database, directory }
     }
 
     pub async fn small() -> Self {
@@ -91,20 +48,12 @@ impl Cloud {
 
     /// As after a crash.
     pub async fn start_again(&mut self) {
-        (self.glance, self.router) = open(&self.database, &self.directory, options()).await;
-    }
-
-    pub async fn send(&self, request: Request<Body>) -> Answer {
-        let response = self.router.clone().oneshot(request).await.unwrap();
-        let (status, headers) = (response.status(), response.headers().clone());
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        Answer { status, headers, bytes }
+        (self.glance, self.surface) = open(&self.database, &self.directory, options()).await;
     }
 
     pub async fn call(&self, token: &str, method: &str, path: &str, body: Json) -> Answer {
         let kind = if method == "PATCH" { PATCH } else { "application/json" };
-        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-        self.send(request(token, method, path, kind).body(body).unwrap()).await
+        self.surface.ask(method, path, &[("x-auth-token", token), ("content-type", kind)], body).await
     }
 
     pub async fn get(&self, token: &str, path: &str) -> Answer {
@@ -113,24 +62,25 @@ impl Cloud {
 
     pub async fn put(&self, id: &str, what: &str, bytes: impl Into<Body>) -> Answer {
         let path = format!("/v2/images/{id}/{what}");
-        self.send(request(OWNER, "PUT", &path, BYTES).body(bytes.into()).unwrap()).await
+        let headers = [("x-auth-token", OWNER), ("content-type", BYTES)];
+        self.surface.send("PUT", &path, &headers, bytes.into()).await
     }
 
     pub async fn image(&self, disk_format: &str) -> String {
         let wanted = json!({"name": "i", "disk_format": disk_format, "container_format": "bare"});
         let made = self.call(OWNER, "POST", "/v2/images", wanted).await;
         assert_eq!(made.status, 201, "{}", made.text());
-        made.json()["id"].as_str().unwrap().into()
+        made.body["id"].as_str().unwrap().into()
     }
 
     pub async fn show(&self, id: &str) -> Json {
-        self.get(OWNER, &format!("/v2/images/{id}")).await.json()
+        self.get(OWNER, &format!("/v2/images/{id}")).await.body
     }
 
     /// The newest task of the image, when it has ended.
     pub async fn task(&self, id: &str) -> Json {
         for _ in 0..500 {
-            let tasks = self.get(OWNER, &format!("/v2/images/{id}/tasks")).await.json();
+            let tasks = self.get(OWNER, &format!("/v2/images/{id}/tasks")).await.body;
             if matches!(tasks["tasks"][0]["status"].as_str(), Some("success" | "failure")) {
                 return tasks["tasks"][0].clone();
             }
@@ -166,22 +116,12 @@ pub async fn open(
     database: &TestDb,
     directory: &tempfile::TempDir,
     options: Options,
-) -> (Arc<Glance>, axum::Router) {
+) -> (Arc<Glance>, Surface) {
     let clock = Clock::test(Timestamp::parse("2026-11-20T08:15:30Z").unwrap());
     let glance = Glance::new(database.db.clone(), clock, options, directory.path()).unwrap();
     glance.start().await.unwrap();
-    let service = glance.service(None, Arc::new(Tokens), "http://127.0.0.1:5000").unwrap();
-    (glance, service.into_router().unwrap())
-}
-
-pub fn request(token: &str, method: &str, path: &str, kind: &str) -> axum::http::request::Builder {
-    Request::builder()
-        .method(method)
-        .uri(path)
-        .header("host", "127.0.0.1:9292")
-        .header("accept", "*/*")
-        .header("x-auth-token", token)
-        .header("content-type", kind)
+    let service = glance.service(None, Arc::new(People), "http://127.0.0.1:5000").unwrap();
+    (glance, Surface::new(service, "127.0.0.1:9292").with("accept", "*/*"))
 }
 
 pub fn qcow2(backing: bool) -> Vec<u8> {

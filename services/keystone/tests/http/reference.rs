@@ -1,8 +1,6 @@
 //! Tokens move between a keystone and us: with the same keys and ids each takes the other's. To be asked for, with
 //! `--ignored`, where `FERROSTACK_REFERENCE_KEYS` names a reference's Fernet keys and `OS_*` its administrator.
 
-mod cloud;
-
 use base::{Clock, Json, Secret};
 use db::params;
 use keystone::{Bootstrap, Keystone, Options};
@@ -40,7 +38,7 @@ async fn tokens_move_between_a_keystone_and_us() {
     for key in std::fs::read_dir(keys).unwrap().map(Result::unwrap) {
         std::fs::copy(key.path(), copied.join(key.file_name())).unwrap();
     }
-    let database = cloud::database().await;
+    let database = crate::cloud::database().await;
     let options = Options { password_hash_rounds: 4, ..Options::default() };
     let keystone = Keystone::new(database.db.clone(), Clock::real(), options, directory.path()).unwrap();
     let (admin_password, region) = (Secret::new("secret"), "RegionOne".into());

@@ -1,53 +1,24 @@
 //! Neutron over its HTTP surface with people who need no keystone, and a nova that only listens.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
-
 use async_trait::async_trait;
-use axum::{body::Body, http};
-use base::{Clock, Context, Error, Json, Result, Timestamp};
+use base::{Clock, Context, Json, Result, Timestamp};
 use bus::Bus;
 use contracts::{
     agents::network::{AgentState, NetworkReports, PortsState},
     servers::{ExternalEvent, Servers},
 };
 use db::testing::TestDb;
-use http_body_util::BodyExt;
 use neutron::{MIGRATIONS, Neutron, Options, Running, TABLES};
 use serde_json::json;
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex},
 };
-use tower::ServiceExt;
+pub use web::testing::{Answer, OTHER, PROJECT as OWN};
+use web::testing::{People, Surface};
 
-pub const OWN: &str = "0e8a7f6c000040008000000000000001";
-pub const OTHER: &str = "0e8a7f6c000040008000000000000002";
 pub const NOWHERE: &str = "00000000-0000-0000-0000-000000000000";
 pub const HOST: &str = "host-1";
-
-/// Tokens are `role` or `role@project`.
-struct People;
-
-#[async_trait]
-impl web::Authenticate for People {
-    async fn authenticate(&self, token: &str) -> Result<Context> {
-        let (role, project) = token.split_once('@').unwrap_or((token, OWN));
-        let roles: &[&str] = match role {
-            "admin" => &["admin", "manager", "member", "reader"],
-            "member" => &["member", "reader"],
-            "reader" => &["reader"],
-            "service" => &["service"],
-            "norole" => &[],
-            _ => return Err(Error::unauthorized("nobody")),
-        };
-        Ok(Context {
-            user_id: format!("{role}-user"),
-            project_id: project.into(),
-            roles: roles.iter().map(|role| role.to_string()).collect(),
-            ..Context::default()
-        })
-    }
-}
 
 /// What nova heard.
 #[derive(Default)]
@@ -65,21 +36,9 @@ pub struct Cloud {
     pub neutron: Arc<Neutron>,
     pub clock: Clock,
     pub heard: Arc<Heard>,
-    pub router: axum::Router,
+    pub surface: Surface,
     pub database: TestDb,
     _running: Running,
-}
-
-pub struct Answer {
-    pub status: u16,
-    pub body: Json,
-}
-
-impl Answer {
-    /// The type of its error.
-    pub fn error(&self) -> &str {
-        self.body["NeutronError"]["type"].as_str().unwrap_or_default()
-    }
 }
 
 /// On each database that there is.
@@ -98,36 +57,21 @@ impl Cloud {
         neutron.tells(Arc::downgrade(&servers));
         let running = neutron.start().await.unwrap();
         let service = neutron.service(None, Arc::new(People), "http://identity").unwrap();
-        let router = service.into_router().unwrap();
-        Self { neutron, clock, heard, router, database, _running: running }
+        let surface = Surface::new(service, "c:9696");
+        Self { neutron, clock, heard, surface, database, _running: running }
     }
 
     pub async fn call(&self, token: &str, method: &str, path: &str, body: Json) -> Answer {
-        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-        let request = http::Request::builder()
-            .method(method)
-            .uri(format!("/v2.0/{path}"))
-            .header("x-auth-token", token)
-            .header("content-type", "application/json")
-            .body(body)
-            .unwrap();
-        let response = self.router.clone().oneshot(request).await.unwrap();
-        let status = response.status().as_u16();
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        Answer { status, body: serde_json::from_slice(&bytes).unwrap_or(Json::Null) }
+        self.surface.call(token, method, &format!("/v2.0/{path}"), body).await
     }
 
     pub async fn get(&self, token: &str, path: &str) -> Json {
-        let answer = self.call(token, "GET", path, Json::Null).await;
-        assert_eq!(answer.status, 200, "GET {path}: {}", answer.body);
-        answer.body
+        self.surface.get(token, &format!("/v2.0/{path}")).await
     }
 
     /// What a POST made.
     pub async fn make(&self, token: &str, path: &str, noun: &str, body: Json) -> Json {
-        let answer = self.call(token, "POST", path, json!({noun: body})).await;
-        assert_eq!(answer.status, 201, "POST {path}: {}", answer.body);
-        answer.body[noun].clone()
+        self.surface.make(token, &format!("/v2.0/{path}"), noun, body).await
     }
 
     pub async fn network(&self, token: &str) -> String {

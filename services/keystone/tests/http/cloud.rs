@@ -1,32 +1,30 @@
 //! A keystone with its HTTP surface, for tests to talk to. On PostgreSQL where the environment names a server.
-#![allow(dead_code, reason = "each test file uses a part of it")]
 
-use axum::{
-    body::Body,
-    http::{HeaderMap, Request, StatusCode},
-};
 use base::{Clock, Json, Secret, Timestamp};
-use http_body_util::BodyExt;
 use keystone::{Bootstrap, EndpointUrls, Keystone, Options, TABLES};
 use serde_json::json;
 use std::sync::Arc;
-use tower::ServiceExt;
+pub use web::testing::Answer;
+use web::testing::Surface;
 
 pub struct Cloud {
     pub keystone: Arc<Keystone>,
-    pub router: axum::Router,
+    pub surface: Surface,
     pub clock: Clock,
     pub admin: String,
     pub database: db::testing::TestDb,
     _directory: tempfile::TempDir,
 }
 
-pub struct Answer {
-    pub status: StatusCode,
-    pub token: String,
-    pub headers: HeaderMap,
-    pub body: Json,
-    pub text: String,
+/// A token that was issued.
+pub trait Subject {
+    fn token(&self) -> String;
+}
+
+impl Subject for Answer {
+    fn token(&self) -> String {
+        self.header("x-subject-token").into()
+    }
 }
 
 impl Cloud {
@@ -54,15 +52,16 @@ impl Cloud {
         };
         assert!(keystone.bootstrap(wanted.clone()).await.unwrap(), "an admin is made");
         assert!(!keystone.bootstrap(wanted).await.unwrap(), "only once");
-        let router = keystone.service(None, "http://127.0.0.1:5000").unwrap().into_router().unwrap();
+        let service = keystone.service(None, "http://127.0.0.1:5000").unwrap();
+        let surface = Surface::new(service, "127.0.0.1:5000");
         let (admin, _directory) = (String::new(), directory);
-        let mut cloud = Self { keystone, router, clock, admin, database, _directory };
-        cloud.admin = cloud.sign_in("admin", "secret", json!({"project": named("admin")})).await.token;
+        let mut cloud = Self { keystone, surface, clock, admin, database, _directory };
+        cloud.admin = cloud.sign_in("admin", "secret", json!({"project": named("admin")})).await.token();
         cloud
     }
 
-    pub async fn call(&self, method: &str, path: &str, token: &str, body: Option<Json>) -> Answer {
-        self.ask(method, path, &[("x-auth-token", token)], body).await
+    pub async fn call(&self, method: &str, path: &str, token: &str, body: impl Into<Option<Json>>) -> Answer {
+        self.surface.call(token, method, path, body).await
     }
 
     pub async fn ask(
@@ -70,25 +69,13 @@ impl Cloud {
         method: &str,
         path: &str,
         headers: &[(&str, &str)],
-        body: Option<Json>,
+        body: impl Into<Option<Json>>,
     ) -> Answer {
-        let body = body.map_or_else(String::new, |body| body.to_string());
-        self.send(method, path, headers, body).await
+        self.surface.ask(method, path, headers, body).await
     }
 
     pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: String) -> Answer {
-        let mut request = Request::builder().method(method).uri(path).header("host", "127.0.0.1:5000");
-        for (name, value) in headers.iter().filter(|(_, value)| !value.is_empty()) {
-            request = request.header(*name, *value);
-        }
-        let response = self.router.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
-        let status = response.status();
-        let headers = response.headers().clone();
-        let token =
-            response.headers().get("x-subject-token").map_or(String::new(), |t| t.to_str().unwrap().into());
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        Answer { status, token, headers, body: serde_json::from_slice(&bytes).unwrap_or(Json::Null), text }
+        self.surface.send(method, path, headers, body.into()).await
     }
 
     pub async fn sign_in(&self, user: &str, password: &str, scope: Json) -> Answer {
@@ -135,7 +122,7 @@ impl Cloud {
         self.grant(&format!("projects/{project}/users/{user}/roles/{}", self.role(role).await)).await;
         let answer = self.sign_in(name, "pw", json!({"project": {"id": project}})).await;
         assert_eq!(answer.status, 201, "{}", answer.body);
-        (project, user, answer.token)
+        (project, user, answer.token())
     }
 }
 

@@ -1,9 +1,7 @@
 //! Images in several stores: where they go, what is copied, and stores that fail.
 
-mod common;
-
+use crate::cloud::{ADMIN, BYTES, Cloud, OWNER, options};
 use base::Json;
-use common::{ADMIN, BYTES, Cloud, OWNER, options, request};
 use glance::{FileStore, Options, TABLES};
 use serde_json::{Value, json};
 use std::{os::unix::fs::PermissionsExt, path::Path};
@@ -38,10 +36,10 @@ async fn the_stores_there_are() {
     let outside = tempfile::tempdir().unwrap();
     let cloud = cloud(outside.path()).await;
     assert_eq!(
-        cloud.get(OWNER, "/v2/info/stores").await.json(),
+        cloud.get(OWNER, "/v2/info/stores").await.body,
         json!({"stores": [{"id": "file", "default": "true"}, {"id": "heavy", "description": "Fast"}, {"id": "third"}]})
     );
-    let detail = cloud.get(ADMIN, "/v2/info/stores/detail").await.json();
+    let detail = cloud.get(ADMIN, "/v2/info/stores/detail").await.body;
     assert_eq!(detail["stores"][1]["weight"], 10);
     assert_eq!(cloud.get(OWNER, "/v2/info/stores/detail").await.status, 403);
 }
@@ -51,14 +49,14 @@ async fn an_upload_goes_where_it_is_asked_to() {
     let outside = tempfile::tempdir().unwrap();
     let cloud = cloud(outside.path()).await;
     let id = cloud.image("raw").await;
-    let to = |store: &str| {
-        let path = format!("/v2/images/{id}/file");
-        let upload = request(OWNER, "PUT", &path, BYTES).header("x-image-meta-store", store);
-        upload.body("abc".into()).unwrap()
+    let path = format!("/v2/images/{id}/file");
+    let to = async |store: &str| {
+        let headers = [("x-auth-token", OWNER), ("content-type", BYTES), ("x-image-meta-store", store)];
+        cloud.surface.send("PUT", &path, &headers, "abc".into()).await.status
     };
-    assert_eq!(cloud.send(to("none")).await.status, 400);
+    assert_eq!(to("none").await, 400);
     assert_eq!(cloud.show(&id).await["status"], "queued");
-    assert_eq!(cloud.send(to("third")).await.status, 204);
+    assert_eq!(to("third").await, 204);
     assert_eq!(cloud.show(&id).await["stores"], "third");
     assert!(outside.path().join("third").join(&id).exists());
     assert_eq!(cloud.call(OWNER, "DELETE", &format!("/v2/images/{id}"), Value::Null).await.status, 204);
@@ -83,7 +81,7 @@ async fn an_image_in_all_stores_is_read_from_the_heaviest_and_taken_from_them_on
     std::fs::write(outside.path().join("heavy").join(&id), "SOME BYTES OF AN IMAGE").unwrap();
     assert_eq!(cloud.get(OWNER, &format!("/v2/images/{id}/file")).await.text(), "SOME BYTES OF AN IMAGE");
 
-    let locations = cloud.get(ADMIN, &format!("/v2/images/{id}/locations")).await.json();
+    let locations = cloud.get(ADMIN, &format!("/v2/images/{id}/locations")).await.body;
     assert_eq!(locations.as_array().unwrap().len(), 3);
     let take = |store: &str| format!("/v2/stores/{store}/{id}");
     for (token, store, status) in [

@@ -1,10 +1,8 @@
 //! Volumes over HTTP: stories, and every write path with what it must refuse.
 
-mod common;
-
+use crate::cloud::{Cloud, IMAGE, OTHER, PROJECT, options};
 use base::{Context, Json, id};
 use cinder::{Options, TABLES};
-use common::{Cloud, IMAGE, OTHER, PROJECT, options};
 use contracts::agents::volume::VolumeReports;
 use contracts::volumes::{Connector, NewAttachment, NewVolume, Volumes};
 use futures::future::join_all;

@@ -1,0 +1,4 @@
+//! Block storage over cinder's HTTP surface.
+
+mod cloud;
+mod volumes;

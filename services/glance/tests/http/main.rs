@@ -1,0 +1,5 @@
+//! Images over glance's HTTP surface.
+
+mod cloud;
+mod stores;
+mod stories;

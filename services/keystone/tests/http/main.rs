@@ -1,0 +1,8 @@
+//! Identity over its HTTP surface.
+
+mod cloud;
+mod federation;
+mod logins;
+mod personas;
+mod reference;
+mod stories;

@@ -1,0 +1,5 @@
+//! Networks over neutron's HTTP surface.
+
+mod agents;
+mod cloud;
+mod stories;
