@@ -29,7 +29,7 @@ guest: ## Build the guest image
 	@scripts/install guest
 	guest/build
 
-test: ## Everything that CI runs: format, lints, all tests on both databases, one real guest end to end
+test: ## Everything that CI runs: format, lints, all tests on both databases and both buses, one real guest end to end
 	scripts/test
 
 lint: ## Format and lints alone

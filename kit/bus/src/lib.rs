@@ -4,12 +4,14 @@
 mod carrier;
 mod handlers;
 mod local;
+mod rabbit;
 mod remote;
 
 pub use async_trait::async_trait;
 pub use carrier::{Carrier, Deliver, Envelope, Notification, Subscriber, Topic};
 pub use handlers::Handlers;
 pub use local::Local;
+pub use rabbit::{Rabbit, RabbitOptions, RabbitTls};
 pub use remote::Lend;
 
 use base::{Context, Error, Result, Timestamp, id};
@@ -44,6 +46,11 @@ impl Bus {
     /// Everything in this process.
     pub fn local() -> Self {
         Self::new(Arc::new(Local::default()))
+    }
+
+    /// Over a RabbitMQ broker, once it has answered.
+    pub async fn rabbit(options: RabbitOptions) -> Result<Self> {
+        Ok(Self::new(Arc::new(Rabbit::connect(options).await?)))
     }
 
     /// For tests: everything in this process, and every message arrives twice.
