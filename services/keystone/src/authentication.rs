@@ -25,7 +25,7 @@ pub fn unauthorized() -> Error {
     Error::unauthorized(REQUIRES)
 }
 
-fn refuse(why: &str) -> Error {
+pub(crate) fn refuse(why: &str) -> Error {
     tracing::info!(why, "authentication refused");
     unauthorized()
 }
@@ -252,6 +252,9 @@ impl Keystone {
             word(given, "identity_provider").ok_or_else(|| expecting("identity_provider", "mapped"))?;
         let protocol_id = word(given, "protocol").ok_or_else(|| expecting("protocol", "mapped"))?;
         self.check_provider(idp_id, protocol_id).await?;
+        if self.options.saml.contains_key(idp_id) {
+            return self.by_assertion(request, idp_id, protocol_id).await;
+        }
         let shown = request.header("authorization").and_then(|text| text.split_once(' '));
         let (_, token) = shown
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
@@ -270,7 +273,9 @@ impl Keystone {
     pub(crate) async fn only_provider(&self, protocol_id: &str) -> Result<String> {
         let wanted = List::all().eq("id", protocol_id);
         let protocols = self.read(move |tx| tx.list::<FederationProtocol>(&wanted)).await?;
-        let mut usable = protocols.into_iter().filter(|one| self.options.openid.contains_key(&one.idp_id));
+        let mut usable = protocols.into_iter().filter(|one| {
+            self.options.openid.contains_key(&one.idp_id) || self.options.saml.contains_key(&one.idp_id)
+        });
         match (usable.next(), usable.next()) {
             (Some(one), None) => Ok(one.idp_id),
             _ => Err(refuse("no identity provider, or several")),

@@ -509,6 +509,23 @@ pub struct FederatedUser {
     pub user_id: String,
 }
 
+/// A SAML assertion that was taken: never again while it holds, and once good for a login.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "taken_assertions", singular = "taken_assertion", index = "session")]
+pub struct TakenAssertion {
+    #[field(key)]
+    pub idp_id: String,
+    #[field(key)]
+    pub id: String,
+    pub protocol_id: String,
+    /// A digest of the cookie that logs in with it; empty afterwards.
+    pub session: String,
+    pub in_response_to: Option<String>,
+    pub said: Json,
+    pub taken_at: Timestamp,
+    pub until: Timestamp,
+}
+
 pub const TABLES: &[&db::Table] = &[
     User::TABLE,
     OldPassword::TABLE,
@@ -542,4 +559,5 @@ pub const TABLES: &[&db::Table] = &[
     Mapping::TABLE,
     ServiceProvider::TABLE,
     FederatedUser::TABLE,
+    TakenAssertion::TABLE,
 ];

@@ -3,7 +3,7 @@
 use base::{Secret, config::Section};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -37,6 +37,9 @@ pub struct Options {
     /// How to ask OpenID Connect providers, by the id of the identity provider:
     /// `openid.NAME = { issuer = "https://...", client_id = "...", client_secret = "..." }`.
     pub openid: BTreeMap<String, OpenId>,
+    /// SAML 2 providers, by the id of the identity provider:
+    /// `saml.NAME = { metadata = "/etc/.../idp.xml", public_url = "https://HOST:5000" }`.
+    pub saml: BTreeMap<String, Saml>,
     /// Pages to which browsers may be sent with a token, as `https://HOST/auth/websso/`.
     pub trusted_dashboards: Vec<String>,
     pub security_compliance: SecurityCompliance,
@@ -82,6 +85,7 @@ impl Default for Options {
             oauth1_request_token_seconds: 28_800,
             oauth1_access_token_seconds: 86_400,
             openid: BTreeMap::new(),
+            saml: BTreeMap::new(),
             trusted_dashboards: Vec::new(),
             security_compliance: SecurityCompliance::default(),
         }
@@ -123,4 +127,16 @@ impl Default for OpenId {
             remote_user_claim: "sub".into(),
         }
     }
+}
+
+/// A SAML 2 identity provider.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Saml {
+    /// The file that the provider describes itself with: its name, certificates and login page.
+    pub metadata: PathBuf,
+    /// How the world reaches this keystone, without `/v3`: assertions must be meant for it.
+    pub public_url: String,
+    /// Signatures with SHA-1 are taken, as an upstream keystone still makes them.
+    pub allow_sha1: bool,
 }

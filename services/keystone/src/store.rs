@@ -307,11 +307,21 @@ pub fn forget_consumer(tx: &mut Tx, id: &str) -> Result<()> {
 /// Its protocols go with it, and whom its users are here.
 pub fn forget_identity_provider(tx: &mut Tx, id: &str) -> Result<()> {
     tx.execute(sql!("DELETE FROM federation_protocols WHERE idp_id = $1"), params![id])?;
+    tx.execute(sql!("DELETE FROM taken_assertions WHERE idp_id = $1"), params![id])?;
     tx.execute(sql!("DELETE FROM federated_users WHERE idp_id = $1"), params![id]).map(drop)
 }
 
 pub fn forget_domain_options(tx: &mut Tx, domain_id: &str) -> Result<()> {
     tx.execute(sql!("DELETE FROM domain_options WHERE domain_id = $1"), params![domain_id]).map(drop)
+}
+
+/// The assertion that a cookie may log in with.
+pub fn taken_assertion(tx: &mut Tx, session: &str) -> Result<Option<TakenAssertion>> {
+    Ok(tx.list::<TakenAssertion>(&List::all().eq("session", session))?.into_iter().next())
+}
+
+pub fn forget_assertions_until(tx: &mut Tx, moment: Timestamp) -> Result<u64> {
+    tx.execute(sql!("DELETE FROM taken_assertions WHERE until < $1"), params![moment])
 }
 
 /// The newest first.

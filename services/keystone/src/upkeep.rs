@@ -52,7 +52,10 @@ impl Keystone {
         let lifetime = self.options.token_expiration_seconds + self.options.allow_expired_window_seconds;
         let horizon = now.minus(Duration::from_secs(lifetime));
         self.write(move |tx| {
-            Ok(store::forget_revocations_before(tx, horizon)? + store::forget_ended_before(tx, horizon)?)
+            let forgotten = store::forget_revocations_before(tx, horizon)?;
+            Ok(forgotten
+                + store::forget_ended_before(tx, horizon)?
+                + store::forget_assertions_until(tx, now)?)
         })
         .await
     }

@@ -1,9 +1,9 @@
 //! Logging in with an identity provider: with its token for programs, by way of its page for browsers.
 
-use super::auth::described;
+use super::{auth::described, saml2_logins};
 use crate::{
     Keystone,
-    authentication::Answer,
+    authentication::{Answer, Asker},
     model::*,
     openid::Asked,
     saml::{self, Holder},
@@ -14,13 +14,14 @@ use serde_json::json;
 use std::{sync::Arc, time::Duration};
 use web::{Mark, Query, Reply, Request, Routes, StatusCode, get, post};
 
-const AUTH: &str = "/v3/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}/auth";
+pub(super) const AUTH: &str = "/v3/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}/auth";
 const WEBSSO: &str = "/v3/auth/OS-FEDERATION/websso/{protocol_id}";
-const WEBSSO_AT: &str = "/v3/auth/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}/websso";
-const OPEN: &[Mark] = &[Mark::Open, Mark::Raw];
+pub(super) const WEBSSO_AT: &str =
+    "/v3/auth/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}/websso";
+pub(super) const OPEN: &[Mark] = &[Mark::Open, Mark::Raw];
 
 /// So long one may take at the provider's page.
-const LOGIN_WITHIN: Duration = Duration::from_secs(600);
+pub(super) const LOGIN_WITHIN: Duration = Duration::from_secs(600);
 /// Binds a login to the browser that began it.
 const COOKIE: &str = "keystone_sso";
 
@@ -40,20 +41,31 @@ pub fn routes() -> Routes<Keystone> {
 }
 
 async fn login(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
+    if let Some(asked) = saml2_logins::asked_by_program(&keystone, &request).await? {
+        return Ok(asked);
+    }
     let given =
         json!({"identity_provider": request.param("idp_id"), "protocol": request.param("protocol_id")});
     let identity = json!({"methods": ["mapped"], "mapped": given});
     match keystone.authenticate(&request, &json!({"auth": {"identity": identity}})).await? {
-        Answer::Token(token, valid) => Ok(described(&request, StatusCode::CREATED, &token, &valid)),
+        Answer::Token(token, valid) => {
+            let reply = described(&request, StatusCode::CREATED, &token, &valid);
+            let by_saml = keystone.options.saml.contains_key(request.param("idp_id"));
+            Ok(if by_saml { saml2_logins::without_session(reply) } else { reply })
+        }
         // What a provider vouches for is one method, and all that there is.
         Answer::More(_) => Err(crate::authentication::unauthorized()),
     }
 }
 
-/// First a browser is sent to the provider, then it comes back with a code and is sent where it wanted to.
+/// First a browser is sent to the provider, then it comes back with a code or an assertion and is sent where it wanted
+/// to.
 async fn page(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     if let (Some(code), Some(state)) = (request.query.get("code"), request.query.get("state")) {
         return back(&keystone, &request, code, state).await;
+    }
+    if request.query.has(saml2_logins::TAKEN) {
+        return saml2_logins::back(&keystone, &request).await;
     }
     let protocol_id = request.param("protocol_id");
     let idp_id = match request.param("idp_id") {
@@ -62,40 +74,33 @@ async fn page(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     };
     let origin = trusted_origin(&keystone, &request)?;
     keystone.check_provider(&idp_id, protocol_id).await?;
+    if keystone.options.saml.contains_key(&idp_id) {
+        return saml2_logins::send(&keystone, &request, &idp_id, &origin);
+    }
     let options = keystone.openid_of(&idp_id)?;
     let random = || Secret::random().expose().to_string();
     let (nonce, verifier, browser) = (random(), random() + &random(), random());
-    let until = keystone.clock.now().plus(LOGIN_WITHIN).0;
     let state = json!({"idp": idp_id, "protocol": protocol_id, "origin": origin, "nonce": nonce,
-        "verifier": verifier, "browser": browser, "until": until});
+        "verifier": verifier, "browser": browser});
     let asked = Asked {
         redirect_uri: redirect_uri(&request, &idp_id, protocol_id),
-        state: keystone.token_keys.encrypt(state.to_string().as_bytes()),
+        state: keystone.seal_state(state),
         nonce,
         verifier,
     };
     let url = keystone.providers.login_url(options, &asked, &keystone.clock).await?;
-    let secure = if request.base_url.starts_with("https:") { "; Secure" } else { "" };
-    let cookie = format!(
-        "{COOKIE}={browser}; Path=/v3/auth/OS-FEDERATION; Max-Age={}; HttpOnly; SameSite=Lax{secure}",
-        LOGIN_WITHIN.as_secs()
-    );
-    Ok(Reply::empty(StatusCode::FOUND).header("location", url).header("set-cookie", cookie))
+    let set = cookie(&request.base_url, COOKIE, &browser, LOGIN_WITHIN);
+    Ok(Reply::empty(StatusCode::FOUND).header("location", url).header("set-cookie", set))
 }
 
 async fn back(keystone: &Keystone, request: &Request, code: &str, state: &str) -> Result<Reply> {
     let refuse = crate::authentication::unauthorized;
-    let state = keystone.token_keys.decrypt(state).ok_or_else(refuse)?;
-    let state: Json = serde_json::from_slice(&state).map_err(|_| refuse())?;
+    let state = keystone.open_state(request, state)?;
     let text = |name: &str| state[name].as_str().unwrap_or_default().to_string();
-    let until = state["until"].as_i64().unwrap_or_default();
-    let cookies = request.header("cookie").unwrap_or_default();
-    let same_browser = cookies.split(';').any(|one| one.trim() == format!("{COOKIE}={}", text("browser")));
-    let (idp_id, protocol_id) = (text("idp"), text("protocol"));
-    let same_place = request.param("idp_id") == idp_id && request.param("protocol_id") == protocol_id;
-    if text("browser").is_empty() || !same_browser || !same_place || Timestamp(until) < keystone.clock.now() {
+    if text("browser").is_empty() || cookie_of(request, COOKIE) != Some(&text("browser")) {
         return Err(refuse());
     }
+    let (idp_id, protocol_id) = (text("idp"), text("protocol"));
     let options = keystone.openid_of(&idp_id)?;
     let asked = Asked {
         redirect_uri: redirect_uri(request, &idp_id, &protocol_id),
@@ -105,12 +110,49 @@ async fn back(keystone: &Keystone, request: &Request, code: &str, state: &str) -
     };
     let assertion = keystone.providers.redeem(options, code, &asked, &keystone.clock).await?;
     let asker = keystone.vouched(&idp_id, &protocol_id, assertion).await?;
+    hand_over(keystone, asker, &text("origin")).await
+}
+
+/// The token of who was vouched for, to the page that it wanted to go to.
+pub(super) async fn hand_over(keystone: &Keystone, asker: Asker, origin: &str) -> Result<Reply> {
     match keystone.admit(asker).await? {
-        Answer::Token(token, _) => {
-            Ok(Reply::body(StatusCode::OK, "text/html", form(&text("origin"), &token)))
-        }
-        Answer::More(_) => Err(refuse()),
+        Answer::Token(token, _) => Ok(Reply::body(StatusCode::OK, "text/html", form(origin, &token))),
+        Answer::More(_) => Err(crate::authentication::unauthorized()),
     }
+}
+
+impl Keystone {
+    /// What we want to know again when a browser comes back from its provider; readable by nobody else.
+    pub(super) fn seal_state(&self, mut state: Json) -> String {
+        state["until"] = self.clock.now().plus(LOGIN_WITHIN).0.into();
+        self.token_keys.encrypt(state.to_string().as_bytes())
+    }
+
+    /// The state of the login that the request's path is of, if it is not too late for it.
+    pub(super) fn open_state(&self, request: &Request, sealed: &str) -> Result<Json> {
+        let refuse = crate::authentication::unauthorized;
+        let state = self.token_keys.decrypt(sealed).ok_or_else(refuse)?;
+        let state: Json = serde_json::from_slice(&state).map_err(|_| refuse())?;
+        let same_place =
+            state["idp"] == request.param("idp_id") && state["protocol"] == request.param("protocol_id");
+        let until = state["until"].as_i64().unwrap_or_default();
+        match same_place && Timestamp(until) >= self.clock.now() {
+            true => Ok(state),
+            false => Err(refuse()),
+        }
+    }
+}
+
+/// A cookie for our own login pages alone.
+pub(super) fn cookie(base_url: &str, name: &str, value: &str, lasts: Duration) -> String {
+    let secure = if base_url.starts_with("https:") { "; Secure" } else { "" };
+    let seconds = lasts.as_secs();
+    format!("{name}={value}; Path=/v3; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}")
+}
+
+pub(super) fn cookie_of<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
+    let mut pairs = request.header("cookie")?.split(';').filter_map(|pair| pair.trim().split_once('='));
+    pairs.find_map(|(key, value)| (key == name).then_some(value))
 }
 
 /// Tokens are only handed to pages that the operator names.

@@ -22,6 +22,7 @@ mod policies;
 pub(crate) mod projects;
 mod regions;
 mod roles;
+mod saml2_logins;
 mod service_providers;
 mod services;
 mod signatures;
@@ -62,6 +63,7 @@ pub fn routes() -> Routes<Keystone> {
         domain_config::routes(),
         identity_providers::routes(),
         federation_auth::routes(),
+        saml2_logins::routes(),
         mappings::routes(),
         service_providers::routes(),
     ] {

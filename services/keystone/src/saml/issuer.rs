@@ -1,6 +1,7 @@
 //! Keystone as an identity provider for other clouds: signed SAML 2 assertions of who holds a token. Elements are
 //! written in their canonical form (exclusive, without comments), so that what is signed is what is sent.
 
+use super::{ASSERTION, ECP, PROTOCOL, SIGNATURE, SOAP};
 use base::{Error, Result, Timestamp, id};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rsa::{
@@ -34,10 +35,6 @@ const KEY_BITS: usize = 2048;
 const CERTIFICATE_DAYS: u64 = 3650;
 /// So long an assertion may be taken to its service provider.
 const ASSERTION_LASTS: Duration = Duration::from_secs(3600);
-
-const ASSERTION: &str = "urn:oasis:names:tc:SAML:2.0:assertion";
-const PROTOCOL: &str = "urn:oasis:names:tc:SAML:2.0:protocol";
-const SIGNATURE: &str = "http://www.w3.org/2000/09/xmldsig#";
 
 /// The key pair below a directory, made when it is first needed.
 pub struct Signing {
@@ -179,8 +176,8 @@ impl Pair {
 pub fn envelope(response: &str, relay_state_prefix: &str) -> String {
     let state = text(&format!("{relay_state_prefix}{}", id::hex()));
     format!(
-        "<soap:Envelope xmlns:soap=\"http://schemas.xmlsoap.org/soap/envelope/\"><soap:Header>\
-         <ecp:RelayState xmlns:ecp=\"urn:oasis:names:tc:SAML:2.0:profiles:SSO:ecp\" \
+        "<soap:Envelope xmlns:soap=\"{SOAP}\"><soap:Header>\
+         <ecp:RelayState xmlns:ecp=\"{ECP}\" \
          soap:actor=\"http://schemas.xmlsoap.org/soap/actor/next\" soap:mustUnderstand=\"1\">{state}\
          </ecp:RelayState></soap:Header><soap:Body>{response}</soap:Body></soap:Envelope>"
     )
@@ -223,14 +220,14 @@ fn xml_id() -> String {
 }
 
 /// As canonical XML writes text. What XML cannot hold at all is left out.
-fn text(value: &str) -> String {
+pub(super) fn text(value: &str) -> String {
     let value: String =
         value.chars().filter(|c| !c.is_control() || matches!(c, '\t' | '\n' | '\r')).collect();
     value.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('\r', "&#xD;")
 }
 
 /// As canonical XML writes the value of an attribute.
-fn attribute(value: &str) -> String {
+pub(super) fn attribute(value: &str) -> String {
     let value: String = value.chars().filter(|c| !c.is_control()).collect();
     value.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
 }
