@@ -1,115 +1,106 @@
 //! Identity providers and the protocols by which one logs in with them.
 
-use super::{Object, asked, body, collection, conflict, flag, projects, text, view};
+use super::{
+    Object, body, collection, conflict, flag,
+    parties::{self, Party},
+    projects, text, view,
+};
 use crate::{Keystone, model::*, schemas, store};
 use base::{Error, Json, Result, id};
 use db::{List, Tx, Value};
+use schema::Schema;
 use serde_json::json;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use web::{Reply, Request, Routes, delete, get, patch, put};
 
-const PLURAL: &str = "OS-FEDERATION/identity_providers";
-const ALL: &str = "/v3/OS-FEDERATION/identity_providers";
-const ONE: &str = "/v3/OS-FEDERATION/identity_providers/{idp_id}";
 const PROTOCOLS: &str = "/v3/OS-FEDERATION/identity_providers/{idp_id}/protocols";
 const PROTOCOL: &str = "/v3/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}";
 
 pub fn routes() -> Routes<Keystone> {
-    vec![
-        get(ALL, "identity:list_identity_providers", list),
-        get(ONE, "identity:get_identity_provider", show),
-        put(ONE, "identity:create_identity_provider", create),
-        patch(ONE, "identity:update_identity_provider", update),
-        delete(ONE, "identity:delete_identity_provider", remove),
+    let mut routes = parties::routes::<IdentityProvider>();
+    routes.extend([
         get(PROTOCOLS, "identity:list_protocols", list_protocols),
         get(PROTOCOL, "identity:get_protocol", show_protocol),
         put(PROTOCOL, "identity:create_protocol", create_protocol),
         patch(PROTOCOL, "identity:update_protocol", update_protocol),
         delete(PROTOCOL, "identity:delete_protocol", remove_protocol),
-    ]
+    ]);
+    routes
 }
 
-async fn list(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
-    request.can(&())?;
-    let mut wanted = List::all();
-    if let Some(id) = request.query.get("id") {
-        wanted = wanted.eq("id", id);
+impl Party for IdentityProvider {
+    const NOUN: &'static str = "identity_provider";
+    const PLURAL: &'static str = "identity_providers";
+    const ALL: &'static str = "/v3/OS-FEDERATION/identity_providers";
+    const ONE: &'static str = "/v3/OS-FEDERATION/identity_providers/{idp_id}";
+    const ID: &'static str = "idp_id";
+    const RULES: [&'static str; 5] = [
+        "identity:list_identity_providers",
+        "identity:get_identity_provider",
+        "identity:create_identity_provider",
+        "identity:update_identity_provider",
+        "identity:delete_identity_provider",
+    ];
+    const CREATE: &'static LazyLock<Schema> = &schemas::IDENTITY_PROVIDER_CREATE;
+    const UPDATE: &'static LazyLock<Schema> = &schemas::IDENTITY_PROVIDER_UPDATE;
+
+    fn id(&self) -> &str {
+        &self.id
     }
-    if request.query.has("enabled") {
-        wanted = wanted.eq("enabled", asked(&request, "enabled"));
+
+    fn new(tx: &mut Tx, id: &str, given: &Object) -> Result<Self> {
+        let domain_id = match text(given, "domain_id") {
+            Some(domain_id) => store::domain(tx, domain_id)?.id,
+            None => own_domain(tx, id)?,
+        };
+        Ok(Self {
+            id: id.into(),
+            domain_id,
+            enabled: false,
+            description: None,
+            remote_ids: Vec::new(),
+            authorization_ttl: None,
+        })
     }
-    let found = keystone.read(move |tx| tx.list::<IdentityProvider>(&wanted)).await?;
-    let with_protocols = |provider: &IdentityProvider| {
-        let mut shown = show_one(&request, provider);
-        shown["links"]["protocols"] = format!("{}{ALL}/{}/protocols", request.base_url, provider.id).into();
-        shown
-    };
-    Ok(collection(&request, "identity_providers", found.iter().map(with_protocols).collect()))
-}
 
-async fn show(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
-    request.can(&())?;
-    let id = request.param("idp_id").to_string();
-    let provider = keystone.read(move |tx| store::find::<IdentityProvider>(tx, &id)).await?;
-    Ok(Reply::ok(json!({"identity_provider": show_one(&request, &provider)})))
-}
-
-async fn create(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
-    let given = body(&request, &schemas::IDENTITY_PROVIDER_CREATE, "identity_provider")?;
-    request.can(&())?;
-    let id = request.param("idp_id").to_string();
-    let provider = keystone
-        .write(move |tx| {
-            if tx.find::<IdentityProvider>(&id)?.is_some() {
-                return Err(conflict("identity_provider", &format!("Duplicate entry: {id}")));
+    fn apply(&mut self, tx: &mut Tx, given: &Object) -> Result<()> {
+        self.enabled = flag(given, "enabled", self.enabled);
+        if let Some(description) = given.get("description") {
+            self.description = description.as_str().map(str::to_string);
+        }
+        if let Some(minutes) = given.get("authorization_ttl") {
+            self.authorization_ttl = minutes.as_i64();
+        }
+        let Some(remote_ids) = given.get("remote_ids") else { return Ok(()) };
+        let remote_ids = remote_ids.as_array().into_iter().flatten().filter_map(Json::as_str);
+        self.remote_ids = remote_ids.map(str::to_string).collect();
+        for other in tx.list::<Self>(&List::all())?.iter().filter(|other| other.id != self.id) {
+            if let Some(taken) = other.remote_ids.iter().find(|id| self.remote_ids.contains(id)) {
+                return Err(conflict(Self::NOUN, &format!("Duplicate remote ID: {taken}")));
             }
-            let domain_id = match text(&given, "domain_id") {
-                Some(domain_id) => store::domain(tx, domain_id)?.id,
-                None => own_domain(tx, &id)?,
-            };
-            let (id, enabled, description, authorization_ttl) = (id.clone(), false, None, None);
-            let mut provider = IdentityProvider {
-                id,
-                domain_id,
-                enabled,
-                description,
-                authorization_ttl,
-                remote_ids: Vec::new(),
-            };
-            apply(tx, &mut provider, &given)?;
-            tx.insert(&provider)?;
-            Ok(provider)
-        })
-        .await?;
-    Ok(Reply::created(json!({"identity_provider": show_one(&request, &provider)})))
-}
+        }
+        Ok(())
+    }
 
-async fn update(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
-    let given = body(&request, &schemas::IDENTITY_PROVIDER_UPDATE, "identity_provider")?;
-    request.can(&())?;
-    let id = request.param("idp_id").to_string();
-    let provider = keystone
-        .write(move |tx| {
-            let mut provider: IdentityProvider = store::find(tx, &id)?;
-            apply(tx, &mut provider, &given)?;
-            tx.update(&provider)?;
-            Ok(provider)
-        })
-        .await?;
-    Ok(Reply::ok(json!({"identity_provider": show_one(&request, &provider)})))
-}
+    fn forget(tx: &mut Tx, id: &str) -> Result<()> {
+        store::forget_identity_provider(tx, id)
+    }
 
-async fn remove(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
-    request.can(&())?;
-    let id = request.param("idp_id").to_string();
-    keystone
-        .write(move |tx| {
-            store::find::<IdentityProvider>(tx, &id)?;
-            store::forget_identity_provider(tx, &id)?;
-            tx.remove::<IdentityProvider>(&id).map(drop)
+    fn duplicate(id: &str) -> String {
+        format!("Duplicate entry: {id}")
+    }
+
+    fn columns(&self) -> Json {
+        json!({
+            "id": self.id, "domain_id": self.domain_id, "enabled": self.enabled,
+            "description": self.description, "remote_ids": self.remote_ids,
+            "authorization_ttl": self.authorization_ttl,
         })
-        .await?;
-    Ok(Reply::no_content())
+    }
+
+    fn more_links(&self, request: &Request) -> Option<(&'static str, String)> {
+        Some(("protocols", format!("{}{}/{}/protocols", request.base_url, Self::ALL, self.id)))
+    }
 }
 
 /// A domain for its users alone.
@@ -129,36 +120,6 @@ fn own_domain(tx: &mut Tx, provider_id: &str) -> Result<String> {
     };
     projects::insert(tx, &domain, 0)?;
     Ok(id)
-}
-
-fn apply(tx: &mut Tx, provider: &mut IdentityProvider, given: &Object) -> Result<()> {
-    provider.enabled = flag(given, "enabled", provider.enabled);
-    if let Some(description) = given.get("description") {
-        provider.description = description.as_str().map(str::to_string);
-    }
-    if let Some(minutes) = given.get("authorization_ttl") {
-        provider.authorization_ttl = minutes.as_i64();
-    }
-    if let Some(remote_ids) = given.get("remote_ids") {
-        let remote_ids = remote_ids.as_array().into_iter().flatten().filter_map(Json::as_str);
-        provider.remote_ids = remote_ids.map(str::to_string).collect();
-        for other in tx.list::<IdentityProvider>(&List::all())?.iter().filter(|other| other.id != provider.id)
-        {
-            if let Some(taken) = other.remote_ids.iter().find(|id| provider.remote_ids.contains(id)) {
-                return Err(conflict("identity_provider", &format!("Duplicate remote ID: {taken}")));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn show_one(request: &Request, provider: &IdentityProvider) -> Json {
-    let columns = json!({
-        "id": provider.id, "domain_id": provider.domain_id, "enabled": provider.enabled,
-        "description": provider.description, "remote_ids": provider.remote_ids,
-        "authorization_ttl": provider.authorization_ttl,
-    });
-    view(request, PLURAL, &provider.id, &json!({}), columns)
 }
 
 async fn list_protocols(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {

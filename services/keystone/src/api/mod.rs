@@ -18,6 +18,7 @@ mod limits;
 mod mappings;
 mod oauth1;
 mod oauth2;
+mod parties;
 mod policies;
 pub(crate) mod projects;
 mod regions;

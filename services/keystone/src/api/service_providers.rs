@@ -1,121 +1,85 @@
 //! Service providers: other clouds that take our users on our word.
 
-use super::{Object, asked, body, collection, conflict, flag, text, view};
-use crate::{Keystone, model::*, schemas, store};
+use super::{
+    Object, flag,
+    parties::{self, Party},
+    text,
+};
+use crate::{Keystone, model::ServiceProvider, schemas};
 use base::{Json, Result};
-use db::List;
+use db::Tx;
+use schema::Schema;
 use serde_json::json;
-use std::sync::Arc;
-use web::{Reply, Request, Routes, delete, get, patch, put};
-
-const ONE: &str = "/v3/OS-FEDERATION/service_providers/{service_provider_id}";
+use std::sync::LazyLock;
+use web::Routes;
 
 /// What Shibboleth wants before the state that it is handed.
 const RELAY_STATE_PREFIX: &str = "ss:mem:";
 
 pub fn routes() -> Routes<Keystone> {
-    vec![
-        get("/v3/OS-FEDERATION/service_providers", "identity:list_service_providers", list),
-        get(ONE, "identity:get_service_provider", show),
-        put(ONE, "identity:create_service_provider", create),
-        patch(ONE, "identity:update_service_provider", update),
-        delete(ONE, "identity:delete_service_provider", remove),
-    ]
+    parties::routes::<ServiceProvider>()
 }
 
-async fn list(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
-    request.can(&())?;
-    let mut wanted = List::all();
-    if let Some(id) = request.query.get("id") {
-        wanted = wanted.eq("id", id);
+impl Party for ServiceProvider {
+    const NOUN: &'static str = "service_provider";
+    const PLURAL: &'static str = "service_providers";
+    const ALL: &'static str = "/v3/OS-FEDERATION/service_providers";
+    const ONE: &'static str = "/v3/OS-FEDERATION/service_providers/{service_provider_id}";
+    const ID: &'static str = "service_provider_id";
+    const RULES: [&'static str; 5] = [
+        "identity:list_service_providers",
+        "identity:get_service_provider",
+        "identity:create_service_provider",
+        "identity:update_service_provider",
+        "identity:delete_service_provider",
+    ];
+    const CREATE: &'static LazyLock<Schema> = &schemas::SERVICE_PROVIDER_CREATE;
+    const UPDATE: &'static LazyLock<Schema> = &schemas::SERVICE_PROVIDER_UPDATE;
+
+    fn id(&self) -> &str {
+        &self.id
     }
-    if request.query.has("enabled") {
-        wanted = wanted.eq("enabled", asked(&request, "enabled"));
+
+    fn new(_: &mut Tx, id: &str, _: &Object) -> Result<Self> {
+        Ok(Self {
+            id: id.into(),
+            enabled: false,
+            description: None,
+            auth_url: String::new(),
+            sp_url: String::new(),
+            relay_state_prefix: RELAY_STATE_PREFIX.into(),
+        })
     }
-    let found = keystone.read(move |tx| tx.list::<ServiceProvider>(&wanted)).await?;
-    let shown = found.iter().map(|provider| show_one(&request, provider)).collect();
-    Ok(collection(&request, "service_providers", shown))
-}
 
-async fn show(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
-    request.can(&())?;
-    let id = request.param("service_provider_id").to_string();
-    let provider = keystone.read(move |tx| store::find::<ServiceProvider>(tx, &id)).await?;
-    Ok(Reply::ok(json!({"service_provider": show_one(&request, &provider)})))
-}
-
-async fn create(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
-    let given = body(&request, &schemas::SERVICE_PROVIDER_CREATE, "service_provider")?;
-    request.can(&())?;
-    let mut provider = ServiceProvider {
-        id: request.param("service_provider_id").to_string(),
-        enabled: false,
-        description: None,
-        auth_url: String::new(),
-        sp_url: String::new(),
-        relay_state_prefix: RELAY_STATE_PREFIX.into(),
-    };
-    apply(&mut provider, &given);
-    let row = provider.clone();
-    keystone
-        .write(move |tx| match tx.find::<ServiceProvider>(&row.id)? {
-            Some(_) => {
-                Err(conflict("service_provider", &format!("Duplicate entry found with ID {}", row.id)))
-            }
-            None => tx.insert(&row),
-        })
-        .await?;
-    Ok(Reply::created(json!({"service_provider": show_one(&request, &provider)})))
-}
-
-async fn update(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
-    let given = body(&request, &schemas::SERVICE_PROVIDER_UPDATE, "service_provider")?;
-    request.can(&())?;
-    let id = request.param("service_provider_id").to_string();
-    let provider = keystone
-        .write(move |tx| {
-            let mut provider: ServiceProvider = store::find(tx, &id)?;
-            apply(&mut provider, &given);
-            tx.update(&provider)?;
-            Ok(provider)
-        })
-        .await?;
-    Ok(Reply::ok(json!({"service_provider": show_one(&request, &provider)})))
-}
-
-async fn remove(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
-    request.can(&())?;
-    let id = request.param("service_provider_id").to_string();
-    keystone
-        .write(move |tx| {
-            store::find::<ServiceProvider>(tx, &id)?;
-            tx.remove::<ServiceProvider>(&id).map(drop)
-        })
-        .await?;
-    Ok(Reply::no_content())
-}
-
-fn apply(provider: &mut ServiceProvider, given: &Object) {
-    provider.enabled = flag(given, "enabled", provider.enabled);
-    if let Some(description) = given.get("description") {
-        provider.description = description.as_str().map(str::to_string);
-    }
-    for (column, key) in [
-        (&mut provider.auth_url, "auth_url"),
-        (&mut provider.sp_url, "sp_url"),
-        (&mut provider.relay_state_prefix, "relay_state_prefix"),
-    ] {
-        if let Some(value) = text(given, key) {
-            *column = value.to_string();
+    fn apply(&mut self, _: &mut Tx, given: &Object) -> Result<()> {
+        self.enabled = flag(given, "enabled", self.enabled);
+        if let Some(description) = given.get("description") {
+            self.description = description.as_str().map(str::to_string);
         }
+        for (column, key) in [
+            (&mut self.auth_url, "auth_url"),
+            (&mut self.sp_url, "sp_url"),
+            (&mut self.relay_state_prefix, "relay_state_prefix"),
+        ] {
+            if let Some(value) = text(given, key) {
+                *column = value.to_string();
+            }
+        }
+        Ok(())
     }
-}
 
-fn show_one(request: &Request, provider: &ServiceProvider) -> Json {
-    let columns = json!({
-        "id": provider.id, "enabled": provider.enabled, "description": provider.description,
-        "auth_url": provider.auth_url, "sp_url": provider.sp_url,
-        "relay_state_prefix": provider.relay_state_prefix,
-    });
-    view(request, "OS-FEDERATION/service_providers", &provider.id, &json!({}), columns)
+    fn forget(_: &mut Tx, _: &str) -> Result<()> {
+        Ok(())
+    }
+
+    fn duplicate(id: &str) -> String {
+        format!("Duplicate entry found with ID {id}")
+    }
+
+    fn columns(&self) -> Json {
+        json!({
+            "id": self.id, "enabled": self.enabled, "description": self.description, "auth_url": self.auth_url,
+            "sp_url": self.sp_url, "relay_state_prefix": self.relay_state_prefix,
+        })
+    }
 }

@@ -5,4 +5,5 @@ mod federation;
 mod logins;
 mod personas;
 mod reference;
+mod saml2;
 mod stories;
