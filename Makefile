@@ -32,6 +32,17 @@ guest: ## Build the guest image
 test: ## Everything that CI runs: format, lints, all tests on both databases and both buses, one real guest end to end
 	scripts/test
 
+test-host: ## The tests of real networks, disks and guests, for root; part of test
+	scripts/test-host
+
+fuzz: ## Disk images that no program made, against the look at foreign images: FUZZ_SECONDS=3600 make fuzz
+	@scripts/install build
+	cargo test --release -p image-format fuzz -- --ignored --nocapture
+
+measure: ## How long placement looks for candidates among 10,000 providers
+	@scripts/install build
+	cargo test --release -p placement --test many -- --ignored --nocapture
+
 lint: ## Format and lints alone
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
@@ -54,4 +65,4 @@ bench: build ## Speed and size, on a pretended host
 	@scripts/install client
 	scripts/bench
 
-.PHONY: help run simulate stop clean-cloud build guest test lint e2e chaos differ conformance bench
+.PHONY: help run simulate stop clean-cloud build guest test test-host fuzz measure lint e2e chaos differ conformance bench

@@ -1,6 +1,5 @@
 //! The real host part, in a network namespace of the test's own, with veth pairs as guests. Needs root, nftables,
-//! dnsmasq, conntrack, iproute2 and busybox: `FERROSTACK_HOST_TESTS=1 cargo test -p host-net --test real`.
-//! Without the variable every test says that it is skipped.
+//! dnsmasq, conntrack, iproute2 and busybox, and the guest image: `make test-host`.
 
 use base::Secret;
 use contracts::agents::network::{AddressPair, Desired, FloatingIp, Network, NetworkKind, Remote};
@@ -45,10 +44,6 @@ struct Bench {
 
 /// Runs a story in a namespace of its own: threads are born where their parent is.
 fn story<F: Future<Output = ()>>(tell: impl FnOnce(Bench) -> F) {
-    if std::env::var_os("FERROSTACK_HOST_TESTS").is_none() {
-        eprintln!("skipped: FERROSTACK_HOST_TESTS is not set");
-        return;
-    }
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root");
     base::logging::init("host_net=debug");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -300,6 +295,7 @@ async fn host_reaches(ip: &str, port: u16) -> bool {
 }
 
 #[test]
+#[ignore = "needs root and a machine's network tools: make test-host"]
 fn dhcp_gives_what_neutron_promises() {
     story(async |bench| {
         bench.converge(Depth::Everything).await;
@@ -331,6 +327,7 @@ fn dhcp_gives_what_neutron_promises() {
 }
 
 #[test]
+#[ignore = "needs root and a machine's network tools: make test-host"]
 fn security_groups_and_spoofing() {
     story(async |mut bench| {
         let report = bench.converge(Depth::Everything).await;
@@ -419,6 +416,7 @@ fn security_groups_and_spoofing() {
 }
 
 #[test]
+#[ignore = "needs root and a machine's network tools: make test-host"]
 fn routers_floating_addresses_and_metadata() {
     story(async |mut bench| {
         bench.converge(Depth::Everything).await;
@@ -512,6 +510,7 @@ fn routers_floating_addresses_and_metadata() {
 }
 
 #[test]
+#[ignore = "needs root and a machine's network tools: make test-host"]
 fn what_somebody_breaks_is_repaired() {
     story(async |bench| {
         bench.converge(Depth::Everything).await;
@@ -588,13 +587,11 @@ fn what_somebody_breaks_is_repaired() {
     });
 }
 
-/// A real guest on a tap that we made. Needs QEMU and `FERROSTACK_GUEST_IMAGE` as well.
+/// A real guest on a tap that we made. Needs QEMU and a guest image as well.
 #[test]
+#[ignore = "needs root and a machine's network tools: make test-host"]
 fn a_real_guest_is_reached() {
-    let Some(image) = std::env::var_os("FERROSTACK_GUEST_IMAGE") else {
-        eprintln!("skipped: FERROSTACK_GUEST_IMAGE is not set");
-        return;
-    };
+    let image = std::env::var_os("FERROSTACK_GUEST_IMAGE").expect("FERROSTACK_GUEST_IMAGE names the image");
     story(async |mut bench| {
         let a = &bench.guests["a"];
         let (tap, mac) = (a.tap(), a.mac.clone());
@@ -665,11 +662,8 @@ async fn meet(steps: &AtomicUsize, step: usize) {
 
 /// Two hosts with a part of the same network each.
 #[test]
+#[ignore = "needs root and a machine's network tools: make test-host"]
 fn a_network_over_two_hosts() {
-    if std::env::var_os("FERROSTACK_HOST_TESTS").is_none() {
-        eprintln!("skipped: FERROSTACK_HOST_TESTS is not set");
-        return;
-    }
     let steps = Arc::new(AtomicUsize::new(0));
     let first_thread = Arc::new(Mutex::new(0));
     let host = |number: u8| {
@@ -737,6 +731,7 @@ fn a_network_over_two_hosts() {
 }
 
 #[test]
+#[ignore = "needs root and a machine's network tools: make test-host"]
 fn a_port_among_many_is_cheap() {
     story(async |mut bench| {
         let bridge = Network {

@@ -1,6 +1,5 @@
-//! The libvirt driver against a real libvirtd and real guests. Needs root, the host packages and a guest image:
-//! `FERROSTACK_HOST_TESTS=1 FERROSTACK_GUEST_IMAGE=guest.qcow2 cargo test -p host-virt --test real`.
-//! Without the first variable every test says that it is skipped.
+//! The libvirt driver against a real libvirtd and real guests. Needs root, the host packages and the guest image:
+//! `make test-host`.
 
 use base::{ErrorKind, Result};
 use host_run::run;
@@ -30,12 +29,8 @@ impl Drop for Bench {
     }
 }
 
-fn image() -> Option<PathBuf> {
-    if std::env::var_os("FERROSTACK_HOST_TESTS").is_none() {
-        eprintln!("skipped: FERROSTACK_HOST_TESTS is not set");
-        return None;
-    }
-    Some(std::env::var_os("FERROSTACK_GUEST_IMAGE").expect("FERROSTACK_GUEST_IMAGE names the image").into())
+fn image() -> PathBuf {
+    std::env::var_os("FERROSTACK_GUEST_IMAGE").expect("FERROSTACK_GUEST_IMAGE names the image").into()
 }
 
 fn options(dir: &std::path::Path) -> Options {
@@ -93,9 +88,10 @@ impl Bench {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root, libvirt and the guest image: make test-host"]
 async fn a_guest_lives_and_leaves_nothing() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(image) = image() else { return Ok(()) };
+    let image = image();
     let bench = Bench::new().await;
     let virt = &bench.virt;
     let capabilities = virt.capabilities().await?;
@@ -161,9 +157,10 @@ async fn a_guest_lives_and_leaves_nothing() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root, libvirt and the guest image: make test-host"]
 async fn disks_and_cards_come_and_go() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(image) = image() else { return Ok(()) };
+    let image = image();
     let bench = Bench::new().await;
     let virt = &bench.virt;
     let tap = format!("virt{}", std::process::id() % 100_000);
@@ -222,9 +219,10 @@ async fn disks_and_cards_come_and_go() -> Result<()> {
 
 /// Two clouds on one machine, each with its own libvirtd.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root, libvirt and the guest image: make test-host"]
 async fn two_hosts_do_not_see_each_other() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(image) = image() else { return Ok(()) };
+    let image = image();
     let (one, other) = (Bench::new().await, Bench::new().await);
     let spec = one.spec(&image).await;
     one.virt.define(&spec).await?;

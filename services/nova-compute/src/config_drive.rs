@@ -74,10 +74,6 @@ mod tests {
 
     #[tokio::test]
     async fn an_image_is_written_twice_alike() {
-        if WRITERS.iter().all(|writer| host_run::find(writer).is_none()) {
-            eprintln!("skipped: no genisoimage on this machine");
-            return;
-        }
         let dir = tempfile::tempdir().unwrap();
         let image = dir.path().join("disk.config");
         let files = [("openstack/latest/meta_data.json".to_string(), "{\"x\": 1}".to_string())].into();

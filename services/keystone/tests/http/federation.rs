@@ -404,7 +404,7 @@ async fn another_cloud_gets_our_signed_word() {
 
     let metadata = cloud.ask("GET", "/v3/OS-FEDERATION/saml2/metadata", &[], None).await;
     assert_eq!((metadata.status, metadata.headers["content-type"].to_str().unwrap()), (200, "text/xml"));
-    let certificate = element(&metadata.text(), "ds:X509Certificate").to_string();
+    let certificate = element(metadata.text(), "ds:X509Certificate").to_string();
     let ask = async |path: &str, token: &str| {
         let auth = json!({"auth": {"identity": {"methods": ["token"], "token": {"id": token}},
             "scope": {"service_provider": {"id": "sp"}}}});
@@ -414,9 +414,9 @@ async fn another_cloud_gets_our_signed_word() {
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(answer.headers["x-sp-url"], "https://sp/b?x=1&y=2");
     assert_eq!(answer.headers["x-auth-url"], "https://sp/a");
-    assert!(is_signed(&answer.text(), &certificate), "{}", answer.text());
-    assert!(!is_signed(&answer.text().replace("member", "admin"), &certificate), "a changed role is noticed");
-    assert_eq!(element(&answer.text(), "saml:NameID"), "ann &lt;&amp;\"&gt; \u{e9}");
+    assert!(is_signed(answer.text(), &certificate), "{}", answer.text());
+    assert!(!is_signed(answer.text().replace("member", "admin"), &certificate), "a changed role is noticed");
+    assert_eq!(element(answer.text(), "saml:NameID"), "ann &lt;&amp;\"&gt; \u{e9}");
     assert!(
         answer.text().contains("JSON:{\"name\":\"dev\",\"domain\":{\"name\":\"Default\"}}"),
         "{}",
