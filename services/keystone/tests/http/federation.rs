@@ -415,7 +415,7 @@ async fn another_cloud_gets_our_signed_word() {
     assert_eq!(answer.headers["x-sp-url"], "https://sp/b?x=1&y=2");
     assert_eq!(answer.headers["x-auth-url"], "https://sp/a");
     assert!(is_signed(answer.text(), &certificate), "{}", answer.text());
-    assert!(!is_signed(answer.text().replace("member", "admin"), &certificate), "a changed role is noticed");
+    assert!(!is_signed(&answer.text().replace("member", "admin"), &certificate), "a changed role is noticed");
     assert_eq!(element(answer.text(), "saml:NameID"), "ann &lt;&amp;\"&gt; \u{e9}");
     assert!(
         answer.text().contains("JSON:{\"name\":\"dev\",\"domain\":{\"name\":\"Default\"}}"),
