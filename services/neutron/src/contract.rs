@@ -164,9 +164,7 @@ fn store_changed(
     mut port: Port,
     now: base::Timestamp,
 ) -> Result<contract::Port> {
-    port.revision_number += 1;
-    port.updated_at = now;
-    tx.update(&port)?;
+    port.change(tx, now)?;
     let whole = store::whole(tx, vec![port])?.remove(0);
     touched.port(&whole);
     Ok(views(tx, vec![whole])?.remove(0))

@@ -1,7 +1,7 @@
 //! The nouns of neutron as tables. Names in bodies are upstream's.
 
-use base::{Json, Timestamp};
-use db::{AsJson, Resource};
+use base::{Json, Result, Timestamp};
+use db::{AsJson, Resource, Tx};
 use serde::{Deserialize, Serialize};
 
 pub static TABLES: &[&db::Table] = &[
@@ -30,51 +30,83 @@ pub static MIGRATIONS: &[db::Migration] = &[db::Migration {
     statements: &["ALTER TABLE security_group_rules ADD COLUMN remote_address_group_id TEXT"],
 }];
 
-#[derive(Clone, Debug, Resource)]
-#[resource(
-    table = "networks",
-    singular = "network",
-    index = "project_id, id",
-    index = "name",
-    unique = "network_type, physical_network, segmentation_id"
-)]
-pub struct Network {
-    #[field(key, filter, sort)]
-    pub id: String,
-    #[field(filter, sort)]
-    pub project_id: String,
-    #[field(filter, sort)]
-    pub name: String,
-    #[field(filter, sort)]
-    pub description: String,
-    #[field(filter, sort)]
-    pub admin_state_up: bool,
-    #[field(filter, sort)]
-    pub status: String,
-    #[field(filter, sort)]
-    pub mtu: i64,
-    #[field(filter, sort)]
-    pub shared: bool,
-    #[field(filter, sort, json = "router:external")]
-    pub external: bool,
-    #[field(filter)]
-    pub is_default: bool,
-    #[field(filter)]
-    pub port_security_enabled: bool,
-    #[field(filter, json = "provider:network_type")]
-    pub network_type: String,
-    #[field(filter, json = "provider:physical_network")]
-    pub physical_network: Option<String>,
-    #[field(filter, json = "provider:segmentation_id")]
-    pub segmentation_id: Option<i64>,
-    pub availability_zone_hints: Vec<String>,
-    pub tags: Vec<String>,
-    #[field(filter)]
-    pub revision_number: i64,
-    #[field(sort)]
-    pub created_at: Timestamp,
-    #[field(sort)]
-    pub updated_at: Timestamp,
+/// What most nouns have in common, upstream's standard attributes: whose it is, and which change it last saw.
+pub trait Standard: Resource {
+    /// Its project, revision, and when it was made and last changed.
+    fn standard(&self) -> (&str, i64, Timestamp, Timestamp);
+
+    /// Stores it as changed.
+    fn change(&mut self, tx: &mut Tx, now: Timestamp) -> Result<()>;
+}
+
+macro_rules! standard {
+    ($(#[$of_struct:meta])* pub struct $name:ident { $($fields:tt)* }) => {
+        #[derive(Clone, Debug, Resource)]
+        $(#[$of_struct])*
+        pub struct $name {
+            #[field(key, filter, sort)]
+            pub id: String,
+            #[field(filter, sort)]
+            pub project_id: String,
+            $($fields)*
+            #[field(filter)]
+            pub revision_number: i64,
+            #[field(sort)]
+            pub created_at: Timestamp,
+            #[field(sort)]
+            pub updated_at: Timestamp,
+        }
+
+        impl Standard for $name {
+            fn standard(&self) -> (&str, i64, Timestamp, Timestamp) {
+                (&self.project_id, self.revision_number, self.created_at, self.updated_at)
+            }
+
+            fn change(&mut self, tx: &mut Tx, now: Timestamp) -> Result<()> {
+                self.revision_number += 1;
+                self.updated_at = now;
+                tx.update(self).map(drop)
+            }
+        }
+    };
+}
+
+standard! {
+    #[resource(
+        table = "networks",
+        singular = "network",
+        index = "project_id, id",
+        index = "name",
+        unique = "network_type, physical_network, segmentation_id"
+    )]
+    pub struct Network {
+        #[field(filter, sort)]
+        pub name: String,
+        #[field(filter, sort)]
+        pub description: String,
+        #[field(filter, sort)]
+        pub admin_state_up: bool,
+        #[field(filter, sort)]
+        pub status: String,
+        #[field(filter, sort)]
+        pub mtu: i64,
+        #[field(filter, sort)]
+        pub shared: bool,
+        #[field(filter, sort, json = "router:external")]
+        pub external: bool,
+        #[field(filter)]
+        pub is_default: bool,
+        #[field(filter)]
+        pub port_security_enabled: bool,
+        #[field(filter, json = "provider:network_type")]
+        pub network_type: String,
+        #[field(filter, json = "provider:physical_network")]
+        pub physical_network: Option<String>,
+        #[field(filter, json = "provider:segmentation_id")]
+        pub segmentation_id: Option<i64>,
+        pub availability_zone_hints: Vec<String>,
+        pub tags: Vec<String>,
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,102 +121,84 @@ pub struct HostRoute {
     pub nexthop: String,
 }
 
-#[derive(Clone, Debug, Resource)]
-#[resource(
-    table = "subnets",
-    singular = "subnet",
-    index = "network_id",
-    index = "project_id, id",
-    index = "subnetpool_id"
-)]
-pub struct Subnet {
-    #[field(key, filter, sort)]
-    pub id: String,
-    #[field(filter, sort)]
-    pub network_id: String,
-    #[field(filter, sort)]
-    pub project_id: String,
-    #[field(filter, sort)]
-    pub name: String,
-    #[field(filter, sort)]
-    pub description: String,
-    #[field(filter, sort)]
-    pub ip_version: i64,
-    #[field(filter, sort)]
-    pub cidr: String,
-    #[field(filter, sort)]
-    pub gateway_ip: Option<String>,
-    #[field(filter, sort)]
-    pub enable_dhcp: bool,
-    #[field(filter)]
-    pub ipv6_ra_mode: Option<String>,
-    #[field(filter)]
-    pub ipv6_address_mode: Option<String>,
-    pub allocation_pools: AsJson<Vec<Pool>>,
-    pub dns_nameservers: Vec<String>,
-    pub host_routes: AsJson<Vec<HostRoute>>,
-    #[field(filter)]
-    pub subnetpool_id: Option<String>,
-    pub service_types: Vec<String>,
-    pub tags: Vec<String>,
-    #[field(filter)]
-    pub revision_number: i64,
-    #[field(sort)]
-    pub created_at: Timestamp,
-    #[field(sort)]
-    pub updated_at: Timestamp,
+standard! {
+    #[resource(
+        table = "subnets",
+        singular = "subnet",
+        index = "network_id",
+        index = "project_id, id",
+        index = "subnetpool_id"
+    )]
+    pub struct Subnet {
+        #[field(filter, sort)]
+        pub network_id: String,
+        #[field(filter, sort)]
+        pub name: String,
+        #[field(filter, sort)]
+        pub description: String,
+        #[field(filter, sort)]
+        pub ip_version: i64,
+        #[field(filter, sort)]
+        pub cidr: String,
+        #[field(filter, sort)]
+        pub gateway_ip: Option<String>,
+        #[field(filter, sort)]
+        pub enable_dhcp: bool,
+        #[field(filter)]
+        pub ipv6_ra_mode: Option<String>,
+        #[field(filter)]
+        pub ipv6_address_mode: Option<String>,
+        pub allocation_pools: AsJson<Vec<Pool>>,
+        pub dns_nameservers: Vec<String>,
+        pub host_routes: AsJson<Vec<HostRoute>>,
+        #[field(filter)]
+        pub subnetpool_id: Option<String>,
+        pub service_types: Vec<String>,
+        pub tags: Vec<String>,
+    }
 }
 
-#[derive(Clone, Debug, Resource)]
-#[resource(
-    table = "ports",
-    singular = "port",
-    unique = "network_id, mac_address",
-    index = "project_id, id",
-    index = "device_id",
-    index = "host_id"
-)]
-pub struct Port {
-    #[field(key, filter, sort)]
-    pub id: String,
-    #[field(filter, sort)]
-    pub network_id: String,
-    #[field(filter, sort)]
-    pub project_id: String,
-    #[field(filter, sort)]
-    pub name: String,
-    #[field(filter, sort)]
-    pub description: String,
-    #[field(filter, sort)]
-    pub admin_state_up: bool,
-    #[field(filter, sort)]
-    pub status: String,
-    #[field(filter, sort)]
-    pub mac_address: String,
-    #[field(filter, sort)]
-    pub device_id: String,
-    #[field(filter, sort)]
-    pub device_owner: String,
-    #[field(filter, json = "binding:host_id")]
-    pub host_id: String,
-    #[field(filter, json = "binding:vnic_type")]
-    pub vnic_type: String,
-    #[field(filter, json = "binding:vif_type")]
-    pub vif_type: String,
-    #[field(json = "binding:profile")]
-    pub profile: Json,
-    #[field(filter)]
-    pub port_security_enabled: bool,
-    pub allowed_address_pairs: Json,
-    pub extra_dhcp_opts: Json,
-    pub dns_name: String,
-    pub tags: Vec<String>,
-    #[field(filter)]
-    pub revision_number: i64,
-    #[field(sort)]
-    pub created_at: Timestamp,
-    #[field(sort)]
-    pub updated_at: Timestamp,
+standard! {
+    #[resource(
+        table = "ports",
+        singular = "port",
+        unique = "network_id, mac_address",
+        index = "project_id, id",
+        index = "device_id",
+        index = "host_id"
+    )]
+    pub struct Port {
+        #[field(filter, sort)]
+        pub network_id: String,
+        #[field(filter, sort)]
+        pub name: String,
+        #[field(filter, sort)]
+        pub description: String,
+        #[field(filter, sort)]
+        pub admin_state_up: bool,
+        #[field(filter, sort)]
+        pub status: String,
+        #[field(filter, sort)]
+        pub mac_address: String,
+        #[field(filter, sort)]
+        pub device_id: String,
+        #[field(filter, sort)]
+        pub device_owner: String,
+        #[field(filter, json = "binding:host_id")]
+        pub host_id: String,
+        #[field(filter, json = "binding:vnic_type")]
+        pub vnic_type: String,
+        #[field(filter, json = "binding:vif_type")]
+        pub vif_type: String,
+        #[field(json = "binding:profile")]
+        pub profile: Json,
+        #[field(filter)]
+        pub port_security_enabled: bool,
+        pub allowed_address_pairs: Json,
+        pub extra_dhcp_opts: Json,
+        pub dns_name: String,
+        pub tags: Vec<String>,
+    }
 }
 
 /// An address that a port has. Its key keeps two ports from having it.
@@ -210,172 +224,127 @@ pub struct PortGroup {
     pub security_group_id: String,
 }
 
-#[derive(Clone, Debug, Resource)]
-#[resource(table = "security_groups", singular = "security_group", index = "project_id, name")]
-pub struct SecurityGroup {
-    #[field(key, filter, sort)]
-    pub id: String,
-    #[field(filter, sort)]
-    pub project_id: String,
-    #[field(filter, sort)]
-    pub name: String,
-    #[field(filter, sort)]
-    pub description: String,
-    #[field(filter)]
-    pub stateful: bool,
-    #[field(filter)]
-    pub shared: bool,
-    pub tags: Vec<String>,
-    #[field(filter)]
-    pub revision_number: i64,
-    #[field(sort)]
-    pub created_at: Timestamp,
-    #[field(sort)]
-    pub updated_at: Timestamp,
+standard! {
+    #[resource(table = "security_groups", singular = "security_group", index = "project_id, name")]
+    pub struct SecurityGroup {
+        #[field(filter, sort)]
+        pub name: String,
+        #[field(filter, sort)]
+        pub description: String,
+        #[field(filter)]
+        pub stateful: bool,
+        #[field(filter)]
+        pub shared: bool,
+        pub tags: Vec<String>,
+    }
 }
 
-#[derive(Clone, Debug, Resource)]
-#[resource(
-    table = "security_group_rules",
-    singular = "security_group_rule",
-    index = "security_group_id",
-    index = "project_id, id",
-    index = "remote_group_id",
-    index = "remote_address_group_id"
-)]
-pub struct SecurityGroupRule {
-    #[field(key, filter, sort)]
-    pub id: String,
-    #[field(filter, sort)]
-    pub project_id: String,
-    #[field(filter, sort)]
-    pub security_group_id: String,
-    #[field(filter, sort)]
-    pub direction: String,
-    #[field(filter, sort)]
-    pub ethertype: String,
-    #[field(filter, sort)]
-    pub protocol: Option<String>,
-    #[field(filter, sort)]
-    pub port_range_min: Option<i64>,
-    #[field(filter, sort)]
-    pub port_range_max: Option<i64>,
-    #[field(filter, sort)]
-    pub remote_ip_prefix: Option<String>,
-    #[field(filter, sort)]
-    pub remote_group_id: Option<String>,
-    #[field(filter, sort)]
-    pub remote_address_group_id: Option<String>,
-    #[field(filter)]
-    pub description: Option<String>,
-    #[field(filter)]
-    pub revision_number: i64,
-    #[field(sort)]
-    pub created_at: Timestamp,
-    #[field(sort)]
-    pub updated_at: Timestamp,
+standard! {
+    #[resource(
+        table = "security_group_rules",
+        singular = "security_group_rule",
+        index = "security_group_id",
+        index = "project_id, id",
+        index = "remote_group_id",
+        index = "remote_address_group_id"
+    )]
+    pub struct SecurityGroupRule {
+        #[field(filter, sort)]
+        pub security_group_id: String,
+        #[field(filter, sort)]
+        pub direction: String,
+        #[field(filter, sort)]
+        pub ethertype: String,
+        #[field(filter, sort)]
+        pub protocol: Option<String>,
+        #[field(filter, sort)]
+        pub port_range_min: Option<i64>,
+        #[field(filter, sort)]
+        pub port_range_max: Option<i64>,
+        #[field(filter, sort)]
+        pub remote_ip_prefix: Option<String>,
+        #[field(filter, sort)]
+        pub remote_group_id: Option<String>,
+        #[field(filter, sort)]
+        pub remote_address_group_id: Option<String>,
+        #[field(filter)]
+        pub description: Option<String>,
+    }
 }
 
-#[derive(Clone, Debug, Resource)]
-#[resource(table = "routers", singular = "router", index = "project_id, id", index = "gw_port_id")]
-pub struct Router {
-    #[field(key, filter, sort)]
-    pub id: String,
-    #[field(filter, sort)]
-    pub project_id: String,
-    #[field(filter, sort)]
-    pub name: String,
-    #[field(filter, sort)]
-    pub description: String,
-    #[field(filter, sort)]
-    pub admin_state_up: bool,
-    #[field(filter, sort)]
-    pub status: String,
-    pub gw_port_id: Option<String>,
-    pub gw_network_id: Option<String>,
-    pub enable_snat: bool,
-    pub routes: AsJson<Vec<HostRoute>>,
-    pub tags: Vec<String>,
-    #[field(filter)]
-    pub revision_number: i64,
-    #[field(sort)]
-    pub created_at: Timestamp,
-    #[field(sort)]
-    pub updated_at: Timestamp,
+standard! {
+    #[resource(table = "routers", singular = "router", index = "project_id, id", index = "gw_port_id")]
+    pub struct Router {
+        #[field(filter, sort)]
+        pub name: String,
+        #[field(filter, sort)]
+        pub description: String,
+        #[field(filter, sort)]
+        pub admin_state_up: bool,
+        #[field(filter, sort)]
+        pub status: String,
+        pub gw_port_id: Option<String>,
+        pub gw_network_id: Option<String>,
+        pub enable_snat: bool,
+        pub routes: AsJson<Vec<HostRoute>>,
+        pub tags: Vec<String>,
+    }
 }
 
-#[derive(Clone, Debug, Resource)]
-#[resource(
-    table = "floating_ips",
-    singular = "floatingip",
-    index = "project_id, id",
-    index = "port_id",
-    index = "router_id",
-    index = "floating_port_id"
-)]
-pub struct FloatingIp {
-    #[field(key, filter, sort)]
-    pub id: String,
-    #[field(filter, sort)]
-    pub project_id: String,
-    #[field(filter)]
-    pub description: String,
-    #[field(filter, sort)]
-    pub floating_network_id: String,
-    #[field(filter, sort)]
-    pub floating_ip_address: String,
-    pub floating_port_id: String,
-    #[field(filter, sort)]
-    pub fixed_ip_address: Option<String>,
-    #[field(filter, sort)]
-    pub port_id: Option<String>,
-    #[field(filter, sort)]
-    pub router_id: Option<String>,
-    #[field(filter, sort)]
-    pub status: String,
-    pub tags: Vec<String>,
-    #[field(filter)]
-    pub revision_number: i64,
-    #[field(sort)]
-    pub created_at: Timestamp,
-    #[field(sort)]
-    pub updated_at: Timestamp,
+standard! {
+    #[resource(
+        table = "floating_ips",
+        singular = "floatingip",
+        index = "project_id, id",
+        index = "port_id",
+        index = "router_id",
+        index = "floating_port_id"
+    )]
+    pub struct FloatingIp {
+        #[field(filter)]
+        pub description: String,
+        #[field(filter, sort)]
+        pub floating_network_id: String,
+        #[field(filter, sort)]
+        pub floating_ip_address: String,
+        pub floating_port_id: String,
+        #[field(filter, sort)]
+        pub fixed_ip_address: Option<String>,
+        #[field(filter, sort)]
+        pub port_id: Option<String>,
+        #[field(filter, sort)]
+        pub router_id: Option<String>,
+        #[field(filter, sort)]
+        pub status: String,
+        pub tags: Vec<String>,
+    }
 }
 
-#[derive(Clone, Debug, Resource)]
-#[resource(table = "subnetpools", singular = "subnetpool", index = "project_id, id")]
-pub struct SubnetPool {
-    #[field(key, filter, sort)]
-    pub id: String,
-    #[field(filter, sort)]
-    pub project_id: String,
-    #[field(filter, sort)]
-    pub name: String,
-    #[field(filter)]
-    pub description: String,
-    #[field(filter)]
-    pub ip_version: i64,
-    pub prefixes: Vec<String>,
-    #[field(filter)]
-    pub default_prefixlen: i64,
-    #[field(filter)]
-    pub min_prefixlen: i64,
-    #[field(filter)]
-    pub max_prefixlen: i64,
-    pub default_quota: Option<i64>,
-    #[field(filter)]
-    pub address_scope_id: Option<String>,
-    #[field(filter)]
-    pub shared: bool,
-    #[field(filter)]
-    pub is_default: bool,
-    pub tags: Vec<String>,
-    #[field(filter)]
-    pub revision_number: i64,
-    #[field(sort)]
-    pub created_at: Timestamp,
-    #[field(sort)]
-    pub updated_at: Timestamp,
+standard! {
+    #[resource(table = "subnetpools", singular = "subnetpool", index = "project_id, id")]
+    pub struct SubnetPool {
+        #[field(filter, sort)]
+        pub name: String,
+        #[field(filter)]
+        pub description: String,
+        #[field(filter)]
+        pub ip_version: i64,
+        pub prefixes: Vec<String>,
+        #[field(filter)]
+        pub default_prefixlen: i64,
+        #[field(filter)]
+        pub min_prefixlen: i64,
+        #[field(filter)]
+        pub max_prefixlen: i64,
+        pub default_quota: Option<i64>,
+        #[field(filter)]
+        pub address_scope_id: Option<String>,
+        #[field(filter)]
+        pub shared: bool,
+        #[field(filter)]
+        pub is_default: bool,
+        pub tags: Vec<String>,
+    }
 }
 
 #[derive(Clone, Debug, Resource)]
@@ -393,25 +362,16 @@ pub struct AddressScope {
     pub shared: bool,
 }
 
-#[derive(Clone, Debug, Resource)]
-#[resource(table = "address_groups", singular = "address_group", index = "project_id, id")]
-pub struct AddressGroup {
-    #[field(key, filter, sort)]
-    pub id: String,
-    #[field(filter, sort)]
-    pub project_id: String,
-    #[field(filter, sort)]
-    pub name: String,
-    #[field(filter, sort)]
-    pub description: String,
-    pub addresses: Vec<String>,
-    pub shared: bool,
-    #[field(filter)]
-    pub revision_number: i64,
-    #[field(sort)]
-    pub created_at: Timestamp,
-    #[field(sort)]
-    pub updated_at: Timestamp,
+standard! {
+    #[resource(table = "address_groups", singular = "address_group", index = "project_id, id")]
+    pub struct AddressGroup {
+        #[field(filter, sort)]
+        pub name: String,
+        #[field(filter, sort)]
+        pub description: String,
+        pub addresses: Vec<String>,
+        pub shared: bool,
+    }
 }
 
 /// Who sees a thing that is not its own: a project, or everybody.

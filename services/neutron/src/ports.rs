@@ -89,9 +89,7 @@ pub fn delete(tx: &mut Tx, touched: &mut Touched, id: &str, now: Timestamp) -> R
         floating.port_id = None;
         floating.fixed_ip_address = None;
         floating.status = DOWN.into();
-        floating.revision_number += 1;
-        floating.updated_at = now;
-        tx.update(&floating)?;
+        floating.change(tx, now)?;
     }
     tx.execute(sql!("DELETE FROM ip_allocations WHERE port_id = $1"), params![id])?;
     tx.execute(sql!("DELETE FROM port_security_groups WHERE port_id = $1"), params![id])?;

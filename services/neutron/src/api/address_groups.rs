@@ -37,7 +37,7 @@ const ATTRIBUTES: &[Attribute] = &[
 ];
 
 fn target(group: &AddressGroup) -> Json {
-    json!({"project_id": group.project_id, "tenant_id": group.project_id, "shared": group.shared})
+    super::shared_target(&group.project_id, group.shared)
 }
 
 /// Each as the network that it is.
@@ -105,9 +105,7 @@ async fn update(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
             if let Some(description) = text(&given, "description") {
                 group.description = description;
             }
-            group.revision_number += 1;
-            group.updated_at = clock.now();
-            tx.update(&group)?;
+            group.change(tx, clock.now())?;
             Ok(group)
         })
         .await?;
@@ -182,9 +180,7 @@ async fn change(neutron: Arc<Neutron>, request: Request, change: Change) -> Resu
         .write(move |tx, touched| {
             let mut group = store::get::<AddressGroup>(tx, ADDRESS_GROUP, &group.id)?;
             change(&mut group, named.clone())?;
-            group.revision_number += 1;
-            group.updated_at = clock.now();
-            tx.update(&group)?;
+            group.change(tx, clock.now())?;
             for rule in store::all_of::<SecurityGroupRule>(tx, "remote_address_group_id", &group.id)? {
                 touched.security_groups.insert(rule.security_group_id);
             }
@@ -201,6 +197,6 @@ fn view(group: &AddressGroup) -> Json {
     let mut view = json!({
         "id": group.id, "name": group.name, "description": group.description, "addresses": group.addresses,
     });
-    standard(&mut view, &group.project_id, group.revision_number, group.created_at, group.updated_at);
+    standard(&mut view, group);
     view
 }

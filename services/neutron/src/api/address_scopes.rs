@@ -34,7 +34,7 @@ const ATTRIBUTES: &[Attribute] = &[
 ];
 
 fn target(scope: &AddressScope) -> Json {
-    json!({"project_id": scope.project_id, "tenant_id": scope.project_id, "shared": scope.shared})
+    super::shared_target(&scope.project_id, scope.shared)
 }
 
 async fn create(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {

@@ -1,6 +1,6 @@
 //! Floating addresses.
 
-use super::{can, can_change, load, own, standard};
+use super::{can, can_change, load, own, standard, target};
 use crate::{
     Neutron,
     attributes::{self, Attribute, Kind, both, post, shown, text, text_or},
@@ -47,10 +47,6 @@ const ATTRIBUTES: &[Attribute] = &[
     shown("revision_number"),
     shown("tags"),
 ];
-
-fn target(project_id: &str) -> Json {
-    json!({"project_id": project_id, "tenant_id": project_id})
-}
 
 /// A port that the caller may point an address at.
 fn check_port(tx: &mut Tx, cx: &base::Context, port_id: Option<&str>) -> Result<()> {
@@ -211,9 +207,7 @@ async fn update(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
                 let fixed = text(&given, "fixed_ip_address");
                 routing::associate(tx, touched, &mut floating, port_id.as_deref(), fixed.as_deref())?;
             }
-            floating.revision_number += 1;
-            floating.updated_at = clock.now();
-            tx.update(&floating)?;
+            floating.change(tx, clock.now())?;
             touch_port(tx, touched, &floating)?;
             Ok(with_ports(tx, vec![floating])?.remove(0))
         })
@@ -251,12 +245,6 @@ fn view(floating: &FloatingIp, port: Option<&Port>) -> Json {
         "port_id": floating.port_id, "router_id": floating.router_id, "status": floating.status,
         "port_details": details, "tags": floating.tags,
     });
-    standard(
-        &mut view,
-        &floating.project_id,
-        floating.revision_number,
-        floating.created_at,
-        floating.updated_at,
-    );
+    standard(&mut view, floating);
     view
 }

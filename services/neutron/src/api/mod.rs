@@ -26,7 +26,7 @@ use crate::{
     rbac::{self, Shareable},
     store::{self, Noun},
 };
-use base::{Context, Error, ErrorKind, Json, Result, Timestamp};
+use base::{Context, Error, ErrorKind, Json, Result};
 use db::{Filter, Resource, Tx};
 use serde_json::json;
 use web::{Request, Routes};
@@ -95,12 +95,23 @@ fn shared_special<T: Shareable>(cx: &Context) -> impl Fn(&str, &[&str]) -> Resul
 }
 
 /// What all views have: whose it is, its revision, times and tags.
-fn standard(view: &mut Json, project_id: &str, revision: i64, created: Timestamp, updated: Timestamp) {
+fn standard(view: &mut Json, of: &impl Standard) {
+    let (project_id, revision, created, updated) = of.standard();
     view["project_id"] = json!(project_id);
     view["tenant_id"] = json!(project_id);
     view["revision_number"] = json!(revision);
     view["created_at"] = json!(created.seconds());
     view["updated_at"] = json!(updated.seconds());
+}
+
+/// What rules are asked about a project's thing.
+fn target(project_id: &str) -> Json {
+    json!({"project_id": project_id, "tenant_id": project_id})
+}
+
+/// The same of a thing that can be shared.
+fn shared_target(project_id: &str, shared: bool) -> Json {
+    json!({"project_id": project_id, "tenant_id": project_id, "shared": shared})
 }
 
 /// No agent is in an availability zone, so nobody can ask for one.

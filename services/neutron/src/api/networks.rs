@@ -287,9 +287,7 @@ async fn update(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
             let mut network = load::<Network>(tx, NETWORK, &id)?;
             apply(tx, &options, &mut network, &given)?;
             if !given.is_empty() {
-                network.revision_number += 1;
-                network.updated_at = clock.now();
-                tx.update(&network)?;
+                network.change(tx, clock.now())?;
                 touched.networks.insert(id.clone());
             }
             rbac::load::<Network>(tx, &cx, &id)
@@ -435,6 +433,6 @@ pub fn view(request: &Request, network: &Network, on: &OnNetwork) -> Json {
         view["provider:physical_network"] = json!(network.physical_network);
         view["provider:segmentation_id"] = json!(network.segmentation_id);
     }
-    standard(&mut view, &network.project_id, network.revision_number, network.created_at, network.updated_at);
+    standard(&mut view, network);
     view
 }

@@ -415,9 +415,7 @@ fn change(
             tx.insert(&PortGroup { port_id: id.into(), security_group_id: group })?;
         }
     }
-    port.revision_number += 1;
-    port.updated_at = now;
-    tx.update(&port)?;
+    port.change(tx, now)?;
     let whole = store::whole_port(tx, id)?;
     touched.port(&whole);
     if ["fixed_ips", "mac_address", "security_groups"].iter().any(|name| given.contains_key(*name)) {
@@ -504,6 +502,6 @@ pub fn view(request: &Request, whole: &WholePort) -> Json {
         view["binding:vif_type"] = json!(port.vif_type);
         view["binding:vif_details"] = details;
     }
-    standard(&mut view, &port.project_id, port.revision_number, port.created_at, port.updated_at);
+    standard(&mut view, port);
     view
 }

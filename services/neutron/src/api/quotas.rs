@@ -1,6 +1,6 @@
 //! Quotas: what each project may have at most, and has.
 
-use super::can;
+use super::{can, target};
 use crate::{
     Neutron, Options,
     attributes::{self, Given},
@@ -31,10 +31,6 @@ pub fn routes() -> Routes<Neutron> {
 
 /// Nothing counts further.
 const LIMIT_MAX: i64 = 2_147_483_647;
-
-fn target(project_id: &str) -> Json {
-    json!({"project_id": project_id, "tenant_id": project_id})
-}
 
 /// Everybody may ask what its own project has.
 fn can_see(request: &Request) -> Result<String> {

@@ -1,6 +1,6 @@
 //! Routers: their gateway, interfaces and routes.
 
-use super::{can, can_change, check_revision, load, own, standard};
+use super::{can, can_change, check_revision, load, own, standard, target};
 use crate::{
     Neutron, Options,
     agents::Touched,
@@ -54,10 +54,6 @@ const ATTRIBUTES: &[Attribute] = &[
     shown("revision_number"),
     shown("tags"),
 ];
-
-fn target(project_id: &str) -> Json {
-    json!({"project_id": project_id, "tenant_id": project_id})
-}
 
 /// A gateway as it was asked for.
 #[derive(Clone, Debug)]
@@ -268,9 +264,7 @@ async fn update(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
                 check_routes(tx, &options, &router)?;
             }
             if !given.is_empty() {
-                router.revision_number += 1;
-                router.updated_at = now;
-                tx.update(&router)?;
+                router.change(tx, now)?;
                 touched.routers.insert(id.clone());
             }
             Ok(with_gateways(tx, vec![router])?.remove(0))
@@ -347,9 +341,7 @@ async fn change_routes(neutron: Arc<Neutron>, request: Request, change: ChangeRo
             let mut router = load::<Router>(tx, ROUTER, &id)?;
             change(&mut router.routes.0, named.clone());
             check_routes(tx, &options, &router)?;
-            router.revision_number += 1;
-            router.updated_at = clock.now();
-            tx.update(&router)?;
+            router.change(tx, clock.now())?;
             touched.routers.insert(id.clone());
             Ok(with_gateways(tx, vec![router])?.remove(0))
         })
@@ -439,9 +431,7 @@ async fn add_interface(neutron: Arc<Neutron>, request: Request) -> Result<Reply>
             port.device_id.clone_from(&router.id);
             port.device_owner = OWNER_ROUTER.into();
             port.port_security_enabled = false;
-            port.revision_number += 1;
-            port.updated_at = now;
-            tx.update(&port)?;
+            port.change(tx, now)?;
             tx.execute(db::sql!("DELETE FROM port_security_groups WHERE port_id = $1"), db::params![id])?;
             let whole = store::whole_port(tx, &id)?;
             touched.port(&whole);
@@ -551,6 +541,6 @@ pub fn view(request: &Request, router: &Router, fixed: &[Json]) -> Json {
         view["distributed"] = json!(false);
         view["ha"] = json!(false);
     }
-    standard(&mut view, &router.project_id, router.revision_number, router.created_at, router.updated_at);
+    standard(&mut view, router);
     view
 }

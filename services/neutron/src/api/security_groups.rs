@@ -217,9 +217,7 @@ async fn update(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
             }
             group.stateful = flag_or(&given, "stateful", group.stateful);
             if !given.is_empty() {
-                group.revision_number += 1;
-                group.updated_at = clock.now();
-                tx.update(&group)?;
+                group.change(tx, clock.now())?;
                 touched.security_groups.insert(id.clone());
             }
             Ok(group)
@@ -279,7 +277,7 @@ fn view(group: &SecurityGroup, rules: &[SecurityGroupRule]) -> Json {
         "id": group.id, "name": group.name, "description": group.description, "stateful": group.stateful,
         "shared": group.shared, "security_group_rules": rules, "tags": group.tags,
     });
-    standard(&mut view, &group.project_id, group.revision_number, group.created_at, group.updated_at);
+    standard(&mut view, group);
     view
 }
 
@@ -447,6 +445,6 @@ fn rule_view(rule: &SecurityGroupRule, of_default: bool) -> Json {
         "description": rule.description,
         "normalized_cidr": normal.map(|net| net.trunc().to_string()), "belongs_to_default_sg": of_default,
     });
-    standard(&mut view, &rule.project_id, rule.revision_number, rule.created_at, rule.updated_at);
+    standard(&mut view, rule);
     view
 }

@@ -48,7 +48,7 @@ const ATTRIBUTES: &[Attribute] = &[
 ];
 
 fn target(pool: &SubnetPool) -> Json {
-    json!({"project_id": pool.project_id, "tenant_id": pool.project_id, "shared": pool.shared})
+    super::shared_target(&pool.project_id, pool.shared)
 }
 
 async fn create(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
@@ -172,9 +172,7 @@ async fn update(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
             let mut pool = store::get::<SubnetPool>(tx, SUBNET_POOL, &id)?;
             apply(tx, &cx, &mut pool, &given)?;
             if !given.is_empty() {
-                pool.revision_number += 1;
-                pool.updated_at = clock.now();
-                tx.update(&pool)?;
+                pool.change(tx, clock.now())?;
             }
             Ok(pool)
         })
@@ -296,9 +294,7 @@ async fn change_prefixes(neutron: Arc<Neutron>, request: Request, change: Change
         .write(move |tx, _| {
             let mut pool = store::get::<SubnetPool>(tx, SUBNET_POOL, &pool.id)?;
             change(tx, &cx, &mut pool, &named)?;
-            pool.revision_number += 1;
-            pool.updated_at = clock.now();
-            tx.update(&pool)?;
+            pool.change(tx, clock.now())?;
             Ok(pool)
         })
         .await?;
@@ -314,6 +310,6 @@ fn view(pool: &SubnetPool) -> Json {
         "default_quota": pool.default_quota, "address_scope_id": pool.address_scope_id, "shared": pool.shared,
         "is_default": pool.is_default, "tags": pool.tags,
     });
-    standard(&mut view, &pool.project_id, pool.revision_number, pool.created_at, pool.updated_at);
+    standard(&mut view, pool);
     view
 }

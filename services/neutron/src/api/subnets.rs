@@ -345,9 +345,7 @@ async fn update(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
             apply(tx, &options, &mut subnet, &given)?;
             if !given.is_empty() {
                 let now = clock.now();
-                subnet.revision_number += 1;
-                subnet.updated_at = now;
-                tx.update(&subnet)?;
+                subnet.change(tx, now)?;
                 touched.networks.insert(subnet.network_id.clone());
                 ports::ensure_dhcp(tx, touched, &options, &subnet.network_id, now)?;
             }
@@ -452,6 +450,6 @@ fn view(subnet: &Subnet, external: bool) -> Json {
         "subnetpool_id": subnet.subnetpool_id, "service_types": subnet.service_types,
         "router:external": external, "tags": subnet.tags,
     });
-    standard(&mut view, &subnet.project_id, subnet.revision_number, subnet.created_at, subnet.updated_at);
+    standard(&mut view, subnet);
     view
 }

@@ -8,8 +8,8 @@ use crate::{
     model::*,
     store::{self, Noun},
 };
-use base::{Json, Result, Timestamp};
-use db::{Resource, Tx};
+use base::{Json, Result};
+use db::Tx;
 use serde_json::json;
 use std::sync::Arc;
 use web::{Reply, Request, Routes, StatusCode, delete, get, post, put};
@@ -46,11 +46,6 @@ macro_rules! tagged {
                     &mut self.tags
                 }
 
-                fn changed(&mut self, now: Timestamp) {
-                    self.revision_number += 1;
-                    self.updated_at = now;
-                }
-
                 fn target(&self, tx: &mut Tx) -> Result<Json> {
                     let target: fn(&$type, &mut Tx) -> Result<Json> = $target;
                     target(self, tx)
@@ -61,12 +56,11 @@ macro_rules! tagged {
 }
 
 /// A noun with tags.
-trait Tagged: Resource + Clone {
+trait Tagged: Standard + Clone {
     const NOUN: Noun;
     const PLURAL: &'static str;
     const PARAM: &'static str;
     fn tags(&mut self) -> &mut Vec<String>;
-    fn changed(&mut self, now: Timestamp);
     /// What rules are asked about it.
     fn target(&self, tx: &mut Tx) -> Result<Json>;
 }
@@ -126,8 +120,7 @@ async fn change<T: Tagged>(
                 return Err(bad_resource(T::PLURAL, sentence));
             }
             if *thing.tags() != before {
-                thing.changed(clock.now());
-                tx.update(&thing)?;
+                thing.change(tx, clock.now())?;
             }
             Ok(std::mem::take(thing.tags()))
         })
