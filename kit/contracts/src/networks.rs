@@ -29,6 +29,17 @@ pub trait Networks: Send + Sync {
     /// Takes the port from its server, with the cloud's own rights; one that is gone is fine.
     async fn unbind_port(&self, cx: &Context, port_id: &str) -> Result<()>;
 
+    /// Gives the port a second binding, an inactive one, on a host to which its server is to move. The port's tap is
+    /// made there, and nova hears `network-vif-plugged` when it stands. One that is there already is fine.
+    async fn create_binding(&self, cx: &Context, port_id: &str, host: &str) -> Result<Port>;
+
+    /// From now on the port is on that host, where it has a binding; the binding that it had until now becomes the
+    /// inactive one. Active already: fine.
+    async fn activate_binding(&self, cx: &Context, port_id: &str, host: &str) -> Result<Port>;
+
+    /// Takes the inactive binding on a host from the port; none is fine.
+    async fn delete_binding(&self, cx: &Context, port_id: &str, host: &str) -> Result<()>;
+
     /// With the cloud's own rights; one that is gone is fine.
     async fn delete_port(&self, cx: &Context, port_id: &str) -> Result<()>;
 
@@ -95,6 +106,16 @@ pub struct Port {
     /// Where it is bound; empty when it is not.
     pub host: String,
     pub active: bool,
+    /// On hosts between which its server moves.
+    pub inactive_bindings: Vec<InactiveBinding>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InactiveBinding {
+    pub host: String,
+    /// The port's tap stands there.
+    pub plugged: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -104,6 +104,8 @@ impl Agent {
             networks: desired.networks.len() as u64,
             ports: desired.ports.len() as u64,
             routers: desired.routers.len() as u64,
+            only_guests: !self.options.dhcp_and_routers,
+            availability_zone: self.options.availability_zone.clone(),
             started: !told.started,
         };
         self.reports.agent_reported(&Context::internal(), &agent).await?;

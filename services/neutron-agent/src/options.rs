@@ -12,6 +12,10 @@ pub struct Options {
     pub host: String,
     /// The address by which tunnels of other hosts reach this one. Empty: tenants' networks end at this host.
     pub local_ip: Option<IpAddr>,
+    /// Whether this host runs DHCP servers and routers beside the ports of its guests.
+    pub dhcp_and_routers: bool,
+    /// The availability zone of this host's DHCP servers and routers.
+    pub availability_zone: String,
     /// Interfaces of this host by the physical network they reach. A flat network without one is a bridge of its own.
     pub physical_networks: BTreeMap<String, String>,
     /// Whether this host is the gateway of external networks: it takes their gateway addresses on their bridges, so
@@ -36,6 +40,8 @@ impl Default for Options {
         Self {
             host: String::new(),
             local_ip: None,
+            dhcp_and_routers: true,
+            availability_zone: "nova".into(),
             physical_networks: BTreeMap::new(),
             external_gateway: true,
             external_masquerade: true,

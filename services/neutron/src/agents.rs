@@ -1,9 +1,11 @@
 //! Agents: what they report, and telling them what was touched.
 
 use crate::{
-    Neutron, api, desired,
+    Neutron, Options, desired,
     events::{self, Event},
     model::*,
+    ports,
+    schedule::Layout,
     store::{self, WholePort},
 };
 use async_trait::async_trait;
@@ -14,8 +16,24 @@ use contracts::agents::network::{
     RemoteNetworkAgent,
 };
 use db::{Filter, List, Stored, Tx};
+use serde_json::json;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
+
+/// What a host does. Clients know a process for each, of which we have one for all: they see three agents.
+pub struct Kind {
+    pub name: &'static str,
+    pub binary: &'static str,
+    pub topic: &'static str,
+}
+
+/// Wires the guests' ports.
+pub const L2: Kind = Kind { name: "Linux bridge agent", binary: "neutron-linuxbridge-agent", topic: "N/A" };
+pub const DHCP: Kind = Kind { name: "DHCP agent", binary: "neutron-dhcp-agent", topic: "dhcp_agent" };
+pub const L3: Kind = Kind { name: "L3 agent", binary: "neutron-l3-agent", topic: "l3_agent" };
+
+/// The zone of agents that name none.
+const DEFAULT_ZONE: &str = "nova";
 
 /// Ids of what a transaction changed, as far as hosts see it.
 #[derive(Clone, Debug, Default)]
@@ -73,12 +91,45 @@ pub async fn tell(neutron: Arc<Neutron>, to_tell: Option<mpsc::UnboundedReceiver
     }
 }
 
+/// Sees when a host falls silent: what it served others serve from then on.
+pub async fn watch(neutron: Arc<Neutron>) {
+    let every = Duration::from_secs((neutron.options.agent_down_time_seconds / 10).clamp(1, 10));
+    let mut ticks = tokio::time::interval(every);
+    let mut before = BTreeSet::new();
+    loop {
+        ticks.tick().await;
+        match neutron.serving().await {
+            Ok(now) => {
+                if !before.is_subset(&now) {
+                    tracing::warn!("a network agent is silent: others take over what it served");
+                    if let Err(error) = neutron.touch_all().await {
+                        tracing::warn!(%error, "nobody was told to take over; it is tried again");
+                        continue;
+                    }
+                }
+                before = now;
+            }
+            Err(error) => tracing::warn!(%error, "nobody knows which network agents live"),
+        }
+    }
+}
+
 impl Neutron {
+    async fn serving(&self) -> Result<BTreeSet<String>> {
+        let (options, clock) = (self.options.clone(), self.clock.clone());
+        self.read(move |tx| Ok(Layout::load(tx, &options, clock.now())?.serving())).await
+    }
+
+    async fn touch_all(&self) -> Result<()> {
+        let (options, clock) = (self.options.clone(), self.clock.clone());
+        self.write(move |tx, touched| touch_all(tx, touched, &options, clock.now())).await
+    }
+
     async fn tell_all(&self, touched: Touched) -> Result<()> {
         let (options, clock) = (self.options.clone(), self.clock.clone());
         let changes = self
             .read(move |tx| {
-                let layout = desired::Layout::load(tx, &options, clock.now())?;
+                let layout = Layout::load(tx, &options, clock.now())?;
                 let mut changes = Vec::new();
                 for host in layout.hosts() {
                     changes.push((host.clone(), desired::change(tx, &options, &layout, host, &touched)?));
@@ -133,34 +184,18 @@ impl NetworkReports for Neutron {
         let (state, clock, options) = (state.clone(), self.clock.clone(), self.options.clone());
         self.write(move |tx, touched| {
             let now = clock.now();
-            let known = store::all_of::<Agent>(tx, "host", &state.host)?.into_iter().next();
-            let down_after = Duration::from_secs(options.agent_down_time_seconds);
-            let was_down =
-                known.as_ref().is_none_or(|agent| now.since(agent.heartbeat_timestamp) >= down_after);
-            let agent = Agent {
-                id: known.as_ref().map_or_else(id::uuid, |agent| agent.id.clone()),
-                host: state.host.clone(),
-                admin_state_up: known.as_ref().is_none_or(|agent| agent.admin_state_up),
-                description: known.as_ref().and_then(|agent| agent.description.clone()),
-                tunnel_ip: state.tunnel_ip.map(|ip| ip.to_string()),
-                physical_networks: state.physical_networks.iter().cloned().collect(),
-                networks: state.networks as i64,
-                ports: state.ports as i64,
-                routers: state.routers as i64,
-                created_at: known.as_ref().map_or(now, |agent| agent.created_at),
-                started_at: match (&known, state.started) {
-                    (Some(agent), false) => agent.started_at,
-                    _ => now,
-                },
-                heartbeat_timestamp: now,
-            };
-            match &known {
-                Some(_) => drop(tx.update(&agent)?),
-                None => tx.insert(&agent)?,
+            let known = store::all_of::<Agent>(tx, "host", &state.host)?;
+            let before = Layout::load(tx, &options, now)?.serving();
+            let kinds = if state.only_guests { &[L2][..] } else { &[L2, DHCP, L3] };
+            for kind in kinds {
+                store_agent(tx, &state, kind, &known, now)?;
             }
-            match was_down {
-                true => api::agents::touch_all(tx, touched, &options, now),
-                false => Ok(()),
+            for gone in known.iter().filter(|agent| kinds.iter().all(|kind| agent.agent_type != kind.name)) {
+                tx.remove::<Agent>(&gone.id)?;
+            }
+            match Layout::load(tx, &options, now)?.serving() == before {
+                true => Ok(()),
+                false => touch_all(tx, touched, &options, now),
             }
         })
         .await
@@ -170,11 +205,14 @@ impl NetworkReports for Neutron {
         for (id, why) in &state.failed {
             tracing::warn!(host = state.host, id, why, "a network resource did not become what it shall be");
         }
-        let (state, clock) = (state.clone(), self.clock.clone());
+        let (state, options, clock) = (state.clone(), self.options.clone(), self.clock.clone());
         self.write(move |tx, touched| {
             let now = clock.now();
-            set_status(tx, touched, &state.up, [DOWN, ACTIVE], now)?;
-            set_status(tx, touched, &state.down, [ACTIVE, DOWN], now)
+            let layout = Layout::load(tx, &options, now)?;
+            set_plugged(tx, touched, &state.host, &state.up, true)?;
+            set_plugged(tx, touched, &state.host, &state.down, false)?;
+            set_status(tx, touched, &layout, (&state.host, &state.up), [DOWN, ACTIVE], now)?;
+            set_status(tx, touched, &layout, (&state.host, &state.down), [ACTIVE, DOWN], now)
         })
         .await
     }
@@ -183,7 +221,7 @@ impl NetworkReports for Neutron {
         let (host, options, clock) = (host.to_string(), self.options.clone(), self.clock.clone());
         self.read(move |tx| {
             let revision = store::counter(tx, store::REVISION)?;
-            let layout = desired::Layout::load(tx, &options, clock.now())?;
+            let layout = Layout::load(tx, &options, clock.now())?;
             let desired = desired::state(tx, &options, &layout, &host)?;
             Ok(contract::HostState { revision, desired })
         })
@@ -191,21 +229,88 @@ impl NetworkReports for Neutron {
     }
 }
 
-/// Ports, and floating addresses whose gateway's port it is.
+/// One of a host's agents as the host reports it; what an operator set of it stays.
+fn store_agent(tx: &mut Tx, state: &AgentState, kind: &Kind, known: &[Agent], now: Timestamp) -> Result<()> {
+    let known = known.iter().find(|agent| agent.agent_type == kind.name);
+    let zone = if state.availability_zone.is_empty() { DEFAULT_ZONE } else { &state.availability_zone };
+    let configurations = match kind.name {
+        name if name == L2.name => json!({
+            "tunneling_ip": state.tunnel_ip, "physical_networks": state.physical_networks, "devices": state.ports,
+        }),
+        name if name == DHCP.name => json!({"networks": state.networks}),
+        _ => json!({"agent_mode": "legacy", "routers": state.routers}),
+    };
+    let agent = Agent {
+        id: known.map_or_else(id::uuid, |agent| agent.id.clone()),
+        agent_type: kind.name.into(),
+        binary: kind.binary.into(),
+        topic: kind.topic.into(),
+        host: state.host.clone(),
+        admin_state_up: known.is_none_or(|agent| agent.admin_state_up),
+        description: known.and_then(|agent| agent.description.clone()),
+        availability_zone: (kind.name != L2.name).then(|| zone.into()),
+        tunnel_ip: state.tunnel_ip.map(|ip| ip.to_string()),
+        configurations,
+        created_at: known.map_or(now, |agent| agent.created_at),
+        started_at: known.filter(|_| !state.started).map_or(now, |agent| agent.started_at),
+        heartbeat_timestamp: now,
+    };
+    match known {
+        Some(_) => tx.update(&agent).map(drop),
+        None => tx.insert(&agent),
+    }
+}
+
+/// Another serves than until now: everybody is told who.
+pub fn touch_all(tx: &mut Tx, touched: &mut Touched, options: &Options, now: Timestamp) -> Result<()> {
+    for network in tx.list::<Network>(&List::all())? {
+        ports::ensure_dhcp(tx, touched, options, &network.id, now)?;
+        touched.networks.insert(network.id);
+    }
+    touched.routers.extend(tx.list::<Router>(&List::all())?.into_iter().map(|router| router.id));
+    Ok(())
+}
+
+/// Taps of ports that come to a host, or leave it, while another has them.
+fn set_plugged(
+    tx: &mut Tx,
+    touched: &mut Touched,
+    host: &str,
+    ids: &BTreeSet<String>,
+    plugged: bool,
+) -> Result<()> {
+    let bindings = store::inactive_bindings(tx, ids)?;
+    for mut binding in bindings.into_values().flatten().filter(|binding| binding.host == host) {
+        binding.plugged = plugged;
+        tx.update(&binding)?;
+        if plugged && let Some(port) = tx.find::<Port>(&binding.port_id)? {
+            touched.server(&port, events::PLUGGED);
+        }
+    }
+    Ok(())
+}
+
+/// Ports, and floating addresses whose gateway's port it is. Only the host that has a port at the moment says how it
+/// is: the one that it left reports late.
 fn set_status(
     tx: &mut Tx,
     touched: &mut Touched,
-    ids: &BTreeSet<String>,
+    layout: &Layout,
+    (host, ids): (&str, &BTreeSet<String>),
     [from, to]: [&str; 2],
     now: Timestamp,
 ) -> Result<()> {
-    let all: Vec<&str> = ids.iter().map(String::as_str).collect();
-    for some in all.chunks(500) {
-        let known = [Filter::any("id", some.iter().copied()), Filter::eq("status", from)];
-        let name = if to == ACTIVE { events::PLUGGED } else { events::UNPLUGGED };
-        for port in tx.list::<Port>(&List { filters: known.to_vec(), ..List::all() })? {
+    let name = if to == ACTIVE { events::PLUGGED } else { events::UNPLUGGED };
+    let mut changed = BTreeSet::new();
+    for port in store::any_of::<Port>(tx, "id", ids)? {
+        if port.status == from && is_on(tx, layout, &port, host)? {
             touched.server(&port, name);
+            changed.insert(port.id);
         }
+    }
+    let all: Vec<&str> = changed.iter().map(String::as_str).collect();
+    for some in all.chunks(500) {
+        let known = [Filter::any("id", some.iter().copied())];
         tx.set::<Port>(&known, &[("status", to.store()), ("updated_at", now.store())])?;
         let routers =
             tx.list::<Router>(&List::all().filter(Filter::any("gw_port_id", some.iter().copied())))?;
@@ -215,4 +320,18 @@ fn set_status(
         }
     }
     Ok(())
+}
+
+fn is_on(tx: &mut Tx, layout: &Layout, port: &Port, host: &str) -> Result<bool> {
+    Ok(match port.device_owner.as_str() {
+        OWNER_DHCP => {
+            let network = tx.find::<Network>(&port.network_id)?;
+            network.is_some_and(|network| layout.dhcp_host(&network) == Some(host))
+        }
+        OWNER_ROUTER | OWNER_GATEWAY => {
+            let router = tx.find::<Router>(&port.device_id)?;
+            router.is_some_and(|router| layout.router_host(&router) == Some(host))
+        }
+        _ => port.host_id == host,
+    })
 }

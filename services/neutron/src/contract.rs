@@ -10,7 +10,7 @@ use crate::{
 use async_trait::async_trait;
 use base::{Context, Result};
 use contracts::networks as contract;
-use db::{Filter, List, Tx};
+use db::{Filter, List, Stored, Tx};
 use std::collections::{BTreeSet, HashMap};
 
 #[async_trait]
@@ -141,6 +141,44 @@ impl contract::Networks for Neutron {
         .await
     }
 
+    async fn create_binding(&self, _: &Context, port_id: &str, host: &str) -> Result<contract::Port> {
+        let (id, host) = (port_id.to_string(), host.to_string());
+        self.write(move |tx, touched| {
+            let port = store::get::<Port>(tx, store::PORT, &id)?;
+            let there = tx.get::<PortBinding>(&[id.store(), host.store()])?;
+            if port.host_id != host && there.is_none() {
+                let binding = PortBinding {
+                    port_id: id.clone(),
+                    host: host.clone(),
+                    vif_type: ports::vif_type(tx, &host)?.into(),
+                    vnic_type: port.vnic_type.clone(),
+                    profile: port.profile.clone(),
+                    plugged: false,
+                };
+                ports::add_binding(tx, touched, &port, &binding)?;
+            }
+            one(tx, &id)
+        })
+        .await
+    }
+
+    async fn activate_binding(&self, _: &Context, port_id: &str, host: &str) -> Result<contract::Port> {
+        let (id, host, clock) = (port_id.to_string(), host.to_string(), self.clock.clone());
+        self.write(move |tx, touched| {
+            let mut port = store::get::<Port>(tx, store::PORT, &id)?;
+            if port.host_id != host {
+                ports::activate(tx, touched, &mut port, &host, clock.now())?;
+            }
+            one(tx, &id)
+        })
+        .await
+    }
+
+    async fn delete_binding(&self, _: &Context, port_id: &str, host: &str) -> Result<()> {
+        let (id, host) = (port_id.to_string(), host.to_string());
+        self.write(move |tx, touched| ports::remove_binding(tx, touched, &id, &host)).await
+    }
+
     async fn delete_port(&self, _: &Context, port_id: &str) -> Result<()> {
         let (id, clock) = (port_id.to_string(), self.clock.clone());
         self.write(move |tx, touched| ports::delete(tx, touched, &id, clock.now())).await
@@ -167,6 +205,11 @@ fn store_changed(
     port.change(tx, now)?;
     let whole = store::whole(tx, vec![port])?.remove(0);
     touched.port(&whole);
+    Ok(views(tx, vec![whole])?.remove(0))
+}
+
+fn one(tx: &mut Tx, id: &str) -> Result<contract::Port> {
+    let whole = store::whole_port(tx, id)?;
     Ok(views(tx, vec![whole])?.remove(0))
 }
 
@@ -204,6 +247,9 @@ fn views(tx: &mut Tx, ports: Vec<WholePort>) -> Result<Vec<contract::Port>> {
             floating.entry((port, fixed)).or_default().push(ip.floating_ip_address);
         }
     }
+    let mut moving = store::inactive_bindings(tx, &port_ids)?;
+    let inactive =
+        |binding: PortBinding| contract::InactiveBinding { host: binding.host, plugged: binding.plugged };
     Ok(ports
         .into_iter()
         .map(|whole| {
@@ -225,6 +271,13 @@ fn views(tx: &mut Tx, ports: Vec<WholePort>) -> Result<Vec<contract::Port>> {
                     .map(|n| view(n, !subnets.is_empty()))
                     .unwrap_or_default(),
                 subnets,
+                inactive_bindings: moving
+                    .remove(&port.id)
+                    .into_iter()
+                    .flatten()
+                    .filter(|binding| !binding.host.is_empty())
+                    .map(inactive)
+                    .collect(),
                 security_groups: named
                     .map(|group| contract::SecurityGroup { id: group.id.clone(), name: group.name.clone() })
                     .collect(),

@@ -6,6 +6,7 @@ use crate::{
     ipam,
     model::*,
     ports,
+    schedule::Layout,
     store::{self, WholePort},
 };
 use base::Result;
@@ -15,43 +16,14 @@ use ipnet::IpNet;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
-    time::Duration,
 };
-
-/// Who does what: DHCP and routers are spread over the agents that live.
-pub struct Layout {
-    agents: Vec<Agent>,
-}
-
-impl Layout {
-    pub fn load(tx: &mut Tx, options: &Options, now: base::Timestamp) -> Result<Self> {
-        let down_after = Duration::from_secs(options.agent_down_time_seconds);
-        let mut agents = store::living_agents(tx, now, down_after)?;
-        agents.sort_by(|a, b| a.host.cmp(&b.host));
-        Ok(Self { agents })
-    }
-
-    pub fn hosts(&self) -> impl Iterator<Item = &String> {
-        self.agents.iter().map(|agent| &agent.host)
-    }
-
-    /// The host of a thing that is on one host alone: always the same while the same hosts live.
-    pub fn host_of(&self, id: &str) -> Option<&str> {
-        let weight = |agent: &&Agent| base::id::derived(&[&agent.host, id]);
-        self.agents.iter().max_by_key(weight).map(|agent| agent.host.as_str())
-    }
-
-    fn tunnel_ip(&self, host: &str) -> Option<IpAddr> {
-        self.agents.iter().find(|agent| agent.host == host)?.tunnel_ip.as_deref()?.parse().ok()
-    }
-}
 
 /// Everything of a host.
 pub fn state(tx: &mut Tx, options: &Options, layout: &Layout, host: &str) -> Result<contract::Desired> {
     let mut all = Touched::default();
     all.networks.extend(ids::<Network>(tx, |network| &network.id)?);
     all.routers.extend(ids::<Router>(tx, |router| &router.id)?);
-    all.ports.extend(tx.list::<Port>(&List::all().eq("host_id", host))?.into_iter().map(|port| port.id));
+    all.ports = store::ports_on(tx, host)?;
     all.security_groups.extend(ids::<SecurityGroup>(tx, |group| &group.id)?);
     let change = change(tx, options, layout, host, &all)?;
     fn there<T>(map: BTreeMap<String, Option<T>>) -> BTreeMap<String, T> {
@@ -80,8 +52,9 @@ pub fn change(
     let mut change =
         contract::Change { revision: store::counter(tx, store::REVISION)?, ..Default::default() };
     let mut groups = touched.security_groups.clone();
+    let moving = store::inactive_bindings(tx, &touched.ports)?;
     for whole in whole_ports(tx, &touched.ports)? {
-        if is_guest(&whole.port) && whole.port.host_id == host {
+        if is_guest(&whole.port) && hosts_of(&whole.port, &moving).contains(host) {
             groups.extend(whole.groups.iter().cloned());
             change.ports.insert(whole.port.id.clone(), Some(guest(&whole)?));
         }
@@ -90,9 +63,9 @@ pub fn change(
         change.ports.entry(id.clone()).or_insert(None);
     }
     for id in &touched.routers {
-        let found = match (layout.host_of(id) == Some(host), tx.find::<Router>(id)?) {
-            (true, Some(router)) => Some(router_of(tx, &router)?),
-            _ => None,
+        let found = match tx.find::<Router>(id)?.filter(|router| layout.router_host(router) == Some(host)) {
+            Some(router) => Some(router_of(tx, &router)?),
+            None => None,
         };
         change.routers.insert(id.clone(), found);
     }
@@ -114,6 +87,12 @@ fn whole_ports(tx: &mut Tx, ids: &BTreeSet<String>) -> Result<Vec<WholePort>> {
 
 fn is_guest(port: &Port) -> bool {
     !port.device_owner.starts_with("network:") && !port.host_id.is_empty()
+}
+
+/// Where a guest's port is and where it goes.
+fn hosts_of(port: &Port, moving: &HashMap<String, Vec<PortBinding>>) -> BTreeSet<String> {
+    let others = moving.get(&port.id).into_iter().flatten().map(|binding| binding.host.clone());
+    others.chain([port.host_id.clone()]).filter(|host| !host.is_empty()).collect()
 }
 
 fn addresses(whole: &WholePort) -> Vec<IpAddr> {
@@ -152,19 +131,26 @@ fn network_of(
     let all = store::all_of::<Port>(tx, "network_id", &network.id)?;
     let all = store::whole(tx, all)?;
     let dhcp_port = ports::dhcp_port(tx, &network.id)?;
-    let serves = dhcp_port.is_some() && layout.host_of(&network.id) == Some(host);
-    let place = |whole: &WholePort| -> Option<String> {
+    let dhcp_host = layout.dhcp_host(network);
+    let serves = dhcp_port.is_some() && dhcp_host == Some(host);
+    let ids = all.iter().map(|whole| whole.port.id.clone()).collect();
+    let moving = store::inactive_bindings(tx, &ids)?;
+    let devices = all.iter().map(|whole| whole.port.device_id.clone()).collect();
+    let routers = store::any_of::<Router>(tx, "id", &devices)?;
+    let places = |whole: &WholePort| -> BTreeSet<String> {
         let port = &whole.port;
         match port.device_owner.as_str() {
-            OWNER_DHCP => layout.host_of(&network.id).map(str::to_string),
-            OWNER_ROUTER | OWNER_GATEWAY => layout.host_of(&port.device_id).map(str::to_string),
-            OWNER_FLOATING => None,
-            _ => (!port.host_id.is_empty()).then(|| port.host_id.clone()),
+            OWNER_DHCP => dhcp_host.map(str::to_string).into_iter().collect(),
+            OWNER_ROUTER | OWNER_GATEWAY => {
+                let router = routers.iter().find(|router| router.id == port.device_id);
+                router.and_then(|router| layout.router_host(router)).map(str::to_string).into_iter().collect()
+            }
+            OWNER_FLOATING => BTreeSet::new(),
+            _ => hosts_of(port, &moving),
         }
     };
-    let places: Vec<Option<String>> = all.iter().map(place).collect();
-    let here = places.iter().any(|place| place.as_deref() == Some(host));
-    if !here {
+    let places: Vec<BTreeSet<String>> = all.iter().map(places).collect();
+    if !places.iter().any(|place| place.contains(host)) {
         return Ok(None);
     }
     let subnets = store::all_of::<Subnet>(tx, "network_id", &network.id)?;
@@ -209,20 +195,23 @@ fn network_of(
     Ok(Some(contract::Network { mtu, kind, host_addresses, masquerade: false, dhcp, hosts }))
 }
 
+/// Frames for a port go to its host alone; those for nobody known go to all hosts of the network. While a port moves
+/// it is nobody known, so that what is for it arrives wherever it is at the moment.
 fn segment(
     layout: &Layout,
     host: &str,
     network: &Network,
     all: &[WholePort],
-    places: &[Option<String>],
+    places: &[BTreeSet<String>],
 ) -> contract::Segment {
     let mut remotes = BTreeSet::new();
     let mut ports = Vec::new();
-    for (whole, place) in all.iter().zip(places) {
-        let Some(place) = place.as_deref().filter(|place| *place != host) else { continue };
-        if let (Some(address), Ok(mac)) = (layout.tunnel_ip(place), whole.port.mac_address.parse()) {
-            remotes.insert(address);
-            ports.push(contract::RemotePort { mac, host: address });
+    for (whole, places) in all.iter().zip(places) {
+        let others = places.iter().filter(|place| *place != host);
+        let others: Vec<IpAddr> = others.filter_map(|place| layout.tunnel_ip(place)).collect();
+        remotes.extend(&others);
+        if let ([address], 1, Ok(mac)) = (others.as_slice(), places.len(), whole.port.mac_address.parse()) {
+            ports.push(contract::RemotePort { mac, host: *address });
         }
     }
     let vni = network.segmentation_id.and_then(|vni| u32::try_from(vni).ok()).unwrap_or(0);
@@ -320,14 +309,7 @@ fn add_groups(
     if touched.is_empty() {
         return Ok(());
     }
-    let here = tx.query(
-        db::sql!(
-            "SELECT DISTINCT g.security_group_id FROM port_security_groups g
-             JOIN ports p ON p.id = g.port_id WHERE p.host_id = $1"
-        ),
-        db::params![host],
-    )?;
-    let used: BTreeSet<String> = here.iter().map(|row| row.at(0)).collect::<Result<_>>()?;
+    let used = store::groups_on(tx, host)?;
     let used_rules = store::any_of::<SecurityGroupRule>(tx, "security_group_id", &used)?;
     let named: BTreeSet<String> = used_rules.iter().filter_map(|rule| rule.remote_group_id.clone()).collect();
     let mut wanted = touched;

@@ -18,6 +18,7 @@ mod quota;
 mod rbac;
 mod routing;
 mod rules;
+mod schedule;
 mod sg_rules;
 mod store;
 
@@ -63,7 +64,7 @@ const BODY_BYTES_MAX: usize = 114_688;
 /// While it lives, agents are heard and told, and so is nova.
 pub struct Running {
     _serving: Serving,
-    telling: [JoinHandle<()>; 2],
+    telling: [JoinHandle<()>; 3],
 }
 
 impl Drop for Running {
@@ -110,6 +111,7 @@ impl Neutron {
         let to_nova = self.to_nova.lock().ok().and_then(|mut held| held.take());
         let telling = [
             tokio::spawn(agents::tell(self.clone(), to_tell)),
+            tokio::spawn(agents::watch(self.clone())),
             tokio::spawn(events::tell(self.clone(), to_nova)),
         ];
         Ok(Running { _serving: serving, telling })

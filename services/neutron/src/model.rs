@@ -21,14 +21,26 @@ pub static TABLES: &[&db::Table] = &[
     DefaultRule::TABLE,
     Quota::TABLE,
     Agent::TABLE,
+    Placement::TABLE,
+    PortBinding::TABLE,
     Counter::TABLE,
 ];
 
-pub static MIGRATIONS: &[db::Migration] = &[db::Migration {
-    number: 1,
-    name: "rules for address groups",
-    statements: &["ALTER TABLE security_group_rules ADD COLUMN remote_address_group_id TEXT"],
-}];
+pub static MIGRATIONS: &[db::Migration] = &[
+    db::Migration {
+        number: 1,
+        name: "rules for address groups",
+        statements: &["ALTER TABLE security_group_rules ADD COLUMN remote_address_group_id TEXT"],
+    },
+    db::Migration {
+        number: 2,
+        name: "agents by what they do; zones of routers",
+        statements: &[
+            "DROP TABLE IF EXISTS agents",
+            "ALTER TABLE routers ADD COLUMN availability_zone_hints TEXT NOT NULL DEFAULT '[]'",
+        ],
+    },
+];
 
 /// What most nouns have in common, upstream's standard attributes: whose it is, and which change it last saw.
 pub trait Standard: Resource {
@@ -287,6 +299,7 @@ standard! {
         pub gw_network_id: Option<String>,
         pub enable_snat: bool,
         pub routes: AsJson<Vec<HostRoute>>,
+    pub availability_zone_hints: Vec<String>,
         pub tags: Vec<String>,
     }
 }
@@ -437,28 +450,60 @@ pub struct Quota {
     pub hard_limit: i64,
 }
 
+/// What a host does for networks: one row each for its guests' ports, its DHCP servers and its routers.
 #[derive(Clone, Debug, Resource)]
-#[resource(table = "agents", singular = "agent", unique = "host")]
+#[resource(table = "network_agents", singular = "agent", unique = "host, agent_type")]
 pub struct Agent {
     #[field(key, filter, sort)]
     pub id: String,
+    #[field(filter, sort)]
+    pub agent_type: String,
+    #[field(filter, sort)]
+    pub binary: String,
+    #[field(filter, sort)]
+    pub topic: String,
     #[field(filter, sort)]
     pub host: String,
     #[field(filter, sort)]
     pub admin_state_up: bool,
     #[field(filter)]
     pub description: Option<String>,
+    #[field(filter, sort)]
+    pub availability_zone: Option<String>,
     pub tunnel_ip: Option<String>,
-    pub physical_networks: Vec<String>,
-    pub networks: i64,
-    pub ports: i64,
-    pub routers: i64,
+    pub configurations: Json,
     #[field(sort)]
     pub created_at: Timestamp,
     #[field(sort)]
     pub started_at: Timestamp,
     #[field(sort)]
     pub heartbeat_timestamp: Timestamp,
+}
+
+/// Where an operator put a network's DHCP or a router: on a host, or nowhere.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "placements")]
+pub struct Placement {
+    #[field(key)]
+    pub resource_id: String,
+    pub host: Option<String>,
+}
+
+/// A port's place on another host, while its server moves. The active binding is in the port.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "port_bindings", singular = "binding", index = "host")]
+pub struct PortBinding {
+    #[field(key)]
+    pub port_id: String,
+    #[field(key, filter, sort)]
+    pub host: String,
+    #[field(filter, sort)]
+    pub vif_type: String,
+    #[field(filter, sort)]
+    pub vnic_type: String,
+    pub profile: Json,
+    /// The tap stands there.
+    pub plugged: bool,
 }
 
 /// Numbers that only grow.

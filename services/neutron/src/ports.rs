@@ -2,7 +2,7 @@
 
 use crate::{
     Options,
-    agents::Touched,
+    agents::{self, Touched},
     errors::conflict,
     ipam::{self, Fixed},
     model::*,
@@ -10,7 +10,7 @@ use crate::{
     store::{self, WholePort},
 };
 use base::{Error, Result, Timestamp, id};
-use db::{Filter, Tx, params, sql};
+use db::{Filter, Stored, Tx, params, sql};
 use serde_json::json;
 
 /// A port before it has addresses.
@@ -93,6 +93,7 @@ pub fn delete(tx: &mut Tx, touched: &mut Touched, id: &str, now: Timestamp) -> R
     }
     tx.execute(sql!("DELETE FROM ip_allocations WHERE port_id = $1"), params![id])?;
     tx.execute(sql!("DELETE FROM port_security_groups WHERE port_id = $1"), params![id])?;
+    tx.execute(sql!("DELETE FROM port_bindings WHERE port_id = $1"), params![id])?;
     tx.remove::<Port>(id).map(drop)
 }
 
@@ -114,7 +115,7 @@ pub fn ensure_dhcp(
         (Some(port), true) => delete(tx, touched, &port.port.id, now),
         (None, false) => {
             // Nobody serves DHCP before a host's agent is there: the server's port comes with it.
-            if tx.count::<Agent>(&[])? == 0 {
+            if tx.count::<Agent>(&[Filter::eq("agent_type", agents::DHCP.name)])? == 0 {
                 return Ok(());
             }
             let mut port = blank(&network, &network.project_id, now);
@@ -136,7 +137,6 @@ pub fn ensure_dhcp(
                 .map(|subnet| Fixed { subnet_id: Some(subnet.id.clone()), ip_address: None })
                 .collect();
             for row in port.addresses.iter().filter(|row| !served.iter().any(|s| s.id == row.subnet_id)) {
-                use db::Stored;
                 tx.delete::<IpAllocation>(&[row.subnet_id.store(), row.ip_address.store()])?;
             }
             ipam::allocate(tx, &port.port, Some(&wanted))
@@ -151,19 +151,97 @@ pub fn dhcp_port(tx: &mut Tx, network_id: &str) -> Result<Option<WholePort>> {
     }
 }
 
-/// Gives a port to a host, or takes it from one.
+/// Gives a port to a host, or takes it from one. Where it was about to go it does not go any more.
 pub fn bind(tx: &mut Tx, port: &mut Port, host: &str) -> Result<()> {
     if port.host_id == host {
         return Ok(());
     }
+    tx.execute(sql!("DELETE FROM port_bindings WHERE port_id = $1"), params![port.id])?;
     port.host_id = host.into();
     port.status = DOWN.into();
-    let known = host.is_empty() || tx.count::<Agent>(&[Filter::eq("host", host)])? > 0;
-    port.vif_type = match (host.is_empty(), known) {
-        (true, _) => "unbound".into(),
-        (false, true) => "bridge".into(),
-        (false, false) => "binding_failed".into(),
+    port.vif_type = vif_type(tx, host)?.into();
+    Ok(())
+}
+
+/// How a host plugs ports; one that nobody knows cannot.
+pub fn vif_type(tx: &mut Tx, host: &str) -> Result<&'static str> {
+    if host.is_empty() {
+        return Ok("unbound");
+    }
+    let agents = [Filter::eq("host", host), Filter::eq("agent_type", agents::L2.name)];
+    Ok(if tx.count::<Agent>(&agents)? > 0 { "bridge" } else { BINDING_FAILED })
+}
+
+pub const BINDING_FAILED: &str = "binding_failed";
+
+/// A binding on a host to which the port's server is to move.
+pub fn add_binding(tx: &mut Tx, touched: &mut Touched, port: &Port, binding: &PortBinding) -> Result<()> {
+    if binding.vif_type == BINDING_FAILED {
+        return Err(cannot_bind(&port.id, &binding.host));
+    }
+    tx.insert(binding)?;
+    touch(tx, touched, &port.id)
+}
+
+/// Makes the inactive binding on a host the active one, and the active one inactive.
+pub fn activate(
+    tx: &mut Tx,
+    touched: &mut Touched,
+    port: &mut Port,
+    host: &str,
+    now: Timestamp,
+) -> Result<()> {
+    let Some(there) = tx.get::<PortBinding>(&[port.id.store(), host.store()])? else {
+        return Err(no_binding(&port.id, host));
     };
+    tx.delete::<PortBinding>(&[port.id.store(), host.store()])?;
+    tx.insert(&PortBinding {
+        port_id: port.id.clone(),
+        host: std::mem::replace(&mut port.host_id, there.host),
+        vif_type: std::mem::replace(&mut port.vif_type, there.vif_type),
+        vnic_type: std::mem::replace(&mut port.vnic_type, there.vnic_type),
+        profile: std::mem::replace(&mut port.profile, there.profile),
+        plugged: port.status == ACTIVE,
+    })?;
+    port.status = if there.plugged { ACTIVE } else { DOWN }.into();
+    port.change(tx, now)?;
+    touch(tx, touched, &port.id)
+}
+
+pub fn remove_binding(tx: &mut Tx, touched: &mut Touched, port_id: &str, host: &str) -> Result<()> {
+    if !tx.delete::<PortBinding>(&[port_id.store(), host.store()])? {
+        return Ok(());
+    }
+    touch(tx, touched, port_id)
+}
+
+/// Upstream answers it with 500.
+pub fn cannot_bind(port_id: &str, host: &str) -> Error {
+    let text = format!("Binding for port {port_id} on host {host} could not be created or updated.");
+    Error::internal(text).code("PortBindingError")
+}
+
+pub fn no_binding(port_id: &str, host: &str) -> Error {
+    let text = format!("Binding for port {port_id} for host {host} could not be found.");
+    crate::errors::missing("PortBindingNotFound", text)
+}
+
+/// A port of neutron's own that no host has any more.
+pub fn stands_no_more(tx: &mut Tx, touched: &mut Touched, whole: WholePort) -> Result<()> {
+    touched.port(&whole);
+    tx.update(&Port { status: DOWN.into(), ..whole.port }).map(drop)
+}
+
+/// A router that goes elsewhere, with the networks that it is on.
+pub fn touch_router(tx: &mut Tx, touched: &mut Touched, id: &str) -> Result<()> {
+    touched.routers.insert(id.into());
+    let ports = store::all_of::<Port>(tx, "device_id", id)?;
+    touched.networks.extend(ports.into_iter().map(|port| port.network_id));
+    Ok(())
+}
+
+fn touch(tx: &mut Tx, touched: &mut Touched, port_id: &str) -> Result<()> {
+    touched.port(&store::whole_port(tx, port_id)?);
     Ok(())
 }
 

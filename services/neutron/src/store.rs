@@ -64,6 +64,8 @@ pub struct OnNetwork {
     pub subnets: Vec<String>,
     pub ipv4_address_scope: Option<String>,
     pub ipv6_address_scope: Option<String>,
+    /// Where its DHCP is.
+    pub availability_zones: Vec<String>,
 }
 
 pub fn on_networks(tx: &mut Tx, networks: &BTreeSet<String>) -> Result<HashMap<String, OnNetwork>> {
@@ -85,6 +87,12 @@ pub fn on_networks(tx: &mut Tx, networks: &BTreeSet<String>) -> Result<HashMap<S
         }
     }
     Ok(found)
+}
+
+/// Of these networks, those with a port for a DHCP server.
+pub fn with_dhcp(tx: &mut Tx, networks: &BTreeSet<String>) -> Result<BTreeSet<String>> {
+    let ids = networks.iter().map(|id| id::derived(&["dhcp", id])).collect();
+    Ok(any_of::<Port>(tx, "id", &ids)?.into_iter().map(|port| port.network_id).collect())
 }
 
 /// A port with its addresses and groups.
@@ -212,9 +220,37 @@ pub fn first_rules(tx: &mut Tx, group: &SecurityGroup, now: Timestamp) -> Result
     Ok(())
 }
 
-/// Agents that report.
-pub fn living_agents(tx: &mut Tx, now: Timestamp, down_after: std::time::Duration) -> Result<Vec<Agent>> {
-    let mut agents = tx.list::<Agent>(&List::all())?;
-    agents.retain(|agent| agent.admin_state_up && now.since(agent.heartbeat_timestamp) < down_after);
-    Ok(agents)
+/// Bindings of ports that are not their active ones.
+pub fn inactive_bindings(tx: &mut Tx, ports: &BTreeSet<String>) -> Result<HashMap<String, Vec<PortBinding>>> {
+    let mut found: HashMap<String, Vec<PortBinding>> = HashMap::new();
+    for row in any_of::<PortBinding>(tx, "port_id", ports)? {
+        found.entry(row.port_id.clone()).or_default().push(row);
+    }
+    Ok(found)
+}
+
+/// Ports of guests that are on a host or come to it.
+pub fn ports_on(tx: &mut Tx, host: &str) -> Result<BTreeSet<String>> {
+    let rows = tx.query(
+        sql!(
+            "SELECT id FROM ports WHERE host_id = $1
+             UNION SELECT port_id FROM port_bindings WHERE host = $1"
+        ),
+        params![host],
+    )?;
+    rows.iter().map(|row| row.at(0)).collect()
+}
+
+/// Groups of the ports that are on a host or come to it.
+pub fn groups_on(tx: &mut Tx, host: &str) -> Result<BTreeSet<String>> {
+    let rows = tx.query(
+        sql!(
+            "SELECT g.security_group_id FROM port_security_groups g
+             JOIN ports p ON p.id = g.port_id WHERE p.host_id = $1
+             UNION SELECT g.security_group_id FROM port_security_groups g
+             JOIN port_bindings b ON b.port_id = g.port_id WHERE b.host = $1"
+        ),
+        params![host],
+    )?;
+    rows.iter().map(|row| row.at(0)).collect()
 }

@@ -16,7 +16,7 @@ use contracts::{
     compute::{Compute, ComputeReports, Connection, compute_handlers},
     identity::{Identity, Project},
     images::{Image, Images},
-    networks::{Binding, FixedIp, Network, Networks, NewPort, Port, SecurityGroup},
+    networks::{Binding, FixedIp, InactiveBinding, Network, Networks, NewPort, Port, SecurityGroup},
     placement::{Allocation, Candidate, Placement, Provider, Wanted},
     volumes::{Connector, NewAttachment, NewVolume, Snapshot, Volume, Volumes},
 };
@@ -130,6 +130,34 @@ impl Networks for Outside {
         if let Some(port) = self.0.lock().ports.get_mut(id) {
             port.device_id.clear();
             port.host.clear();
+        }
+        Ok(())
+    }
+
+    async fn create_binding(&self, _: &Context, id: &str, host: &str) -> Result<Port> {
+        let mut books = self.0.lock();
+        let port = books.ports.get_mut(id).ok_or_else(|| Error::not_found(format!("port {id}")))?;
+        if port.host != host && !port.inactive_bindings.iter().any(|binding| binding.host == host) {
+            port.inactive_bindings.push(InactiveBinding { host: host.into(), plugged: true });
+        }
+        Ok(port.clone())
+    }
+
+    async fn activate_binding(&self, _: &Context, id: &str, host: &str) -> Result<Port> {
+        let mut books = self.0.lock();
+        let port = books.ports.get_mut(id).ok_or_else(|| Error::not_found(format!("port {id}")))?;
+        if let Some(binding) = port.inactive_bindings.iter_mut().find(|binding| binding.host == host) {
+            std::mem::swap(&mut port.host, &mut binding.host);
+        }
+        match port.host == host {
+            true => Ok(port.clone()),
+            false => Err(Error::not_found(format!("port {id} has no binding on {host}"))),
+        }
+    }
+
+    async fn delete_binding(&self, _: &Context, id: &str, host: &str) -> Result<()> {
+        if let Some(port) = self.0.lock().ports.get_mut(id) {
+            port.inactive_bindings.retain(|binding| binding.host != host);
         }
         Ok(())
     }

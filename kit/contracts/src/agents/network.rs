@@ -90,6 +90,10 @@ pub struct AgentState {
     pub networks: u64,
     pub ports: u64,
     pub routers: u64,
+    /// Runs guests' ports alone: no DHCP servers and no routers.
+    pub only_guests: bool,
+    /// Where its DHCP servers and routers are; empty: in `nova`, the default one.
+    pub availability_zone: String,
     /// Set in the first report after a start.
     pub started: bool,
 }

@@ -1,22 +1,21 @@
-//! Network agents as their reports left them, and who serves what. Who serves what follows from who lives: it is shown
-//! here and set nowhere.
+//! Network agents as their reports left them, and who serves what: it follows from who lives, unless it is set here.
 
 use super::can;
 use crate::{
     Neutron,
-    agents::Touched,
+    agents::{self, touch_all},
     attributes::{self, Attribute, Kind, both, flag_or, shown},
-    desired::Layout,
-    errors::bad_resource,
+    errors::{bad_resource, conflict, missing},
     listing::{Wanted, chosen, not_found},
     model::*,
     ports,
+    schedule::{self, Layout},
     store::{self, AGENT, NETWORK, ROUTER},
 };
 use base::{Json, Result, Timestamp};
 use db::{Filter, List, Tx};
 use serde_json::json;
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use web::{Reply, Request, Routes, delete, get, post, put};
 
 pub fn routes() -> Routes<Neutron> {
@@ -27,7 +26,11 @@ pub fn routes() -> Routes<Neutron> {
         put("/v2.0/agents/{agent_id}", "update_agent", update),
         delete("/v2.0/agents/{agent_id}", "delete_agent", remove),
         get("/v2.0/agents/{agent_id}/dhcp-networks", "get_dhcp-networks", networks_of),
+        post("/v2.0/agents/{agent_id}/dhcp-networks", "create_dhcp-network", add_network),
+        delete("/v2.0/agents/{agent_id}/dhcp-networks/{network_id}", "delete_dhcp-network", remove_network),
         get("/v2.0/agents/{agent_id}/l3-routers", "get_l3-routers", routers_of),
+        post("/v2.0/agents/{agent_id}/l3-routers", "create_l3-router", add_router),
+        delete("/v2.0/agents/{agent_id}/l3-routers/{router_id}", "delete_l3-router", remove_router),
         get("/v2.0/networks/{network_id}/dhcp-agents", "get_dhcp-agents", of_network),
         get("/v2.0/routers/{router_id}/l3-agents", "get_l3-agents", of_router),
     ]
@@ -50,9 +53,6 @@ const ATTRIBUTES: &[Attribute] = &[
     shown("resources_synced"),
 ];
 
-const TYPE: &str = "Ferrostack network agent";
-const BINARY: &str = "ferrostack-network-agent";
-
 async fn list(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     let allowed = request.may("get_agent", &json!({}));
     let down_after = Duration::from_secs(neutron.options.agent_down_time_seconds);
@@ -60,17 +60,12 @@ async fn list(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     let deadline = now.minus(down_after);
     let wanted = Wanted::parse::<Agent>(&request, neutron.options.pagination_max_limit, |name, values| {
         let value = values.first().copied().unwrap_or_default();
-        let constant = |is_so: bool| Some(Filter::sql(if is_so { "TRUE" } else { "FALSE" }, []));
         Ok(match name {
-            "agent_type" => constant(values.contains(&TYPE)),
-            "binary" => constant(values.contains(&BINARY)),
-            "topic" => constant(values.contains(&contracts::agents::network::AGENT_TOPIC)),
             "alive" => {
                 let alive = attributes::boolean(&json!(value))?;
                 let op = if alive { db::Op::Gt } else { db::Op::Le };
                 Some(Filter::new("heartbeat_timestamp", op, deadline))
             }
-            "availability_zone" => constant(false),
             _ => None,
         })
     })?;
@@ -140,16 +135,6 @@ async fn remove(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     Ok(Reply::no_content())
 }
 
-/// A host more or less: who serves DHCP and routers may be another.
-pub fn touch_all(tx: &mut Tx, touched: &mut Touched, options: &crate::Options, now: Timestamp) -> Result<()> {
-    for network in tx.list::<Network>(&List::all())? {
-        ports::ensure_dhcp(tx, touched, options, &network.id, now)?;
-        touched.networks.insert(network.id);
-    }
-    touched.routers.extend(tx.list::<Router>(&List::all())?.into_iter().map(|router| router.id));
-    Ok(())
-}
-
 async fn networks_of(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     can(&request, &json!({}))?;
     let (id, options, now) =
@@ -157,19 +142,12 @@ async fn networks_of(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     let found = neutron
         .read(move |tx| {
             let agent = store::get::<Agent>(tx, AGENT, &id)?;
+            if agent.agent_type != agents::DHCP.name {
+                return Ok(Vec::new());
+            }
             let layout = Layout::load(tx, &options, now)?;
-            let served = tx.list::<Port>(&List::all().eq("device_owner", OWNER_DHCP))?;
-            let ids: BTreeSet<String> = served
-                .into_iter()
-                .map(|port| port.network_id)
-                .filter(|id| layout.host_of(id) == Some(&agent.host))
-                .collect();
-            let networks = store::any_of::<Network>(tx, "id", &ids)?;
-            let on = store::on_networks(tx, &ids)?;
-            Ok(networks
-                .into_iter()
-                .map(|n| (on.get(&n.id).cloned().unwrap_or_default(), n))
-                .collect::<Vec<_>>())
+            let networks = schedule::networks_on(tx, &layout, &agent.host)?;
+            super::networks::with_subnets(tx, &layout, networks)
         })
         .await?;
     let views: Vec<Json> = found.iter().map(|(on, n)| super::networks::view(&request, n, on)).collect();
@@ -185,20 +163,23 @@ async fn routers_of(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
             let agent = store::get::<Agent>(tx, AGENT, &id)?;
             let layout = Layout::load(tx, &options, now)?;
             let mut routers = tx.list::<Router>(&List::all())?;
-            routers.retain(|router| layout.host_of(&router.id) == Some(&agent.host));
-            super::routers::with_gateways(tx, routers)
+            routers.retain(|router| {
+                agent.agent_type == agents::L3.name && layout.router_host(router) == Some(&agent.host)
+            });
+            super::routers::whole(tx, &layout, routers)
         })
         .await?;
-    let views: Vec<Json> = found.iter().map(|(r, fixed)| super::routers::view(&request, r, fixed)).collect();
+    let views: Vec<Json> = found.iter().map(|whole| super::routers::view(&request, whole)).collect();
     Ok(Reply::ok(json!({"routers": views})))
 }
 
 async fn of_network(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     can(&request, &json!({}))?;
     let id = request.param("network_id").to_string();
-    serving(&neutron, id, |tx, id| {
-        store::get::<Network>(tx, NETWORK, id)?;
-        Ok(ports::dhcp_port(tx, id)?.is_some())
+    serving(&neutron, &agents::DHCP, move |tx, layout| {
+        let network = store::get::<Network>(tx, NETWORK, &id)?;
+        let is_served = ports::dhcp_port(tx, &id)?.is_some();
+        Ok(layout.dhcp_host(&network).filter(|_| is_served).map(str::to_string))
     })
     .await
 }
@@ -206,42 +187,148 @@ async fn of_network(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
 async fn of_router(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     can(&request, &json!({}))?;
     let id = request.param("router_id").to_string();
-    serving(&neutron, id, |tx, id| store::get::<Router>(tx, ROUTER, id).map(|router| router.admin_state_up))
-        .await
+    serving(&neutron, &agents::L3, move |tx, layout| {
+        let router = store::get::<Router>(tx, ROUTER, &id)?;
+        Ok(layout.router_host(&router).map(str::to_string))
+    })
+    .await
 }
 
 /// The agent of a thing that one host serves, if it is served at all.
 async fn serving(
     neutron: &Neutron,
-    id: String,
-    is_served: fn(&mut Tx, &str) -> Result<bool>,
+    kind: &'static agents::Kind,
+    host_of: impl Fn(&mut Tx, &Layout) -> Result<Option<String>> + Send + 'static,
 ) -> Result<Reply> {
     let (options, now) = (neutron.options.clone(), neutron.clock.now());
     let down_after = Duration::from_secs(options.agent_down_time_seconds);
-    let agents = neutron
+    let agent = neutron
         .read(move |tx| {
-            if !is_served(tx, &id)? {
-                return Ok(Vec::new());
-            }
-            let host = Layout::load(tx, &options, now)?.host_of(&id).map(str::to_string);
-            host.map_or(Ok(Vec::new()), |host| store::all_of::<Agent>(tx, "host", &host))
+            let layout = Layout::load(tx, &options, now)?;
+            let host = host_of(tx, &layout)?;
+            Ok(host.and_then(|host| layout.agent(kind, &host).cloned()))
         })
         .await?;
-    let views: Vec<Json> = agents.iter().map(|agent| view(agent, now, down_after)).collect();
+    let views: Vec<Json> = agent.iter().map(|agent| view(agent, now, down_after)).collect();
     Ok(Reply::ok(json!({"agents": views})))
+}
+
+async fn add_network(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
+    can(&request, &json!({}))?;
+    let agent_id = request.param("agent_id").to_string();
+    let id = given_id(&request, "network_id")?;
+    let (options, clock) = (neutron.options.clone(), neutron.clock.clone());
+    neutron
+        .write(move |tx, touched| {
+            let network = store::get::<Network>(tx, NETWORK, &id)?;
+            let agent = store::get::<Agent>(tx, AGENT, &agent_id)?;
+            if agent.agent_type != agents::DHCP.name || !agent.admin_state_up {
+                let text = format!("Agent {agent_id} is not a valid DHCP Agent or has been disabled.");
+                return Err(missing("InvalidDHCPAgent", text));
+            }
+            let layout = Layout::load(tx, &options, clock.now())?;
+            let is_served = ports::dhcp_port(tx, &id)?.is_some();
+            if is_served && layout.dhcp_host(&network) == Some(&agent.host) {
+                let text = format!("The network {id} has been already hosted by the DHCP Agent {agent_id}.");
+                return Err(conflict("NetworkHostedByDHCPAgent", text));
+            }
+            schedule::place(tx, &id, Some(agent.host))?;
+            touched.networks.insert(id.clone());
+            Ok(())
+        })
+        .await?;
+    Ok(Reply::created(Json::Null))
+}
+
+async fn remove_network(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
+    can(&request, &json!({}))?;
+    let (agent_id, id) = (request.param("agent_id").to_string(), request.param("network_id").to_string());
+    let (options, clock) = (neutron.options.clone(), neutron.clock.clone());
+    neutron
+        .write(move |tx, touched| {
+            let agent = store::get::<Agent>(tx, AGENT, &agent_id)?;
+            let layout = Layout::load(tx, &options, clock.now())?;
+            let network = tx.find::<Network>(&id)?;
+            let is_here = network.is_some_and(|n| layout.dhcp_host(&n) == Some(&agent.host))
+                && agent.agent_type == agents::DHCP.name;
+            let Some(whole) = ports::dhcp_port(tx, &id)?.filter(|_| is_here) else {
+                let text = format!("The network {id} is not hosted by the DHCP Agent {agent_id}.");
+                return Err(conflict("NetworkNotHostedByDhcpAgent", text));
+            };
+            schedule::place(tx, &id, None)?;
+            ports::stands_no_more(tx, touched, whole)
+        })
+        .await?;
+    Ok(Reply::no_content())
+}
+
+async fn add_router(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
+    can(&request, &json!({}))?;
+    let agent_id = request.param("agent_id").to_string();
+    let id = given_id(&request, "router_id")?;
+    let (options, clock) = (neutron.options.clone(), neutron.clock.clone());
+    neutron
+        .write(move |tx, touched| {
+            let router = store::get::<Router>(tx, ROUTER, &id)?;
+            let agent = store::get::<Agent>(tx, AGENT, &agent_id)?;
+            if agent.agent_type != agents::L3.name || !agent.admin_state_up {
+                let text = format!("Agent {agent_id} is not a L3 Agent or has been disabled");
+                return Err(missing("InvalidL3Agent", text));
+            }
+            let layout = Layout::load(tx, &options, clock.now())?;
+            match layout.router_host(&router) {
+                Some(host) if host == agent.host => return Ok(()),
+                Some(host) => {
+                    let other = layout.agent(&agents::L3, host).map_or(host, |agent| &agent.id);
+                    let text = format!("The router {id} has been already hosted by the L3 Agent {other}.");
+                    return Err(conflict("RouterHostedByL3Agent", text));
+                }
+                None => {}
+            }
+            schedule::place(tx, &id, Some(agent.host))?;
+            ports::touch_router(tx, touched, &id)
+        })
+        .await?;
+    Ok(Reply::created(Json::Null))
+}
+
+async fn remove_router(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
+    can(&request, &json!({}))?;
+    let (agent_id, id) = (request.param("agent_id").to_string(), request.param("router_id").to_string());
+    let (options, clock) = (neutron.options.clone(), neutron.clock.clone());
+    neutron
+        .write(move |tx, touched| {
+            let agent = store::get::<Agent>(tx, AGENT, &agent_id)?;
+            let layout = Layout::load(tx, &options, clock.now())?;
+            let router = store::get::<Router>(tx, ROUTER, &id)?;
+            // Upstream does not mind when it was not there.
+            if agent.agent_type != agents::L3.name || layout.router_host(&router) != Some(&agent.host) {
+                return Ok(());
+            }
+            schedule::place(tx, &id, None)?;
+            for whole in store::interfaces(tx, &id)? {
+                ports::stands_no_more(tx, touched, whole)?;
+            }
+            ports::touch_router(tx, touched, &id)
+        })
+        .await?;
+    Ok(Reply::no_content())
+}
+
+/// These bodies are not looked at upstream: what is not there is an error inside.
+fn given_id(request: &Request, name: &str) -> Result<String> {
+    let id = request.json()[name].as_str().map(str::to_string);
+    id.ok_or_else(|| bad_resource("agents", format!("'{name}' is missing")))
 }
 
 fn view(agent: &Agent, now: Timestamp, down_after: Duration) -> Json {
     let time = |time: Timestamp| time.format("%Y-%m-%d %H:%M:%S");
     json!({
-        "id": agent.id, "agent_type": TYPE, "binary": BINARY, "host": agent.host,
-        "topic": contracts::agents::network::AGENT_TOPIC, "admin_state_up": agent.admin_state_up,
+        "id": agent.id, "agent_type": agent.agent_type, "binary": agent.binary, "host": agent.host,
+        "topic": agent.topic, "admin_state_up": agent.admin_state_up,
         "alive": now.since(agent.heartbeat_timestamp) < down_after, "description": agent.description,
-        "availability_zone": null, "resources_synced": null, "created_at": time(agent.created_at),
-        "started_at": time(agent.started_at), "heartbeat_timestamp": time(agent.heartbeat_timestamp),
-        "configurations": {
-            "tunneling_ip": agent.tunnel_ip, "physical_networks": agent.physical_networks,
-            "networks": agent.networks, "ports": agent.ports, "routers": agent.routers,
-        },
+        "availability_zone": agent.availability_zone, "resources_synced": null,
+        "created_at": time(agent.created_at), "started_at": time(agent.started_at),
+        "heartbeat_timestamp": time(agent.heartbeat_timestamp), "configurations": agent.configurations,
     })
 }

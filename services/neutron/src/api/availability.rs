@@ -7,6 +7,7 @@ use crate::{
     ipam,
     listing::{chosen, not_found},
     model::*,
+    schedule::Layout,
     store::{self, NETWORK},
 };
 use base::{Error, Json, Result};
@@ -161,10 +162,22 @@ fn of_subnet(subnet: &Subnet, taken: &[IpAddr]) -> Result<Counts> {
     })
 }
 
-/// Agents are in no zone, so there is none.
-async fn zones(_: Arc<Neutron>, request: Request) -> Result<Reply> {
+async fn zones(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     can(&request, &json!({}))?;
-    Ok(Reply::ok(json!({"availability_zones": []})))
+    let (options, now) = (neutron.options.clone(), neutron.clock.now());
+    let zones = neutron.read(move |tx| Ok(Layout::load(tx, &options, now)?.zones())).await?;
+    let matches = |view: &Json| {
+        ["name", "resource", "state"].iter().all(|key| {
+            let wanted: Vec<&str> = request.query.all(key).collect();
+            wanted.is_empty() || wanted.iter().any(|value| view[*key] == *value)
+        })
+    };
+    let views = zones.into_iter().map(|((resource, name), lives)| {
+        let state = if lives { "available" } else { "unavailable" };
+        json!({"name": name, "resource": resource, "state": state})
+    });
+    let views: Vec<Json> = views.filter(matches).map(|view| chosen(&request, view)).collect();
+    Ok(Reply::ok(json!({"availability_zones": views})))
 }
 
 /// Routers are of one kind: there is nothing to choose from.

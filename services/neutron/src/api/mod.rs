@@ -8,6 +8,7 @@ mod default_rules;
 mod extensions;
 mod floating_ips;
 mod networks;
+mod port_bindings;
 mod ports;
 mod quotas;
 mod rbac_policies;
@@ -24,9 +25,10 @@ use crate::{
     errors::not_allowed,
     model::*,
     rbac::{self, Shareable},
+    schedule::Layout,
     store::{self, Noun},
 };
-use base::{Context, Error, ErrorKind, Json, Result};
+use base::{Context, Error, ErrorKind, Json, Result, Timestamp};
 use db::{Filter, Resource, Tx};
 use serde_json::json;
 use web::{Request, Routes};
@@ -38,6 +40,7 @@ pub fn routes() -> Routes<Neutron> {
         networks::routes(),
         subnets::routes(),
         ports::routes(),
+        port_bindings::routes(),
         security_groups::routes(),
         routers::routes(),
         floating_ips::routes(),
@@ -114,10 +117,21 @@ fn shared_target(project_id: &str, shared: bool) -> Json {
     json!({"project_id": project_id, "tenant_id": project_id, "shared": shared})
 }
 
-/// No agent is in an availability zone, so nobody can ask for one.
-fn check_zones(given: &Given) -> Result<()> {
-    match attributes::texts(given, "availability_zone_hints").first() {
-        None => Ok(()),
+/// The zones of a network's servers or of a router: each must be one where an agent is.
+fn zone_hints(
+    tx: &mut Tx,
+    neutron: &crate::Options,
+    now: Timestamp,
+    given: &Given,
+    resource: &str,
+) -> Result<Vec<String>> {
+    let hints = attributes::texts(given, "availability_zone_hints");
+    if hints.is_empty() {
+        return Ok(hints);
+    }
+    let zones = Layout::load(tx, neutron, now)?.zones();
+    match hints.iter().find(|hint| !zones.iter().any(|((of, name), _)| *of == resource && name == *hint)) {
+        None => Ok(hints),
         Some(zone) => {
             let text = format!("AvailabilityZone {zone} could not be found.");
             Err(crate::errors::missing("AvailabilityZoneNotFound", text))

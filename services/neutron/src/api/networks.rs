@@ -4,11 +4,12 @@ use super::{can, can_change, check_revision, load, network_target, standard};
 use crate::{
     Neutron,
     agents::Touched,
-    attributes::{self, Attribute, Given, Kind, both, flag_or, post, shown, text, text_or, texts},
+    attributes::{self, Attribute, Given, Kind, both, flag_or, post, shown, text, text_or},
     errors::{conflict, invalid},
     listing::{Wanted, chosen},
     model::*,
     ports, quota, rbac,
+    schedule::Layout,
     store::{self, NETWORK, OnNetwork},
 };
 use base::{Error, Json, Result, id};
@@ -92,7 +93,7 @@ fn insert(
 ) -> Result<Network> {
     let project_id = text_or(given, "project_id", "");
     quota::take(tx, options, &project_id, "network")?;
-    super::check_zones(given)?;
+    let availability_zone_hints = super::zone_hints(tx, options, now, given, "network")?;
     let external = flag_or(given, "router:external", false);
     let network_type = text(given, "provider:network_type").unwrap_or_else(|| "vxlan".into());
     let physical_network = text(given, "provider:physical_network");
@@ -144,7 +145,7 @@ fn insert(
         network_type,
         physical_network,
         segmentation_id,
-        availability_zone_hints: texts(given, "availability_zone_hints"),
+        availability_zone_hints,
         tags: Vec::new(),
         revision_number: 1,
         created_at: now,
@@ -236,29 +237,46 @@ async fn list(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
         },
     )?;
     wanted.list.filters.extend(rbac::visible::<Network>(&cx));
+    let (options, now) = (neutron.options.clone(), neutron.clock.now());
     let (wanted, found) = neutron
         .read(move |tx| {
             let mut networks = wanted.find::<Network>(tx, NETWORK)?;
             rbac::seen_by(tx, &cx, &mut networks)?;
-            let ids: BTreeSet<String> = networks.iter().map(|network| network.id.clone()).collect();
-            let mut on = store::on_networks(tx, &ids)?;
-            let with = networks.into_iter().map(|network| {
-                let of_network = on.remove(&network.id).unwrap_or_default();
-                (network, of_network)
-            });
-            Ok((wanted.clone(), with.collect::<Vec<_>>()))
+            let layout = Layout::load(tx, &options, now)?;
+            Ok((wanted.clone(), with_subnets(tx, &layout, networks)?))
         })
         .await?;
-    let views = found.iter().map(|(network, on)| view(&request, network, on)).collect();
+    let views = found.iter().map(|(on, network)| view(&request, network, on)).collect();
     Ok(wanted.reply(&request, "networks", views))
+}
+
+/// Networks with what is on them and where they are served.
+pub fn with_subnets(
+    tx: &mut Tx,
+    layout: &Layout,
+    networks: Vec<Network>,
+) -> Result<Vec<(OnNetwork, Network)>> {
+    let ids: BTreeSet<String> = networks.iter().map(|network| network.id.clone()).collect();
+    let mut on = store::on_networks(tx, &ids)?;
+    let served = store::with_dhcp(tx, &ids)?;
+    let with = networks.into_iter().map(|network| {
+        let mut of_network = on.remove(&network.id).unwrap_or_default();
+        if served.contains(&network.id) {
+            of_network.availability_zones = layout.network_zones(&network);
+        }
+        (of_network, network)
+    });
+    Ok(with.collect())
 }
 
 async fn one(neutron: &Neutron, request: &Request) -> Result<(Network, OnNetwork)> {
     let (id, cx) = (request.param("network_id").to_string(), request.ctx.clone());
+    let (options, now) = (neutron.options.clone(), neutron.clock.now());
     neutron
         .read(move |tx| {
             let network = rbac::load::<Network>(tx, &cx, &id)?;
-            let on = store::on_networks(tx, &BTreeSet::from([id.clone()]))?.remove(&id).unwrap_or_default();
+            let layout = Layout::load(tx, &options, now)?;
+            let (on, network) = with_subnets(tx, &layout, vec![network])?.remove(0);
             Ok((network, on))
         })
         .await
@@ -422,7 +440,7 @@ pub fn view(request: &Request, network: &Network, on: &OnNetwork) -> Json {
         "admin_state_up": network.admin_state_up, "status": network.status, "mtu": network.mtu,
         "shared": network.shared, "router:external": network.external, "subnets": on.subnets,
         "port_security_enabled": network.port_security_enabled,
-        "availability_zone_hints": network.availability_zone_hints, "availability_zones": [],
+        "availability_zone_hints": network.availability_zone_hints, "availability_zones": on.availability_zones,
         "ipv4_address_scope": on.ipv4_address_scope, "ipv6_address_scope": on.ipv6_address_scope, "tags": network.tags,
     });
     if network.external {

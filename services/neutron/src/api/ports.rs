@@ -28,7 +28,7 @@ pub fn routes() -> Routes<Neutron> {
     ]
 }
 
-const VNIC_TYPES: &[&str] = &[
+pub const VNIC_TYPES: &[&str] = &[
     "normal",
     "direct",
     "macvtap",
@@ -493,15 +493,19 @@ pub fn view(request: &Request, whole: &WholePort) -> Json {
         "binding:vnic_type": port.vnic_type, "tags": port.tags,
     });
     if request.may("get_port:binding:host_id", &json!({"project_id": port.project_id})) {
-        let details = match port.vif_type.as_str() {
-            "bridge" => json!({"port_filter": true, "connectivity": "l2"}),
-            _ => json!({}),
-        };
         view["binding:host_id"] = json!(port.host_id);
         view["binding:profile"] = port.profile.clone();
         view["binding:vif_type"] = json!(port.vif_type);
-        view["binding:vif_details"] = details;
+        view["binding:vif_details"] = vif_details(&port.vif_type);
     }
     standard(&mut view, port);
     view
+}
+
+/// What nova is told about the way a port is plugged.
+pub fn vif_details(vif_type: &str) -> Json {
+    match vif_type {
+        "bridge" => json!({"port_filter": true, "connectivity": "l2"}),
+        _ => json!({}),
+    }
 }

@@ -10,6 +10,7 @@ use crate::{
     listing::{Wanted, chosen},
     model::*,
     ports, quota, routing,
+    schedule::Layout,
     store::{self, PORT, ROUTER, SUBNET},
 };
 use base::{Json, Result, Timestamp, id};
@@ -148,7 +149,7 @@ async fn create(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
             let mut made = Vec::new();
             for (given, gateway) in &wanted {
                 let project_id = text_or(given, "project_id", "");
-                super::check_zones(given)?;
+                let availability_zone_hints = super::zone_hints(tx, &options, now, given, "router")?;
                 quota::take(tx, &options, &project_id, "router")?;
                 let mut router = Router {
                     id: id::uuid(),
@@ -161,6 +162,7 @@ async fn create(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
                     gw_network_id: None,
                     enable_snat: true,
                     routes: AsJson(Vec::new()),
+                    availability_zone_hints,
                     tags: Vec::new(),
                     revision_number: 1,
                     created_at: now,
@@ -174,18 +176,26 @@ async fn create(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
                 touched.routers.insert(router.id.clone());
                 made.push(router);
             }
-            with_gateways(tx, made)
+            let layout = Layout::load(tx, &options, now)?;
+            whole(tx, &layout, made)
         })
         .await?;
-    let views: Vec<Json> = made.iter().map(|(router, fixed)| view(&request, router, fixed)).collect();
+    let views: Vec<Json> = made.iter().map(|whole| view(&request, whole)).collect();
     Ok(match many {
         true => Reply::created(json!({"routers": views})),
         false => Reply::created(json!({"router": views[0]})),
     })
 }
 
-/// Routers with the addresses of their gateways.
-pub fn with_gateways(tx: &mut Tx, routers: Vec<Router>) -> Result<Vec<(Router, Vec<Json>)>> {
+/// A router with what its view says besides.
+pub struct Whole {
+    pub router: Router,
+    /// The gateway's addresses.
+    fixed: Vec<Json>,
+    zones: Vec<String>,
+}
+
+pub fn whole(tx: &mut Tx, layout: &Layout, routers: Vec<Router>) -> Result<Vec<Whole>> {
     let ports: BTreeSet<String> = routers.iter().filter_map(|router| router.gw_port_id.clone()).collect();
     let mut addresses: HashMap<String, Vec<IpAllocation>> = HashMap::new();
     for row in store::any_of::<IpAllocation>(tx, "port_id", &ports)? {
@@ -197,9 +207,14 @@ pub fn with_gateways(tx: &mut Tx, routers: Vec<Router>) -> Result<Vec<(Router, V
             let own = router.gw_port_id.as_ref().and_then(|port| addresses.get(port)).into_iter().flatten();
             let fixed =
                 own.map(|row| json!({"subnet_id": row.subnet_id, "ip_address": row.ip_address})).collect();
-            (router, fixed)
+            Whole { zones: layout.router_zones(&router), router, fixed }
         })
         .collect())
+}
+
+fn one_whole(tx: &mut Tx, options: &Options, now: Timestamp, router: Router) -> Result<Whole> {
+    let layout = Layout::load(tx, options, now)?;
+    Ok(whole(tx, &layout, vec![router])?.remove(0))
 }
 
 async fn list(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
@@ -207,37 +222,40 @@ async fn list(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     let mut wanted =
         Wanted::parse::<Router>(&request, neutron.options.pagination_max_limit, |_, _| Ok(None))?;
     wanted.list.filters.extend(own(&request.ctx));
+    let (options, now) = (neutron.options.clone(), neutron.clock.now());
     let (wanted, found) = neutron
         .read(move |tx| {
             let routers = wanted.find::<Router>(tx, ROUTER)?;
-            Ok((wanted.clone(), with_gateways(tx, routers)?))
+            let layout = Layout::load(tx, &options, now)?;
+            Ok((wanted.clone(), whole(tx, &layout, routers)?))
         })
         .await?;
-    let views = found.iter().map(|(router, fixed)| view(&request, router, fixed)).collect();
+    let views = found.iter().map(|whole| view(&request, whole)).collect();
     Ok(wanted.reply(&request, "routers", views))
 }
 
-async fn one(neutron: &Neutron, request: &Request) -> Result<(Router, Vec<Json>)> {
+async fn one(neutron: &Neutron, request: &Request) -> Result<Whole> {
     let id = request.param("router_id").to_string();
+    let (options, now) = (neutron.options.clone(), neutron.clock.now());
     let found = neutron
         .read(move |tx| {
             let router = load::<Router>(tx, ROUTER, &id)?;
-            Ok(with_gateways(tx, vec![router])?.remove(0))
+            one_whole(tx, &options, now, router)
         })
         .await?;
-    match request.may("get_router", &target(&found.0.project_id)) {
+    match request.may("get_router", &target(&found.router.project_id)) {
         true => Ok(found),
-        false => Err(crate::listing::not_found(ROUTER, &found.0.id)),
+        false => Err(crate::listing::not_found(ROUTER, &found.router.id)),
     }
 }
 
 async fn show(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
-    let (router, fixed) = one(&neutron, &request).await?;
-    Ok(Reply::ok(json!({"router": chosen(&request, view(&request, &router, &fixed))})))
+    let whole = one(&neutron, &request).await?;
+    Ok(Reply::ok(json!({"router": chosen(&request, view(&request, &whole))})))
 }
 
 async fn update(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
-    let (router, _) = one(&neutron, &request).await?;
+    let Whole { router, .. } = one(&neutron, &request).await?;
     let given = attributes::updated(ATTRIBUTES, attributes::one(request.json(), "router")?)?;
     let target = target(&router.project_id);
     can_change(&request, ROUTER, &router.id, "get_router", &target)?;
@@ -245,7 +263,7 @@ async fn update(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     let gateway = gateway(&request, &given, &target)?;
     check_revision(&request, router.revision_number)?;
     let (options, clock, id) = (neutron.options.clone(), neutron.clock.clone(), router.id);
-    let (router, fixed) = neutron
+    let whole = neutron
         .write(move |tx, touched| {
             let now = clock.now();
             let mut router = load::<Router>(tx, ROUTER, &id)?;
@@ -267,10 +285,10 @@ async fn update(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
                 router.change(tx, now)?;
                 touched.routers.insert(id.clone());
             }
-            Ok(with_gateways(tx, vec![router])?.remove(0))
+            one_whole(tx, &options, clock.now(), router)
         })
         .await?;
-    Ok(Reply::ok(json!({"router": chosen(&request, view(&request, &router, &fixed))})))
+    Ok(Reply::ok(json!({"router": chosen(&request, view(&request, &whole))})))
 }
 
 /// A route's next hop must be on a subnet of the router, and not the router itself.
@@ -331,26 +349,26 @@ type ChangeRoutes = fn(&mut Vec<HostRoute>, Vec<HostRoute>);
 
 /// Some routes more or less, whatever else somebody changes at the same time.
 async fn change_routes(neutron: Arc<Neutron>, request: Request, change: ChangeRoutes) -> Result<Reply> {
-    let (router, _) = one(&neutron, &request).await?;
+    let Whole { router, .. } = one(&neutron, &request).await?;
     can(&request, &target(&router.project_id))?;
     let given = attributes::updated(ATTRIBUTES, attributes::one(request.json(), "router")?)?;
     let named: Vec<HostRoute> = parsed(given.get("routes").unwrap_or(&json!([])))?;
     let (options, clock, id) = (neutron.options.clone(), neutron.clock.clone(), router.id);
-    let (router, fixed) = neutron
+    let whole = neutron
         .write(move |tx, touched| {
             let mut router = load::<Router>(tx, ROUTER, &id)?;
             change(&mut router.routes.0, named.clone());
             check_routes(tx, &options, &router)?;
             router.change(tx, clock.now())?;
             touched.routers.insert(id.clone());
-            Ok(with_gateways(tx, vec![router])?.remove(0))
+            one_whole(tx, &options, clock.now(), router)
         })
         .await?;
-    Ok(Reply::ok(json!({"router": view(&request, &router, &fixed)})))
+    Ok(Reply::ok(json!({"router": view(&request, &whole)})))
 }
 
 async fn remove(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
-    let (router, _) = one(&neutron, &request).await?;
+    let Whole { router, .. } = one(&neutron, &request).await?;
     can_change(&request, ROUTER, &router.id, "get_router", &target(&router.project_id))?;
     let (id, clock) = (router.id, neutron.clock.clone());
     neutron
@@ -371,7 +389,7 @@ async fn remove(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
 }
 
 async fn add_interface(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
-    let (router, _) = one(&neutron, &request).await?;
+    let Whole { router, .. } = one(&neutron, &request).await?;
     can(&request, &target(&router.project_id))?;
     let wanted = Interface::parse(&request)?;
     let (options, clock, cx) = (neutron.options.clone(), neutron.clock.clone(), request.ctx.clone());
@@ -474,7 +492,7 @@ fn attached(router: &Router, port: &Port, subnets: &[String]) -> Json {
 }
 
 async fn remove_interface(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
-    let (router, _) = one(&neutron, &request).await?;
+    let Whole { router, .. } = one(&neutron, &request).await?;
     can(&request, &target(&router.project_id))?;
     let wanted = Interface::parse(&request)?;
     let clock = neutron.clock.clone();
@@ -527,14 +545,15 @@ async fn remove_interface(neutron: Arc<Neutron>, request: Request) -> Result<Rep
     Ok(Reply::ok(reply))
 }
 
-pub fn view(request: &Request, router: &Router, fixed: &[Json]) -> Json {
+pub fn view(request: &Request, whole: &Whole) -> Json {
+    let Whole { router, fixed, zones } = whole;
     let gateway = router.gw_network_id.as_ref().map(|network_id| {
         json!({"network_id": network_id, "external_fixed_ips": fixed, "enable_snat": router.enable_snat})
     });
     let mut view = json!({
         "id": router.id, "name": router.name, "description": router.description,
         "admin_state_up": router.admin_state_up, "status": router.status, "external_gateway_info": gateway,
-        "routes": router.routes.0, "availability_zone_hints": [], "availability_zones": [], "flavor_id": null,
+        "routes": router.routes.0, "availability_zone_hints": router.availability_zone_hints, "availability_zones": zones, "flavor_id": null,
         "tags": router.tags,
     });
     if request.may("get_router:ha", &target(&router.project_id)) {

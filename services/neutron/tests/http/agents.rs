@@ -16,28 +16,34 @@ async fn an_agent_lives_is_disabled_and_forgotten() {
         cloud.subnet("member", &network, "10.0.0.0/24").await;
         let router = id(&cloud.make("member", "routers", "router", json!({})).await);
         cloud.agent_reports(HOST).await;
-        let agents = cloud.get("admin", "agents").await["agents"].clone();
-        let path = format!("agents/{}", id(&agents[0]));
-        assert_eq!((&agents[0]["host"], &agents[0]["alive"]), (&json!(HOST), &json!(true)));
-        assert_eq!(cloud.get("member", "agents").await["agents"], json!([]));
-        assert_eq!(cloud.call("member", "GET", &path, Json::Null).await.status, 404);
         let count =
             async |path: String, noun: &str| cloud.get("admin", &path).await[noun].as_array().unwrap().len();
+        assert_eq!(count("agents".into(), "agents").await, 3);
+        let agent = async |kind: &str| {
+            cloud.get("admin", &format!("agents?agent_type={kind}%20agent")).await["agents"][0].clone()
+        };
+        let dhcp = format!("agents/{}", id(&agent("DHCP").await));
+        let l3 = agent("L3").await;
+        let path = format!("agents/{}", id(&l3));
+        assert_eq!((&l3["host"], &l3["alive"]), (&json!(HOST), &json!(true)));
+        assert_eq!(cloud.get("member", "agents").await["agents"], json!([]));
+        assert_eq!(cloud.call("member", "GET", &path, Json::Null).await.status, 404);
         assert_eq!(count(format!("networks/{network}/dhcp-agents"), "agents").await, 1);
         assert_eq!(count(format!("routers/{router}/l3-agents"), "agents").await, 1);
-        assert_eq!(count(format!("{path}/dhcp-networks"), "networks").await, 1);
+        assert_eq!(count(format!("{dhcp}/dhcp-networks"), "networks").await, 1);
         assert_eq!(count(format!("{path}/l3-routers"), "routers").await, 1);
-        // Disabled, it serves nobody.
+        // Disabled, it serves nobody; the host's other agents go on.
         let off = json!({"agent": {"admin_state_up": false, "description": "resting"}});
         let answer = cloud.call("admin", "PUT", &path, off).await;
         assert_eq!(answer.body["agent"]["admin_state_up"], false);
         assert_eq!(count(format!("routers/{router}/l3-agents"), "agents").await, 0);
         assert_eq!(count(format!("{path}/l3-routers"), "routers").await, 0);
+        assert_eq!(count(format!("{dhcp}/dhcp-networks"), "networks").await, 1);
         // Silent, it is down.
         cloud.clock.advance(Duration::from_secs(100));
         assert_eq!(cloud.get("admin", &path).await["agent"]["alive"], false);
         assert_eq!(count("agents?alive=true".into(), "agents").await, 0);
-        assert_eq!(count("agents?alive=false".into(), "agents").await, 1);
+        assert_eq!(count("agents?alive=false".into(), "agents").await, 3);
         // Its next report leaves what an operator set.
         cloud.agent_reports(HOST).await;
         let shown = cloud.get("admin", &path).await["agent"].clone();

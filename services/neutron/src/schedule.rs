@@ -1,0 +1,132 @@
+//! Which host serves what: every network's DHCP and every router is on one host alone. It follows from who lives, and
+//! from what an operator set; nothing has to be moved when a host dies but the word of it.
+
+use crate::{Options, agents, model::*, store};
+use base::{Result, Timestamp};
+use db::{List, Tx};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    time::Duration,
+};
+
+/// The hosts with their agents, as they are now.
+pub struct Layout {
+    agents: Vec<Agent>,
+    now: Timestamp,
+    down_after: Duration,
+    placements: HashMap<String, Option<String>>,
+}
+
+impl Layout {
+    pub fn load(tx: &mut Tx, options: &Options, now: Timestamp) -> Result<Self> {
+        let mut agents = tx.list::<Agent>(&List::all())?;
+        agents.sort_by(|a, b| a.host.cmp(&b.host));
+        let placements = tx.list::<Placement>(&List::all())?;
+        let placements = placements.into_iter().map(|row| (row.resource_id, row.host)).collect();
+        let down_after = Duration::from_secs(options.agent_down_time_seconds);
+        Ok(Self { agents, now, down_after, placements })
+    }
+
+    pub fn lives(&self, agent: &Agent) -> bool {
+        self.now.since(agent.heartbeat_timestamp) < self.down_after
+    }
+
+    /// Hosts that can be told something.
+    pub fn hosts(&self) -> impl Iterator<Item = &String> {
+        self.agents
+            .iter()
+            .filter(|agent| agent.agent_type == agents::L2.name && self.lives(agent))
+            .map(|a| &a.host)
+    }
+
+    /// What serves now: an agent that stops to or begins to changes it.
+    pub fn serving(&self) -> BTreeSet<String> {
+        self.agents
+            .iter()
+            .filter(|agent| agent.admin_state_up && self.lives(agent))
+            .map(|a| a.id.clone())
+            .collect()
+    }
+
+    pub fn dhcp_host(&self, network: &Network) -> Option<&str> {
+        self.host_of(&agents::DHCP, &network.id, &network.availability_zone_hints)
+    }
+
+    pub fn router_host(&self, router: &Router) -> Option<&str> {
+        self.host_of(&agents::L3, &router.id, &router.availability_zone_hints)
+    }
+
+    /// Always the same while the same hosts live. Where an operator put it, if that lives; nowhere if he took it away.
+    fn host_of(&self, kind: &agents::Kind, id: &str, zones: &[String]) -> Option<&str> {
+        let able = || {
+            let all = self.agents.iter().filter(|agent| agent.agent_type == kind.name);
+            all.filter(|agent| agent.admin_state_up && self.lives(agent))
+        };
+        match self.placements.get(id) {
+            Some(None) => return None,
+            Some(Some(host)) if able().any(|agent| agent.host == *host) => return Some(host),
+            _ => {}
+        }
+        let in_zone = |agent: &&Agent| {
+            zones.is_empty() || agent.availability_zone.as_ref().is_some_and(|zone| zones.contains(zone))
+        };
+        let weight = |agent: &&Agent| base::id::derived(&[&agent.host, id]);
+        able().filter(in_zone).max_by_key(weight).map(|agent| agent.host.as_str())
+    }
+
+    pub fn agent(&self, kind: &agents::Kind, host: &str) -> Option<&Agent> {
+        self.agents.iter().find(|agent| agent.agent_type == kind.name && agent.host == host)
+    }
+
+    /// Where a host's tunnels end. Also of one whose agent is silent: its guests go on.
+    pub fn tunnel_ip(&self, host: &str) -> Option<IpAddr> {
+        self.agent(&agents::L2, host)?.tunnel_ip.as_deref()?.parse().ok()
+    }
+
+    /// The zones in which a network is served.
+    pub fn network_zones(&self, network: &Network) -> Vec<String> {
+        self.zone_of(&agents::DHCP, self.dhcp_host(network))
+    }
+
+    pub fn router_zones(&self, router: &Router) -> Vec<String> {
+        self.zone_of(&agents::L3, self.router_host(router))
+    }
+
+    fn zone_of(&self, kind: &agents::Kind, host: Option<&str>) -> Vec<String> {
+        let agent = host.and_then(|host| self.agent(kind, host));
+        agent.and_then(|agent| agent.availability_zone.clone()).into_iter().collect()
+    }
+
+    /// Zones by what they are for and name, and whether somebody in them lives.
+    pub fn zones(&self) -> BTreeMap<(&'static str, String), bool> {
+        let mut zones = BTreeMap::new();
+        for (kind, resource) in [(&agents::DHCP, "network"), (&agents::L3, "router")] {
+            for agent in self.agents.iter().filter(|agent| agent.agent_type == kind.name) {
+                if let Some(zone) = &agent.availability_zone {
+                    *zones.entry((resource, zone.clone())).or_insert(false) |=
+                        self.lives(agent) && agent.admin_state_up;
+                }
+            }
+        }
+        zones
+    }
+}
+
+/// Says where a network's DHCP or a router is to be; none: nowhere.
+pub fn place(tx: &mut Tx, resource_id: &str, host: Option<String>) -> Result<()> {
+    let placement = Placement { resource_id: resource_id.into(), host };
+    match tx.find::<Placement>(resource_id)? {
+        Some(_) => tx.update(&placement).map(drop),
+        None => tx.insert(&placement),
+    }
+}
+
+/// Networks of which a server is wanted and those of them that one host serves.
+pub fn networks_on(tx: &mut Tx, layout: &Layout, host: &str) -> Result<Vec<Network>> {
+    let served = tx.list::<Port>(&List::all().eq("device_owner", OWNER_DHCP))?;
+    let ids: BTreeSet<String> = served.into_iter().map(|port| port.network_id).collect();
+    let mut networks = store::any_of::<Network>(tx, "id", &ids)?;
+    networks.retain(|network| layout.dhcp_host(network) == Some(host));
+    Ok(networks)
+}
