@@ -34,6 +34,7 @@ impl Servers for Heard {
 
 pub struct Cloud {
     pub neutron: Arc<Neutron>,
+    pub bus: Bus,
     pub clock: Clock,
     pub heard: Arc<Heard>,
     pub surface: Surface,
@@ -51,14 +52,15 @@ pub async fn on_all(options: Options, test: impl AsyncFn(&Cloud)) {
 impl Cloud {
     pub async fn on(database: TestDb, options: Options) -> Self {
         let clock = Clock::test(Timestamp::parse("2026-11-21T08:00:00Z").unwrap());
-        let neutron = Neutron::new(database.db.clone(), clock.clone(), options, Bus::local());
+        let bus = Bus::local();
+        let neutron = Neutron::new(database.db.clone(), clock.clone(), options, bus.clone());
         let heard = Arc::new(Heard::default());
         let servers: Arc<dyn Servers> = heard.clone();
         neutron.tells(Arc::downgrade(&servers));
         let running = neutron.start().await.unwrap();
         let service = neutron.service(None, Arc::new(People), "http://identity").unwrap();
         let surface = Surface::new(service, "c:9696");
-        Self { neutron, clock, heard, surface, database, _running: running }
+        Self { neutron, bus, clock, heard, surface, database, _running: running }
     }
 
     pub async fn call(&self, token: &str, method: &str, path: &str, body: Json) -> Answer {

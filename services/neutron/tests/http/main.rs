@@ -2,4 +2,5 @@
 
 mod agents;
 mod cloud;
+mod hosts;
 mod stories;

@@ -1,16 +1,24 @@
 //! Several hosts: ports that move between them, and who serves what when one is silent.
 
-mod common;
+use crate::cloud::{Cloud, OWN, id, on_all};
+use async_trait::async_trait;
+use base::{Context, Json, Result};
+use bus::Topic;
 
-use base::{Context, Json};
-use common::{Cloud, OWN, id, on_all};
 use contracts::{
-    agents::network::{AgentState, Desired, NetworkKind, NetworkReports, PortsState, Segment},
+    agents::network::{
+        AGENT_TOPIC, AgentState, Change, Desired, NetworkAgent, NetworkKind, NetworkReports, PortsState,
+        Segment, network_agent_handlers,
+    },
     networks::Networks,
 };
 use neutron::Options;
 use serde_json::json;
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 const SERVER: &str = "0e8a7f6c-0000-4000-8000-00000000000a";
 const HOSTS: [(&str, &str, &str); 3] =
@@ -257,6 +265,59 @@ async fn things_stay_in_their_zones() {
             cloud.call("member", "POST", "networks", nowhere).await.error(),
             "AvailabilityZoneNotFound"
         );
+    })
+    .await;
+}
+
+/// An agent that only listens.
+#[derive(Default)]
+struct Told(Mutex<Vec<Change>>);
+
+#[async_trait]
+impl NetworkAgent for Told {
+    async fn changed(&self, _: &Context, change: &Change) -> Result<()> {
+        self.0.lock().unwrap().push(change.clone());
+        Ok(())
+    }
+
+    async fn resync(&self, _: &Context) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Nobody asks: the host that takes over is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_over_is_told() {
+    let options = Options { agent_down_time_seconds: 10, ..Options::default() };
+    on_all(options, async |cloud| {
+        let (one, two) = (Arc::new(Told::default()), Arc::new(Told::default()));
+        let mut serving = Vec::new();
+        for (host, told) in [("one", &one), ("two", &two)] {
+            let topic = Topic::on(AGENT_TOPIC, host);
+            serving.push(cloud.bus.serve(topic, network_agent_handlers(told.clone())).await.unwrap());
+            reports(cloud, host).await;
+        }
+        let router = id(&cloud.make("member", "routers", "router", json!({})).await);
+        let has = |told: &Told| {
+            let changes = told.0.lock().unwrap();
+            changes
+                .iter()
+                .filter_map(|change| change.routers.get(&router))
+                .next_back()
+                .is_some_and(Option::is_some)
+        };
+        while !has(&one) && !has(&two) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let (alive, told) = if has(&one) { ("two", &two) } else { ("one", &one) };
+        // Until neutron has seen both alive once, nobody is missed.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        cloud.clock.advance(Duration::from_secs(6));
+        reports(cloud, alive).await;
+        cloud.clock.advance(Duration::from_secs(5));
+        while !has(told) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     })
     .await;
 }
