@@ -1,12 +1,13 @@
 //! The cloud in this process: services on their databases and ports, each given the others it asks.
 
 use crate::{
-    Secrets, Settings,
+    Secrets, Settings, agents,
     api::InProcess,
-    clouds_yaml, endpoints,
+    broker, clouds_yaml, endpoints,
     first_steps::FirstSteps,
     host::{Host, Surroundings},
-    state::Running,
+    operator,
+    state::{self, Running},
 };
 use base::{Clock, Error, Result};
 use bus::Bus;
@@ -45,6 +46,7 @@ impl Cloud {
     /// The same with a clock of one's own.
     pub async fn start_with(settings: Settings, clock: Clock) -> Result<Self> {
         let running = Running::take(&settings.state, settings.listen)?;
+        state::make_directory(&settings.state.join("db"), 0o700)?;
         let secrets = Secrets::open(&settings.state)?;
         // All ports first: one that is taken is the commonest reason why a cloud cannot start.
         let mut listeners = Vec::new();
@@ -82,7 +84,8 @@ impl Cloud {
         let service = placement.service(policy.as_deref(), keystone.clone(), &identity_url)?;
         serve("placement", service.into_router()?)?;
 
-        let bus = Bus::local();
+        let outside = Outside::reach(&settings, &clock).await?;
+        let bus = outside.as_ref().map_or_else(Bus::local, |outside| outside.bus.clone());
         let db = Db::open(&settings.database("neutron"), neutron::TABLES, neutron::MIGRATIONS).await?;
         let neutron = Neutron::new(db, clock.clone(), settings.config.section()?, bus.clone());
         held.running.push(Box::new(neutron.start().await?));
@@ -127,6 +130,9 @@ impl Cloud {
         serve(endpoints::CONSOLES, nova.console_router())?;
         let stopped = nova.clone();
         held.stop.push(Box::new(move || stopped.stop()));
+        if let Some(outside) = outside {
+            outside.open_door(&settings, &secrets, &glance, &mut serving, &mut held).await?;
+        }
         serving.held = held;
         serving.background.push(tokio::spawn(keystone::upkeep::run(keystone.clone())));
 
@@ -136,9 +142,16 @@ impl Cloud {
             images: glance.clone(),
             image_sink: glance.clone(),
             metadata_secret: secrets.metadata.clone(),
+            metadata_address: format!("127.0.0.1:{}", endpoints::METADATA_PORT + settings.port_offset),
+            identity: None,
         };
         let of_host = settings.clone();
-        let host = tokio::spawn(async move { Host::start(&of_host, &around).await });
+        let host = tokio::spawn(async move {
+            match of_host.roles.has_agents() {
+                true => Host::start(&of_host, &around).await,
+                false => Ok(Host::default()),
+            }
+        });
         let first = FirstSteps { keystone: keystone.clone(), glance, neutron };
         let host = tokio::sync::Mutex::new(Starting::Underway(host));
         Ok(Self { settings, secrets, clock, keystone, first, host, running, serving })
@@ -169,6 +182,55 @@ impl Cloud {
 
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+}
+
+/// What a control node has when hosts may join: the bus they share, and the door at which they come.
+struct Outside {
+    bus: Bus,
+    db: Db,
+    clock: Clock,
+    credentials: hosts::Credentials,
+    listeners: Vec<TcpListener>,
+}
+
+impl Outside {
+    /// None in a cloud of one process.
+    async fn reach(settings: &Settings, clock: &Clock) -> Result<Option<Self>> {
+        if settings.bus.urls.is_empty() {
+            return Ok(None);
+        }
+        let listeners = endpoints::bind(settings, &[hosts::DOOR_PORT]).await?;
+        let (db, name) = (open(settings, "hosts", hosts::TABLES).await?, operator::machine_name()?);
+        let credentials = hosts::Hosts::control_credentials(&db, clock, &name).await?;
+        credentials.write(&agents::membership(settings))?;
+        let bus = broker::bus(settings, settings.bus.urls.clone(), &settings.bus.prefix, &name).await?;
+        Ok(Some(Self { bus, db, clock: clock.clone(), credentials, listeners }))
+    }
+
+    async fn open_door(
+        self,
+        settings: &Settings,
+        secrets: &Secrets,
+        glance: &Arc<Glance>,
+        serving: &mut Serving,
+        held: &mut Held,
+    ) -> Result<()> {
+        let around = hosts::Surroundings {
+            common: operator::common(settings, secrets, &settings.bus.urls)?,
+            operator: secrets.operator.clone(),
+            images: glance.clone(),
+            image_sink: glance.clone(),
+        };
+        let hosts = hosts::Hosts::open(self.db, self.clock, settings.config.section()?, around).await?;
+        held.running.push(Box::new(hosts.start(&self.bus).await?));
+        for listener in self.listeners {
+            let (hosts, credentials, ended) = (hosts.clone(), self.credentials.clone(), serving.ended());
+            serving
+                .servers
+                .spawn(async move { hosts::serve_door(hosts, listener, &credentials, ended).await });
+        }
+        Ok(())
     }
 }
 
@@ -244,11 +306,15 @@ impl Serving {
     }
 
     fn add(&mut self, listener: TcpListener, router: axum::Router) {
+        self.servers.spawn(web::serve(listener, router, self.ended()));
+    }
+
+    /// Comes when the cloud stops.
+    fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut end = self.end.subscribe();
-        let ended = async move {
+        async move {
             let _ = end.wait_for(|end| *end).await;
-        };
-        self.servers.spawn(web::serve(listener, router, ended));
+        }
     }
 
     async fn stop(mut self) {

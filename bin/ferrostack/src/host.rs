@@ -1,6 +1,6 @@
 //! The agents of this host, or of the hosts that `--simulate` pretends: they reach the services over the bus alone.
 
-use crate::{Settings, endpoints::METADATA_PORT, options::Simulate};
+use crate::{Settings, options::Simulate};
 use base::{Clock, Context, Result, Secret};
 use bus::{Bus, Serving, Topic};
 use contracts::{
@@ -13,7 +13,7 @@ use contracts::{
 use host_virt::{Capabilities, Fake, Libvirt};
 use nova::{COMPUTE_TOPIC, CONDUCTOR_TOPIC};
 use nova_compute::Manager;
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 use tokio::task::JoinSet;
 
 /// What runs for this host.
@@ -33,30 +33,60 @@ pub struct Surroundings {
     pub images: Arc<dyn ImageSource>,
     pub image_sink: Arc<dyn ImageSink>,
     pub metadata_secret: Secret,
+    /// Where nova's metadata service is.
+    pub metadata_address: String,
+    /// Who this host is in its cloud, when it has joined one; else it goes by the machine's name.
+    pub identity: Option<hosts::Identity>,
+}
+
+impl Surroundings {
+    fn name(&self) -> String {
+        self.identity.as_ref().map(|identity| identity.name.clone()).unwrap_or_default()
+    }
+
+    /// Where other hosts reach this one, when there are others.
+    fn address(&self) -> Option<IpAddr> {
+        self.identity.as_ref().map(|identity| identity.address)
+    }
 }
 
 impl Host {
     /// Returns when nova and neutron know the host and can use it.
     pub async fn start(settings: &Settings, around: &Surroundings) -> Result<Self> {
         let mut host = Self::default();
-        host.volume_agent(settings, around).await?;
+        let roles = settings.roles;
+        if roles.storage {
+            host.volume_agent(settings, around).await?;
+        }
         if settings.simulate {
             host.pretend(settings, around).await?;
         } else {
             // The hypervisor takes seconds on a new machine; networks need not wait for it.
-            let (network, compute) = (network_options(settings, around)?, settings.config.section()?);
-            let reports = Arc::new(network_reports(around));
-            let networks = neutron_agent::on_linux(network, &settings.state, reports);
-            let guests = nova_compute::on_libvirt(
-                compute,
-                &settings.state,
-                around.images.clone(),
-                around.clock.clone(),
-            );
-            let ((agent, _), (manager, libvirt)) = tokio::try_join!(networks, guests)?;
-            host.libvirt = Some(libvirt);
-            host.network_agent(around, agent).await?;
-            host.compute_agent(around, manager).await?;
+            let networks = async {
+                let (options, reports) = (network_options(settings, around)?, network_reports(around));
+                match roles.ports {
+                    true => {
+                        neutron_agent::on_linux(options, &settings.state, Arc::new(reports)).await.map(Some)
+                    }
+                    false => Ok(None),
+                }
+            };
+            let guests = async {
+                let (options, images) = (compute_options(settings, around)?, around.images.clone());
+                let clock = around.clock.clone();
+                match roles.compute {
+                    true => nova_compute::on_libvirt(options, &settings.state, images, clock).await.map(Some),
+                    false => Ok(None),
+                }
+            };
+            let (networks, guests) = tokio::try_join!(networks, guests)?;
+            if let Some((agent, _)) = networks {
+                host.network_agent(around, agent).await?;
+            }
+            if let Some((manager, libvirt)) = guests {
+                host.libvirt = Some(libvirt);
+                host.compute_agent(around, manager).await?;
+            }
         }
         Ok(host)
     }
@@ -64,23 +94,31 @@ impl Host {
     async fn pretend(&mut self, settings: &Settings, around: &Surroundings) -> Result<()> {
         let simulate: Simulate = settings.config.section()?;
         for number in 1..=simulate.hosts {
-            let name = format!("simulated-{number}");
-            let mut compute: nova_compute::Options = settings.config.section()?;
-            compute.host.clone_from(&name);
-            let folder = settings.state.join("simulated").join(&name);
-            let fake = Fake::kept(capabilities(&simulate, &name), &folder)?;
-            let manager = nova_compute::simulated(compute, fake, around.clock.clone()).await?;
-            self.compute_agent(around, manager).await?;
-            let network = neutron_agent::Options { host: name, ..network_options(settings, around)? };
-            let reports = Arc::new(network_reports(around));
-            let agent = neutron_agent::simulated(network, Arc::default(), reports);
-            self.network_agent(around, agent).await?;
+            let name = match &around.identity {
+                None => format!("simulated-{number}"),
+                Some(identity) if simulate.hosts == 1 => identity.name.clone(),
+                Some(identity) => format!("{}-{number}", identity.name),
+            };
+            if settings.roles.compute {
+                let mut compute = compute_options(settings, around)?;
+                compute.host.clone_from(&name);
+                let folder = settings.state.join("simulated").join(&name);
+                let fake = Fake::kept(capabilities(&simulate, &name), &folder)?;
+                let manager = nova_compute::simulated(compute, fake, around.clock.clone()).await?;
+                self.compute_agent(around, manager).await?;
+            }
+            if settings.roles.ports {
+                let network = neutron_agent::Options { host: name, ..network_options(settings, around)? };
+                let reports = Arc::new(network_reports(around));
+                let agent = neutron_agent::simulated(network, Arc::default(), reports);
+                self.network_agent(around, agent).await?;
+            }
         }
         Ok(())
     }
 
     async fn volume_agent(&mut self, settings: &Settings, around: &Surroundings) -> Result<()> {
-        let options: cinder_volume::Options = settings.config.section()?;
+        let options = volume_options(settings, around)?;
         let agent = match settings.simulate {
             true => {
                 let disks = host_block::Fake::kept(&settings.state.join("simulated/disks"))?;
@@ -131,11 +169,45 @@ impl Host {
 
 fn network_options(settings: &Settings, around: &Surroundings) -> Result<neutron_agent::Options> {
     let mut options: neutron_agent::Options = settings.config.section()?;
-    if options.metadata_address == neutron_agent::Options::default().metadata_address {
-        options.metadata_address = format!("127.0.0.1:{}", METADATA_PORT + settings.port_offset);
+    let unsaid = neutron_agent::Options::default();
+    if options.metadata_address == unsaid.metadata_address {
+        options.metadata_address.clone_from(&around.metadata_address);
     }
+    if options.host.is_empty() {
+        options.host = around.name();
+    }
+    options.local_ip = options.local_ip.or(around.address());
     if options.metadata_shared_secret.is_empty() {
         options.metadata_shared_secret = around.metadata_secret.clone();
+    }
+    Ok(options)
+}
+
+fn compute_options(settings: &Settings, around: &Surroundings) -> Result<nova_compute::Options> {
+    let mut options: nova_compute::Options = settings.config.section()?;
+    let unsaid = nova_compute::Options::default();
+    if options.host.is_empty() {
+        options.host = around.name();
+    }
+    if let Some(address) = around.address() {
+        for said in [&mut options.my_ip, &mut options.vnc_listen] {
+            if *said == unsaid.my_ip {
+                *said = address.to_string();
+            }
+        }
+    }
+    Ok(options)
+}
+
+fn volume_options(settings: &Settings, around: &Surroundings) -> Result<cinder_volume::Options> {
+    let mut options: cinder_volume::Options = settings.config.section()?;
+    if options.host.is_empty() {
+        options.host = around.name();
+    }
+    if let Some(address) = around.address()
+        && options.my_ip == cinder_volume::Options::default().my_ip
+    {
+        options.my_ip = address.to_string();
     }
     Ok(options)
 }

@@ -2,7 +2,9 @@
 
 use base::{Result, config::Config};
 use clap::{Args, Parser, Subcommand};
-use ferrostack::{Settings, background, clean, doctor, identity, options, routes, status};
+use ferrostack::{
+    Settings, background, clean, doctor, identity, operator, options, roles::Roles, routes, status,
+};
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
@@ -21,6 +23,11 @@ struct Line {
 enum Command {
     /// Run a cloud: every service in this process, guests and networks on this machine (needs root).
     Run(Run),
+    /// Make this machine a host of a cloud, with a token that `ferrostack host token` printed on a control node.
+    Join(Join),
+    /// Which hosts belong to the cloud whose control node runs on this machine.
+    #[command(subcommand)]
+    Host(Host),
     /// Stop the cloud that runs on a state directory; its guests go on.
     Stop(Common),
     /// Say whether the cloud answers, service by service.
@@ -36,6 +43,55 @@ enum Command {
     /// What an operator does to users' accounts and keys from outside.
     #[command(subcommand)]
     Identity(Identity),
+}
+
+#[derive(Args)]
+struct Join {
+    /// Where a control node is, `https://control:8799`.
+    url: String,
+    #[arg(long)]
+    token: String,
+    /// What this machine is to be: compute, network, storage, or several with commas between.
+    #[arg(long, value_name = "ROLES", default_value = "compute")]
+    role: String,
+    /// Its name in the cloud. Without it: the machine's own.
+    #[arg(long)]
+    name: Option<String>,
+    /// The address at which other hosts reach it. Without it: the one from which it reaches the control node.
+    #[arg(long)]
+    address: Option<IpAddr>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Subcommand)]
+enum Host {
+    /// Print a token with which one machine may join.
+    Token {
+        /// How long it is good for. Without it: as the configuration says.
+        #[arg(long)]
+        minutes: Option<u64>,
+        /// Roles that a machine may have that joins by it. Without it: any.
+        #[arg(long, value_name = "ROLES", default_value = "")]
+        role: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Print every host and whether it lives.
+    List(Common),
+    /// Let nothing new come to a host; what runs there goes on.
+    Drain(OneHost),
+    /// Let things come to a host again.
+    Resume(OneHost),
+    /// Take a host out of the cloud: its agents end and its certificate is refused.
+    Remove(OneHost),
+}
+
+#[derive(Args)]
+struct OneHost {
+    name: String,
+    #[command(flatten)]
+    common: Common,
 }
 
 #[derive(Subcommand)]
@@ -68,6 +124,10 @@ struct Run {
     /// Everything true but the host: hypervisor, network and disks are pretended. Needs no root.
     #[arg(long)]
     simulate: bool,
+    /// What runs in this process: all, control, compute, network, storage, or several with commas between. Without it:
+    /// the roles with which this machine joined a cloud, or all.
+    #[arg(long, value_name = "ROLES")]
+    role: Option<String>,
     /// The address to bind.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     listen: IpAddr,
@@ -90,6 +150,11 @@ fn main() -> ExitCode {
     let done = match Line::parse().command {
         Command::Run(run) if run.background => background::start(&run.common.state),
         Command::Run(run) => foreground(run),
+        Command::Join(join) => {
+            let (name, state) = (join.name.as_deref(), &join.common.state);
+            operator::join(state, &join.url, &join.token, &join.role, name, join.address)
+        }
+        Command::Host(command) => of_hosts(command),
         Command::Stop(common) => background::stop(&common.state),
         Command::Status(common) => status::print(&common.state),
         Command::Doctor => doctor::print(),
@@ -109,9 +174,24 @@ fn main() -> ExitCode {
 
 fn foreground(run: Run) -> Result<()> {
     let config = load(&run.common)?;
-    let settings = Settings::new(&run.common.state, run.listen, run.simulate, config)?;
+    let mut settings = Settings::new(&run.common.state, run.listen, run.simulate, config)?;
+    settings.roles = match &run.role {
+        Some(names) => Roles::parse(names.split(','))?,
+        None => ferrostack::roles_of(&run.common.state)?,
+    };
     base::logging::init(&settings.options.log);
     ferrostack::run(settings)
+}
+
+fn of_hosts(command: Host) -> Result<()> {
+    let settings = |common: &Common| identity::settings(&common.state, load(common)?);
+    match command {
+        Host::Token { minutes, role, common } => operator::token(&settings(&common)?, minutes, &role),
+        Host::List(common) => operator::list(&settings(&common)?),
+        Host::Drain(host) => operator::set_state(&settings(&host.common)?, &host.name, "draining"),
+        Host::Resume(host) => operator::set_state(&settings(&host.common)?, &host.name, "active"),
+        Host::Remove(host) => operator::remove(&settings(&host.common)?, &host.name),
+    }
 }
 
 fn of_identity(command: Identity) -> Result<()> {

@@ -42,6 +42,27 @@ impl Section for Options {
     const NAME: &'static str = "ferrostack";
 }
 
+/// How the processes of one cloud talk.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct BusOptions {
+    /// Addresses of the RabbitMQ broker, `amqp://user:password@host:5672/vhost` or `amqps://…`, tried in turn. None:
+    /// everything is in one process.
+    pub urls: Vec<String>,
+    /// The beginning of the names of queues, when several clouds share a broker.
+    pub prefix: String,
+}
+
+impl Default for BusOptions {
+    fn default() -> Self {
+        Self { urls: Vec::new(), prefix: "ferrostack".into() }
+    }
+}
+
+impl Section for BusOptions {
+    const NAME: &'static str = "bus";
+}
+
 /// The host that `ferrostack run --simulate` pretends.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -69,6 +90,8 @@ macro_rules! sections {
     ($with:ident) => {
         $with!(
             Options,
+            BusOptions,
+            hosts::Options,
             Simulate,
             keystone::Options,
             neutron::Options,

@@ -13,6 +13,9 @@ pub struct Secrets {
     pub demo_password: Secret,
     /// By which nova's metadata service knows the network agents' proxies.
     pub metadata: Secret,
+    /// By which a control node knows the operator's command line on its machine.
+    #[serde(default = "Secret::random")]
+    pub operator: Secret,
 }
 
 impl Secrets {
@@ -27,6 +30,7 @@ impl Secrets {
                     admin_password: Secret::random(),
                     demo_password: Secret::random(),
                     metadata: Secret::random(),
+                    operator: Secret::random(),
                 };
                 made.save(directory)?;
                 Ok(made)

@@ -1,6 +1,9 @@
 //! How one cloud is to run: what was said on the command line and in the configuration.
 
-use crate::options::Options;
+use crate::{
+    options::{BusOptions, Options},
+    roles::Roles,
+};
 use base::{Result, config::Config};
 use std::{
     net::IpAddr,
@@ -16,6 +19,8 @@ pub struct Settings {
     pub simulate: bool,
     pub config: Config,
     pub options: Options,
+    pub bus: BusOptions,
+    pub roles: Roles,
     /// Acknowledged writes survive a power cut. Only tests turn it off.
     pub durable: bool,
     /// Added to every port; tests run many clouds side by side.
@@ -24,13 +29,15 @@ pub struct Settings {
 
 impl Settings {
     pub fn new(state: &Path, listen: IpAddr, simulate: bool, config: Config) -> Result<Self> {
-        let options = config.section()?;
+        let (options, bus) = (config.section()?, config.section()?);
         Ok(Self {
             state: std::path::absolute(state)?,
             listen,
             simulate,
             config,
             options,
+            bus,
+            roles: Roles::ALL,
             durable: true,
             port_offset: 0,
         })

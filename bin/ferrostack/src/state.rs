@@ -25,7 +25,6 @@ impl Running {
     pub fn take(directory: &Path, listen: IpAddr) -> Result<Self> {
         // Guests' processes have users of their own and must reach their disks below it.
         make_directory(directory, 0o755)?;
-        make_directory(&directory.join("db"), 0o700)?;
         let path = directory.join(LOCK);
         let mut lock =
             OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o644).open(&path)?;

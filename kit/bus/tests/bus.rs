@@ -3,7 +3,7 @@
 mod common;
 
 use base::{Context, Error, ErrorKind, Result};
-use bus::{Bus, Handlers, Message, Topic};
+use bus::{Bus, Handlers, Topic};
 use common::{Add, Note, comes, cx};
 use std::{
     sync::{

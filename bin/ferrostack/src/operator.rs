@@ -1,0 +1,144 @@
+//! `ferrostack host …` and `ferrostack join`: which hosts belong to a cloud. The first asks the control node that runs on
+//! this machine; draining uses the services' public APIs, as any operator does.
+
+use crate::{Secrets, Settings, endpoints, roles::Roles, state};
+use base::{Clock, Error, Result};
+use hosts::{DOOR_PORT, Door, Identity};
+use std::{
+    net::{IpAddr, SocketAddr, UdpSocket},
+    path::Path,
+};
+
+/// Makes this machine a host.
+pub fn join(
+    directory: &Path,
+    url: &str,
+    token: &str,
+    roles: &str,
+    name: Option<&str>,
+    address: Option<IpAddr>,
+) -> Result<()> {
+    if let Some(pid) = state::runner(directory)? {
+        return Err(Error::conflict(format!("process {pid} runs on {}; stop it first", directory.display())));
+    }
+    let roles = Roles::parse(roles.split(','))?;
+    if roles.control {
+        return Err(Error::bad_request(
+            "a control node does not join: it is given the database and the broker in its configuration",
+        ));
+    }
+    let name = match name {
+        Some(name) => name.to_string(),
+        None => machine_name()?,
+    };
+    let address = match address {
+        Some(address) => address,
+        None => address_towards(url)?,
+    };
+    let identity = Identity { name, roles: roles.names(), address };
+    state::make_directory(directory, 0o755)?;
+    let joining = async { hosts::join(url, token, identity, &directory.join("host"), &Clock::real()).await };
+    let member = tokio::runtime::Runtime::new()?.block_on(joining)?;
+    let (name, roles) = (&member.identity.name, member.identity.roles.join(", "));
+    println!("This machine is {name}, at {} for the others; its roles: {roles}.", member.identity.address);
+    println!("Start it: ferrostack run --background --state {}", directory.display());
+    Ok(())
+}
+
+pub fn token(settings: &Settings, minutes: Option<u64>, roles: &str) -> Result<()> {
+    let roles = match roles {
+        "" => Vec::new(),
+        words => Roles::parse(words.split(','))?.names(),
+    };
+    println!("{}", ask(settings, async |door| door.new_token(minutes, roles.clone()).await)?);
+    Ok(())
+}
+
+pub fn list(settings: &Settings) -> Result<()> {
+    let hosts = ask(settings, async |door| door.hosts().await)?;
+    println!(
+        "{:<24} {:<24} {:<16} {:<9} {:<5} {:<9} LAST SEEN",
+        "NAME", "ROLES", "ADDRESS", "STATE", "UP", "VERSION"
+    );
+    for host in hosts {
+        let seen = host.seconds_silent.map_or_else(|| "never".into(), |seconds| format!("{seconds} s ago"));
+        let up = if host.up { "up" } else { "down" };
+        let roles = host.roles.join(",");
+        println!(
+            "{:<24} {roles:<24} {:<16} {:<9} {up:<5} {:<9} {seen}",
+            host.name, host.address, host.state, host.version
+        );
+    }
+    Ok(())
+}
+
+pub fn set_state(settings: &Settings, name: &str, state: &str) -> Result<()> {
+    let host = ask(settings, async |door| door.set_state(name, state).await)?;
+    println!("{} is {}.", host.name, host.state);
+    Ok(())
+}
+
+pub fn remove(settings: &Settings, name: &str) -> Result<()> {
+    ask(settings, async |door| door.remove(name).await)?;
+    println!("{name} is no host of this cloud any more; its agents end.");
+    Ok(())
+}
+
+/// Asks the control node of this machine.
+fn ask<T>(settings: &Settings, question: impl AsyncFnOnce(Door) -> Result<T>) -> Result<T> {
+    let missing = || Error::unavailable(format!("no control node runs on {}", settings.state.display()));
+    state::runner(&settings.state)?.ok_or_else(missing)?;
+    let address = SocketAddr::new(state::address(&settings.state)?, DOOR_PORT + settings.port_offset);
+    let operator = Secrets::open(&settings.state)?.operator;
+    let door =
+        Door::of_operator(format!("https://{address}"), &crate::agents::membership(settings), operator)
+            .map_err(|_| {
+                Error::conflict("this cloud has no message broker, so no hosts can join it: [bus] url")
+            })?;
+    tokio::runtime::Runtime::new()?.block_on(question(door))
+}
+
+pub fn machine_name() -> Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_string())
+}
+
+/// The address from which this machine reaches the control node: others mostly reach it there.
+fn address_towards(url: &str) -> Result<IpAddr> {
+    let authority = url.strip_prefix("https://").unwrap_or(url).trim_end_matches('/');
+    let target = match authority.rsplit_once(':') {
+        Some((_, port)) if port.parse::<u16>().is_ok() => authority.to_string(),
+        _ => format!("{authority}:{DOOR_PORT}"),
+    };
+    let socket = UdpSocket::bind("[::]:0").or_else(|_| UdpSocket::bind("0.0.0.0:0"))?;
+    let unreachable = |e| Error::unavailable(format!("{url}: {e}"));
+    let address = match socket.connect(&target) {
+        Ok(()) => socket.local_addr()?.ip(),
+        Err(_) => {
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            socket.connect(&target).map_err(unreachable)?;
+            socket.local_addr()?.ip()
+        }
+    };
+    Ok(address.to_canonical())
+}
+
+/// Where hosts find what control nodes serve, unless the configuration says otherwise.
+pub fn common(settings: &Settings, secrets: &Secrets, brokers: &[String]) -> Result<hosts::Common> {
+    let options: hosts::Options = settings.config.section()?;
+    let host = settings.public_host();
+    let or = |said: Vec<String>, default: Vec<String>| if said.is_empty() { default } else { said };
+    let door = format!("https://{host}:{}", DOOR_PORT + settings.port_offset);
+    let metadata = format!("{host}:{}", endpoints::METADATA_PORT + settings.port_offset);
+    let brokers = or(options.brokers, brokers.to_vec());
+    Ok(hosts::Common {
+        doors: or(options.doors, vec![door]),
+        brokers: brokers.into_iter().map(base::Secret::new).collect(),
+        bus_prefix: settings.bus.prefix.clone(),
+        metadata_address: if options.metadata_address.is_empty() {
+            metadata
+        } else {
+            options.metadata_address
+        },
+        metadata_secret: secrets.metadata.clone(),
+    })
+}
