@@ -147,8 +147,23 @@ impl Keystone {
         let named = given.get("user").cloned().ok_or_else(|| expecting("user", "password"))?;
         let password = named.get("password").and_then(Json::as_str).map(Secret::new);
         let password = password.ok_or_else(|| expecting("password", "user"))?;
-        let user = self.read(move |tx| named_user(tx, &named)).await?;
-        let user = self.check_password(user, password).await.map_err(Refusal::into_error)?;
+        let domain_id = self
+            .read({
+                let named = named.clone();
+                move |tx| domain_of_named(tx, &named)
+            })
+            .await?;
+        let by_directory = match domain_id {
+            Some(domain_id) => self.by_directory(&domain_id, &named, &password).await?,
+            None => None,
+        };
+        let user = match by_directory {
+            Some(user) => user,
+            None => {
+                let user = self.read(move |tx| named_user(tx, &named)).await?;
+                self.check_password(user, password).await.map_err(Refusal::into_error)?
+            }
+        };
         let user = user.ok_or_else(|| refuse("wrong password, or no such user, or disabled, or locked"))?;
         Ok(Asker::new(user, "password"))
     }
@@ -405,6 +420,19 @@ fn named_user(tx: &mut Tx, named: &Json) -> Result<Option<User>> {
     let Some(user) = user else { return Ok(None) };
     let domain_enabled = tx.find::<Project>(&user.domain_id)?.is_some_and(|domain| domain.enabled);
     Ok(domain_enabled.then_some(user))
+}
+
+/// The domain, if it is enabled, of whom a login names: there might be a directory to ask.
+fn domain_of_named(tx: &mut Tx, named: &Json) -> Result<Option<String>> {
+    if word(named, "name").is_some() {
+        let domain = named.get("domain").map(|domain| named_domain(tx, domain)).transpose()?.flatten();
+        return Ok(domain.map(|domain| domain.id));
+    }
+    let Some(entry) = tx.find::<DirectoryEntry>(word(named, "id").unwrap_or_default())? else {
+        return Ok(None);
+    };
+    let domain = tx.find::<Project>(&entry.domain_id)?.filter(|domain| domain.enabled);
+    Ok(domain.map(|domain| domain.id))
 }
 
 fn named_domain(tx: &mut Tx, named: &Json) -> Result<Option<Project>> {

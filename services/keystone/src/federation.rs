@@ -164,7 +164,7 @@ fn shadow(
         return Ok(user);
     }
     let user = User {
-        id: public_id(&domain_id, &unique_id),
+        id: public_id(&domain_id, "user", &unique_id),
         name,
         domain_id,
         enabled: true,
@@ -194,9 +194,9 @@ fn shadow(
     Ok(user)
 }
 
-/// As upstream makes the ids of users from elsewhere.
-fn public_id(domain_id: &str, local_id: &str) -> String {
-    let digest = Sha256::digest(format!("{domain_id}user{local_id}"));
+/// As upstream makes the ids of users and groups from elsewhere.
+pub(crate) fn public_id(domain_id: &str, kind: &str, local_id: &str) -> String {
+    let digest = Sha256::digest(format!("{domain_id}{kind}{local_id}"));
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn ids_are_upstream_s() {
-        let id = public_id("default", "bob%40example.com");
+        let id = public_id("default", "user", "bob%40example.com");
         assert_eq!(id, "5328c48f85a665df59dad3e05f5094337cdb33b4cdbdc20b1a17d3c5cb1a0e01");
     }
 }

@@ -526,6 +526,21 @@ pub struct TakenAssertion {
     pub until: Timestamp,
 }
 
+db::text_enum! { pub enum EntryKind { User = "user", Group = "group" } }
+
+/// What a user or group is in the directory of its domain.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "directory_entries", singular = "directory_entry", index = "domain_id")]
+pub struct DirectoryEntry {
+    #[field(key)]
+    pub id: String,
+    pub domain_id: String,
+    pub kind: EntryKind,
+    pub local_id: String,
+    pub dn: String,
+    pub read_at: Timestamp,
+}
+
 pub const TABLES: &[&db::Table] = &[
     User::TABLE,
     OldPassword::TABLE,
@@ -560,4 +575,5 @@ pub const TABLES: &[&db::Table] = &[
     ServiceProvider::TABLE,
     FederatedUser::TABLE,
     TakenAssertion::TABLE,
+    DirectoryEntry::TABLE,
 ];

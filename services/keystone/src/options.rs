@@ -1,6 +1,6 @@
 //! Keystone's section of the configuration file.
 
-use base::{Secret, config::Section};
+use base::{Json, Secret, config::Section};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
@@ -40,6 +40,11 @@ pub struct Options {
     /// SAML 2 providers, by the id of the identity provider:
     /// `saml.NAME = { metadata = "/etc/.../idp.xml", public_url = "https://HOST:5000" }`.
     pub saml: BTreeMap<String, Saml>,
+    /// Domains whose users live in a directory, by the domain's name, with upstream's options:
+    /// `ldap.NAME = { url = "ldap://...", user_tree_dn = "..." }`. A domain's own configuration comes before it.
+    pub ldap: BTreeMap<String, BTreeMap<String, Json>>,
+    /// What a directory said of a token's user is believed for so long, in seconds.
+    pub ldap_cache_seconds: u64,
     /// Pages to which browsers may be sent with a token, as `https://HOST/auth/websso/`.
     pub trusted_dashboards: Vec<String>,
     pub security_compliance: SecurityCompliance,
@@ -86,6 +91,8 @@ impl Default for Options {
             oauth1_access_token_seconds: 86_400,
             openid: BTreeMap::new(),
             saml: BTreeMap::new(),
+            ldap: BTreeMap::new(),
+            ldap_cache_seconds: 60,
             trusted_dashboards: Vec::new(),
             security_compliance: SecurityCompliance::default(),
         }

@@ -180,7 +180,7 @@ pub fn domains_of(tx: &mut Tx, user_id: &str) -> Result<Vec<Project>> {
 /// What hangs on an actor, scope or role goes with it.
 pub fn forget_actor(tx: &mut Tx, id: &str) -> Result<()> {
     tx.execute(sql!("DELETE FROM assignments WHERE actor_id = $1"), params![id])?;
-    tx.execute(sql!("DELETE FROM membership WHERE user_id = $1 OR group_id = $1"), params![id]).map(drop)
+    forget_memberships(tx, id)
 }
 
 pub fn forget_user_secrets(tx: &mut Tx, user_id: &str) -> Result<()> {
@@ -236,6 +236,7 @@ pub fn forget_domain(tx: &mut Tx, id: &str) -> Result<()> {
              OR implied_role_id IN (SELECT id FROM roles WHERE domain_id = $1)"
         ),
         sql!("DELETE FROM domain_options WHERE domain_id = $1"),
+        sql!("DELETE FROM directory_entries WHERE domain_id = $1"),
         sql!(
             "DELETE FROM federation_protocols
              WHERE idp_id IN (SELECT id FROM identity_providers WHERE domain_id = $1)"
@@ -313,6 +314,25 @@ pub fn forget_identity_provider(tx: &mut Tx, id: &str) -> Result<()> {
 
 pub fn forget_domain_options(tx: &mut Tx, domain_id: &str) -> Result<()> {
     tx.execute(sql!("DELETE FROM domain_options WHERE domain_id = $1"), params![domain_id]).map(drop)
+}
+
+/// Domains that say of themselves that they have a directory, and those of these names.
+pub fn domains_with_directories(tx: &mut Tx, names: &[String]) -> Result<Vec<String>> {
+    let rows = tx.query(
+        sql!("SELECT DISTINCT domain_id FROM domain_options WHERE section = 'identity' AND name = 'driver'"),
+        params![],
+    )?;
+    let mut ids = rows.iter().map(|row| row.at::<String>(0)).collect::<Result<Vec<_>>>()?;
+    for name in names {
+        let domain = domain_by_name(tx, name)?.filter(|domain| !ids.contains(&domain.id));
+        ids.extend(domain.map(|domain| domain.id));
+    }
+    Ok(ids)
+}
+
+/// Of a user or a group.
+pub fn forget_memberships(tx: &mut Tx, id: &str) -> Result<()> {
+    tx.execute(sql!("DELETE FROM membership WHERE user_id = $1 OR group_id = $1"), params![id]).map(drop)
 }
 
 /// The assertion that a cookie may log in with.

@@ -97,6 +97,8 @@ impl Keystone {
         if payload.expires_at.plus(grace) <= now {
             return Err(invalid("expired"));
         }
+        let believed = Duration::from_secs(self.options.ldap_cache_seconds);
+        self.refresh_user(&payload.user_id, believed).await?;
         let lifetime = Duration::from_secs(self.options.token_expiration_seconds) + grace;
         let (text, horizon) = (token.to_string(), now.minus(lifetime));
         self.read(move |tx| {

@@ -35,6 +35,7 @@ async fn list(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     let domain_id =
         if request.ctx.domain_id.is_empty() { asked_domain } else { Some(request.ctx.domain_id.clone()) };
     request.can(&json!({"target": {"group": {"domain_id": domain_id}}}))?;
+    keystone.refresh_groups(domain_id.as_deref(), request.query.get("name")).await?;
     let mut wanted = List::all();
     if let Some(domain_id) = domain_id {
         wanted = wanted.eq("domain_id", domain_id);
@@ -50,6 +51,7 @@ async fn create(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     let domain_id = domain_of(&request, &given)?;
     request.can(&json!({"target": {"group": {"domain_id": domain_id}}}))?;
     check_name(&given)?;
+    keystone.check_writable(&domain_id).await?;
     let group = Group {
         id: id::hex(),
         name: text(&given, "name").unwrap_or_default().trim().to_string(),
@@ -90,6 +92,7 @@ async fn update(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     }
     users::check_id(&given, &group.id)?;
     check_name(&given)?;
+    keystone.check_writable(&group.domain_id).await?;
     let group = keystone
         .write(move |tx| {
             let mut group: Group = store::find(tx, &group.id)?;
@@ -109,6 +112,7 @@ async fn update(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
 
 async fn remove(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     let group = load(&keystone, &request).await?;
+    keystone.check_writable(&group.domain_id).await?;
     keystone
         .write(move |tx| {
             store::forget_actor(tx, &group.id)?;
@@ -142,7 +146,7 @@ async fn check_user(keystone: Arc<Keystone>, request: Request) -> Result<Reply> 
 }
 
 async fn add_user(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
-    let member = load_pair(&keystone, &request).await?;
+    let member = load_writable_pair(&keystone, &request).await?;
     keystone
         .write(move |tx| match tx.get::<Membership>(&member.values())? {
             Some(_) => Ok(()),
@@ -153,7 +157,7 @@ async fn add_user(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
 }
 
 async fn remove_user(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
-    let member = load_pair(&keystone, &request).await?;
+    let member = load_writable_pair(&keystone, &request).await?;
     keystone
         .write(move |tx| match tx.delete::<Membership>(&member.values())? {
             true => Ok(()),
@@ -169,6 +173,7 @@ fn no_member(member: &Membership) -> Error {
 
 async fn load(keystone: &Keystone, request: &Request) -> Result<Group> {
     let id = request.param("group_id").to_string();
+    keystone.refresh_group(&id).await?;
     match keystone.read(move |tx| store::find::<Group>(tx, &id)).await {
         Ok(group) => {
             request.can(&json!({"target": {"group": {"id": group.id, "domain_id": group.domain_id}}}))?;
@@ -183,6 +188,7 @@ async fn load(keystone: &Keystone, request: &Request) -> Result<Group> {
 
 /// The user and group that the path names, if the rule allows.
 async fn load_pair(keystone: &Keystone, request: &Request) -> Result<Membership> {
+    keystone.refresh_group(request.param("group_id")).await?;
     let member =
         Membership { user_id: request.param("user_id").into(), group_id: request.param("group_id").into() };
     let (user_id, group_id) = (member.user_id.clone(), member.group_id.clone());
@@ -198,6 +204,19 @@ async fn load_pair(keystone: &Keystone, request: &Request) -> Result<Membership>
         (_, None) => Err(store::not_found("group", &member.group_id)),
         _ => Ok(member),
     }
+}
+
+/// Who belongs to what is a directory's own where either lives in one.
+async fn load_writable_pair(keystone: &Keystone, request: &Request) -> Result<Membership> {
+    let member = load_pair(keystone, request).await?;
+    let (user_id, group_id) = (member.user_id.clone(), member.group_id.clone());
+    let work = move |tx: &mut db::Tx| {
+        Ok([store::find::<User>(tx, &user_id)?.domain_id, store::find::<Group>(tx, &group_id)?.domain_id])
+    };
+    for domain_id in keystone.read(work).await? {
+        keystone.check_writable(&domain_id).await?;
+    }
+    Ok(member)
 }
 
 fn duplicate(error: Error, group: &Group) -> Error {

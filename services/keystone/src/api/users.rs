@@ -13,7 +13,7 @@ use crate::{
 use base::{Error, Json, Result, Secret, id};
 use db::List;
 use serde_json::json;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use web::{Mark, Reply, Request, Routes, delete, get, patch, post};
 
 pub fn routes() -> Routes<Keystone> {
@@ -49,6 +49,7 @@ async fn list(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     let domain_id =
         if request.ctx.domain_id.is_empty() { asked_domain } else { Some(request.ctx.domain_id.clone()) };
     request.can(&json!({"target": {"domain_id": domain_id}}))?;
+    keystone.refresh_users(domain_id.as_deref(), request.query.get("name")).await?;
     let mut wanted = List::all();
     if let Some(domain_id) = domain_id {
         wanted = wanted.eq("domain_id", domain_id);
@@ -69,6 +70,7 @@ async fn create(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     let given = body(&request, &schemas::USER_CREATE, "user")?;
     let domain_id = domain_of(&request, &given)?;
     request.can(&json!({"target": {"user": {"domain_id": domain_id}}}))?;
+    keystone.check_writable(&domain_id).await?;
     let mut user = User {
         id: id::hex(),
         name: text(&given, "name").unwrap_or_default().trim().to_string(),
@@ -118,6 +120,7 @@ async fn update(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
         return Err(Error::bad_request("Cannot change Domain ID"));
     }
     check_id(&given, &user.id)?;
+    keystone.check_writable(&user.domain_id).await?;
     let hash = match text(&given, "password") {
         None => None,
         Some(password) => Some(keystone.hash_new(password).await?),
@@ -152,6 +155,7 @@ async fn update(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
 
 async fn remove(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     let user = load(&keystone, &request).await?;
+    keystone.check_writable(&user.domain_id).await?;
     let now = keystone.clock.now();
     keystone
         .write(move |tx| {
@@ -173,7 +177,16 @@ async fn change_password(keystone: Arc<Keystone>, request: Request) -> Result<Re
     let secret = |key: &str| Secret::new(given[key].as_str().unwrap_or_default());
     let user_id = request.param("user_id").to_string();
     let user = keystone.read(move |tx| tx.find::<User>(&user_id)).await?;
-    let user = match keystone.check_password(user, secret("original_password")).await {
+    let original = secret("original_password");
+    if let Some(user) = &user {
+        let named = json!({"id": user.id});
+        match keystone.by_directory(&user.domain_id, &named, &original).await? {
+            None => {}
+            Some(None) => return Err(unauthorized()),
+            Some(Some(_)) => keystone.check_writable(&user.domain_id).await?,
+        }
+    }
+    let user = match keystone.check_password(user, original).await {
         Ok(user) => user.ok_or_else(unauthorized)?,
         // An expired password is good for this alone.
         Err(Refusal::Expired(user)) => *user,
@@ -243,6 +256,7 @@ async fn load(keystone: &Keystone, request: &Request) -> Result<User> {
 }
 
 pub async fn find(keystone: &Keystone, id: &str) -> Result<User> {
+    keystone.refresh_user(id, Duration::ZERO).await?;
     let id = id.to_string();
     keystone.read(move |tx| store::find::<User>(tx, &id)).await
 }

@@ -2,6 +2,7 @@
 
 mod cloud;
 mod federation;
+mod ldap;
 mod logins;
 mod personas;
 mod reference;
