@@ -1,6 +1,7 @@
 //! What every crate needs and no cloud service owns: ids, time, errors, the request context,
-//! configuration, secrets and logging. Knows nothing of HTTP, SQL or OpenStack's nouns.
+//! configuration, secrets, logging and what makes way for what. Knows nothing of HTTP, SQL or OpenStack's nouns.
 
+pub mod background;
 pub mod config;
 pub mod context;
 pub mod error;
@@ -10,6 +11,7 @@ pub mod logging;
 pub mod secret;
 pub mod time;
 
+pub use background::{background, is_background};
 pub use context::{Context, Version};
 pub use error::{Error, ErrorKind, Result};
 pub use kept::Kept;

@@ -86,7 +86,7 @@ impl Deliver for Handlers {
             Err(error) => return unanswerable(error),
         };
         let turn = key.map(|key| Turn::take(&self.order, key));
-        async move {
+        base::background(async move {
             let _turn = match turn {
                 Some(turn) => Some(turn.come().await),
                 None => None,
@@ -94,7 +94,7 @@ impl Deliver for Handlers {
             tracing::debug!(id, name, request_id, "message");
             let answer = AssertUnwindSafe(run).catch_unwind().await;
             answer.unwrap_or_else(|_| Err(Error::internal(format!("the handler of {name} panicked"))))
-        }
+        })
         .boxed()
     }
 }

@@ -24,6 +24,7 @@ pub use value::{AsJson, Row, Stored, TimeForm, Value};
 
 use base::{Error, ErrorKind, Result};
 use std::sync::Arc;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// All statements written with [`sql!`], so that a test can prepare each on both databases.
 #[linkme::distributed_slice]
@@ -48,7 +49,14 @@ macro_rules! params {
 
 /// Where one service keeps its state. Cheap to clone.
 #[derive(Clone)]
-pub struct Db(Arc<Engine>);
+pub struct Db(Arc<Shared>);
+
+struct Shared {
+    engine: Engine,
+    /// Places of [`base::background`] work: a user's request never stands behind a thousand transactions of it.
+    background_reads: Semaphore,
+    background_writes: Semaphore,
+}
 
 enum Engine {
     Sqlite(sqlite::Sqlite),
@@ -79,11 +87,18 @@ impl Db {
         tables: &[&'static Table],
         migrations: &[Migration],
     ) -> Result<Self> {
-        let engine = match options.url.strip_prefix("sqlite:") {
-            Some(path) => Engine::Sqlite(sqlite::Sqlite::open(path, options)?),
-            None => Engine::Postgres(postgres::Postgres::open(options).await?),
+        let (engine, reads, writes) = match options.url.strip_prefix("sqlite:") {
+            Some(path) => {
+                let engine = Engine::Sqlite(sqlite::Sqlite::open(path, options)?);
+                (engine, options.readers_max.div_ceil(2), sqlite::BACKGROUND_WRITES_MAX)
+            }
+            None => {
+                let third = postgres::CONNECTIONS_MAX / 3;
+                (Engine::Postgres(postgres::Postgres::open(options).await?), third, third)
+            }
         };
-        let db = Self(Arc::new(engine));
+        let (background_reads, background_writes) = (Semaphore::new(reads), Semaphore::new(writes));
+        let db = Self(Arc::new(Shared { engine, background_reads, background_writes }));
         migrate::run(&db, tables, migrations).await?;
         Ok(db)
     }
@@ -93,7 +108,8 @@ impl Db {
         &self,
         work: impl FnMut(&mut Tx) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        match &*self.0 {
+        let _place = Self::place(&self.0.background_reads).await;
+        match &self.0.engine {
             Engine::Sqlite(sqlite) => sqlite.read(work).await,
             Engine::Postgres(postgres) => postgres.run(work, true).await,
         }
@@ -106,14 +122,23 @@ impl Db {
         &self,
         work: impl FnMut(&mut Tx) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        match &*self.0 {
+        let _place = Self::place(&self.0.background_writes).await;
+        match &self.0.engine {
             Engine::Sqlite(sqlite) => sqlite.write(work).await,
             Engine::Postgres(postgres) => postgres.run(work, false).await,
         }
     }
 
+    async fn place(of_background: &Semaphore) -> Option<SemaphorePermit<'_>> {
+        match base::is_background() {
+            // Nobody closes it.
+            true => of_background.acquire().await.ok(),
+            false => None,
+        }
+    }
+
     pub fn is_postgres(&self) -> bool {
-        matches!(&*self.0, Engine::Postgres(_))
+        matches!(&self.0.engine, Engine::Postgres(_))
     }
 }
 

@@ -12,7 +12,7 @@ use tokio_postgres::{
     types::{FromSql, IsNull, ToSql, Type, to_sql_checked},
 };
 
-const CONNECTIONS_MAX: usize = 16;
+pub(crate) const CONNECTIONS_MAX: usize = 16;
 const REPEATS_MAX: u32 = 30;
 
 pub(crate) struct Postgres {

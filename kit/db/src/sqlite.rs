@@ -9,6 +9,8 @@ use tokio::sync::{Semaphore, oneshot};
 
 /// Transactions that share one commit at most; bounds the wait of the first of them.
 const GROUP_MAX: usize = 128;
+/// Of those that wait, background work's at most: enough to fill a commit, few enough to stand behind.
+pub(crate) const BACKGROUND_WRITES_MAX: usize = 32;
 const STATEMENTS_CACHED: usize = 256;
 
 pub(crate) struct Sqlite {

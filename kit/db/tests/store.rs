@@ -240,3 +240,30 @@ fn a_read_ends_with_its_runtime_and_says_nothing() {
     }
     assert_eq!(failed.load(Ordering::SeqCst), 0);
 }
+
+/// A request stands behind a few transactions of background work, however many of those wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn background_work_makes_way() {
+    const WAITING: usize = 2000;
+    for database in testing::all(&[Thing::TABLE], &[]).await.unwrap() {
+        let done = Arc::new(AtomicUsize::new(0));
+        let work = (0..WAITING).map(|number| {
+            let (db, done) = (database.db.clone(), done.clone());
+            tokio::spawn(base::background(async move {
+                db.write(move |tx| tx.insert(&thing(number as i64))).await.unwrap();
+                done.fetch_add(1, Ordering::SeqCst);
+            }))
+        });
+        let work: Vec<_> = work.collect();
+        while done.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let before = done.load(Ordering::SeqCst);
+        database.db.write(|tx| tx.insert(&thing(WAITING as i64))).await.unwrap();
+        let meanwhile = done.load(Ordering::SeqCst) - before;
+        assert!(meanwhile < WAITING / 4, "{meanwhile} went first");
+        for one in work {
+            one.await.unwrap();
+        }
+    }
+}

@@ -271,7 +271,7 @@ impl Flows {
             if let Some(shared) = weak.upgrade() {
                 let flows = Flows(shared);
                 let running = runner::Running::begin(&flows, &row);
-                flows.spawn(runner::run(flows.clone(), row, running));
+                flows.spawn(base::background(runner::run(flows.clone(), row, running)));
             }
         });
     }
