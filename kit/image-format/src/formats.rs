@@ -256,13 +256,14 @@ fn has_own_footer(bytes: &Bytes) -> bool {
 /// VirtualBox's `VDICore.h`.
 fn vdi(bytes: &Bytes) -> Option<Seen> {
     const KIND_AT: usize = 0x4c;
-    const DIFFERENCES: u32 = 4;
+    /// Undo and difference images.
+    const DIFFERENCES: [u32; 2] = [3, 4];
     if bytes.le32(0x40) != Some(0xbeda_107f) {
         return None;
     }
     let look = || -> Option<Seen> {
         let mut bad = Vec::new();
-        if bytes.le32(KIND_AT)? == DIFFERENCES {
+        if DIFFERENCES.contains(&bytes.le32(KIND_AT)?) {
             bad.push("it holds differences from another file".into());
         }
         Some(Seen { virtual_size: Some(bytes.le64(0x170)?), bad })
@@ -296,6 +297,8 @@ fn vhdx(bytes: &Bytes) -> Option<Seen> {
         [0x24, 0x42, 0xa5, 0x2f, 0x1b, 0xcd, 0x76, 0x48, 0xb2, 0x11, 0x5d, 0xbe, 0xd8, 0x3b, 0xf4, 0xb8];
     const FILE_PARAMETERS: [u8; 16] =
         [0x37, 0x67, 0xa1, 0xca, 0x36, 0xfa, 0x43, 0x4d, 0xb3, 0xb6, 0x33, 0xf0, 0xaa, 0x44, 0xe7, 0x6b];
+    const PARENT_LOCATOR: [u8; 16] =
+        [0x2d, 0x5f, 0xd3, 0xa8, 0x0b, 0xb3, 0x4d, 0x45, 0xab, 0xf7, 0xd3, 0xd8, 0x48, 0x34, 0xab, 0x0c];
     const HAS_PARENT: u32 = 1 << 1;
     if !bytes.is(0, b"vhdxfile") {
         return None;
@@ -317,7 +320,8 @@ fn vhdx(bytes: &Bytes) -> Option<Seen> {
             metadata.checked_add(bytes.le32(entry + 16)? as usize)
         };
         let mut bad = Vec::new();
-        if bytes.le32(item(&FILE_PARAMETERS)? + 4)? & HAS_PARENT != 0 {
+        let says_parent = bytes.le32(item(&FILE_PARAMETERS)?.checked_add(4)?)? & HAS_PARENT != 0;
+        if says_parent || item(&PARENT_LOCATOR).is_some() {
             bad.push("it has a parent".into());
         }
         Some(Seen { virtual_size: Some(bytes.le64(item(&DISK_SIZE)?)?), bad })

@@ -116,6 +116,54 @@ fn vhdx(parameters: u32) -> Vec<u8> {
     bytes
 }
 
+/// Not said to have a parent, but with the item that names one.
+fn vhdx_with_locator() -> Vec<u8> {
+    const METADATA_AT: usize = 1 << 20;
+    let mut bytes = vhdx(0);
+    put(&mut bytes, METADATA_AT + 10, &[3, 0]);
+    put(
+        &mut bytes,
+        METADATA_AT + 96,
+        b"\x2d\x5f\xd3\xa8\x0b\xb3\x4d\x45\xab\xf7\xd3\xd8\x48\x34\xab\x0c",
+    );
+    put(&mut bytes, METADATA_AT + 112, &65560u32.to_le_bytes());
+    bytes
+}
+
+/// What installers' media are: a disc with a GPT in the sectors before its first descriptor.
+fn hybrid_iso() -> Vec<u8> {
+    let mut bytes = iso();
+    put(&mut bytes, 0, &gpt(|_| ())[..512]);
+    put(&mut bytes, 512, b"EFI PART\0\0\x01\0\x5c\0\0\0");
+    bytes
+}
+
+/// A deflated mebibyte of zeros that becomes 160: a literal, then copies of 258 bytes from one byte back.
+fn gzip_bomb() -> Vec<u8> {
+    const FIXED_CODES: [bool; 3] = [true, true, false];
+    const ZERO: [bool; 8] = [false, false, true, true, false, false, false, false];
+    const LENGTH_258_BACK_1: [bool; 13] =
+        [true, true, false, false, false, true, false, true, false, false, false, false, false];
+    let mut bytes = b"\x1f\x8b\x08\0\0\0\0\0\0\x03".to_vec();
+    let copies = std::iter::repeat_n(LENGTH_258_BACK_1, 8 * (1 << 20) / 13).flatten();
+    let bits: Vec<bool> = FIXED_CODES.into_iter().chain(ZERO).chain(copies).collect();
+    bytes.extend(bits.chunks(8).map(|eight| {
+        eight.iter().enumerate().fold(0, |byte, (place, bit)| byte | u8::from(*bit) << place)
+    }));
+    bytes
+}
+
+/// One entry that says to be four gibibytes.
+fn zip_bomb() -> Vec<u8> {
+    let mut bytes = b"PK\x03\x04\x14\0\0\0\x08\0".to_vec();
+    put(&mut bytes, 18, &(1u32 << 20).to_le_bytes());
+    put(&mut bytes, 22, &u32::MAX.to_le_bytes());
+    put(&mut bytes, 26, &4u16.to_le_bytes());
+    put(&mut bytes, 30, b"disk");
+    bytes.resize(1 << 20, 0);
+    bytes
+}
+
 #[test]
 fn formats_and_sizes() {
     let mut disk = vec![0; 4096];
@@ -139,6 +187,8 @@ fn formats_and_sizes() {
         (Format::Vhd, 4096, vhd(2)),
         (Format::Iso, 40960, iso()),
         (Format::Iso, 40960, iso_with_table),
+        (Format::Iso, 40960, hybrid_iso()),
+        (Format::Vhd, 4096, vhd(3)),
         (Format::Gpt, 4096, disk),
         (Format::Luks, 600, luks()),
         (Format::Iso, 40960, udf),
@@ -190,6 +240,13 @@ fn what_leads_elsewhere_is_refused() {
             }),
         ),
         ("parent", vhdx(2)),
+        ("parent", vhdx_with_locator()),
+        ("cut short", {
+            let mut bytes = vhdx(0);
+            // The metadata are said to be behind the end of all numbers.
+            put(&mut bytes, 192 * 1024 + 32, &[0xff; 8]);
+            bytes
+        }),
         ("cut short", luks()[..500].to_vec()),
         ("plain text", vmdk(&GOOD_VMDK.replace("CID=1", "CID=ä"))),
         ("other files", b"\x0b\ncreateType=\"monolithicFlat\"\nRW 1 FLAT \"/etc/passwd\" 0\n".to_vec()),
@@ -200,6 +257,7 @@ fn what_leads_elsewhere_is_refused() {
         ("wrong place", gpt(|b| b[446 + 8] = 2)),
         ("empty", gpt(|b| b[446 + 4] = 0)),
         ("differences", vdi(4)),
+        ("differences", vdi(3)),
         ("differences", vhd(4)),
         ("QED", b"QED\0".to_vec()),
         ("cut short", b"vhdxfile".to_vec()),
@@ -220,6 +278,10 @@ fn what_is_packed_stays_packed() {
         bytes.resize(4096, 0);
         let found = look(&bytes);
         assert_eq!((found.format, found.virtual_size_bytes), (Format::Raw, 4096));
+    }
+    for bomb in [gzip_bomb(), zip_bomb()] {
+        let found = look(&bomb);
+        assert_eq!((found.format, found.virtual_size_bytes), (Format::Raw, bomb.len() as u64));
     }
 }
 
@@ -312,6 +374,8 @@ fn corpus() -> Vec<Vec<u8>> {
         iso(),
         gpt(|_| ()),
         vhdx(0),
+        vhdx_with_locator(),
+        hybrid_iso(),
         luks(),
         vec![0; 64],
     ]
