@@ -1,7 +1,9 @@
-//! Where images' bytes are: files named by the image, written beside and moved into place when they are whole.
+//! Images' bytes on this machine: written beside their place, looked at and hashed on the way, moved into place when
+//! they are whole, read in big steps. A chunk or two of each image is all that is in memory.
 
 use base::{Error, Result};
 use bytes::Bytes;
+use futures::{StreamExt, stream, stream::BoxStream};
 use image_format::{Finding, Format, Inspector};
 use md5::{Digest, Md5};
 use sha2::Sha512;
@@ -9,11 +11,25 @@ use std::{
     collections::BTreeSet,
     fs::File,
     io::{Seek, SeekFrom, Write},
+    ops::Range,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
+use tokio::task::{JoinHandle, spawn_blocking};
 
-/// Zeros of this many bytes become holes.
+/// Bytes on their way, in order.
+pub type Chunks = BoxStream<'static, std::io::Result<Bytes>>;
+
+/// Zeros between these become holes.
 const BLOCK_BYTES: usize = 64 * 1024;
+const HOLE_BYTES_MIN: usize = 4096;
+/// What is hashed and written at once: long enough that other threads are worth it.
+const BATCH_BYTES: usize = 1 << 20;
+/// The disk begins to write after so many, so that the end has not all of them to wait for.
+const FLUSH_BYTES: u64 = 32 << 20;
+/// What is read at once.
+pub const CHUNK_BYTES: u64 = 1 << 20;
 
 #[derive(Clone, Debug)]
 pub struct Files {
@@ -43,9 +59,9 @@ impl Files {
 
     /// Begins to write an image beside its place.
     pub fn begin(&self, name: &str) -> Result<Upload> {
-        let path = self.incoming.join(name);
-        let file = File::options().create(true).truncate(true).write(true).open(&path)?;
-        Ok(Upload { path, writer: Some(Writer::new(file)) })
+        let scratch = Scratch(self.incoming.join(name));
+        let file = File::options().create(true).truncate(true).read(true).write(true).open(&scratch.0)?;
+        Upload::new(file, scratch)
     }
 
     /// What is gone already is fine.
@@ -58,6 +74,10 @@ impl Files {
 
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    pub fn incoming(&self) -> &Path {
+        &self.incoming
     }
 
     /// At start nobody writes: what was cut off is removed, and the bytes of images that are gone.
@@ -76,31 +96,39 @@ impl Files {
     }
 }
 
+/// A file that goes with its owner, unless it was moved away.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 /// An image on its way in. Dropped before it is finished, it leaves nothing.
 pub struct Upload {
-    path: PathBuf,
-    writer: Option<Writer>,
+    scratch: Scratch,
+    size: u64,
+    flushed: u64,
+    batch: Vec<Bytes>,
+    batch_bytes: usize,
+    writer: Turn<Writer>,
+    md5: Turn<Md5>,
+    sha512: Turn<Sha512>,
+    flusher: Turn<File>,
 }
 
 struct Writer {
     file: File,
     inspector: Inspector,
-    md5: Md5,
-    sha512: Sha512,
 }
 
 impl Writer {
-    fn new(file: File) -> Self {
-        Self { file, inspector: Inspector::new(), md5: Md5::new(), sha512: Sha512::new() }
-    }
-
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.inspector.feed(bytes);
-        self.md5.update(bytes);
-        self.sha512.update(bytes);
         for block in bytes.chunks(BLOCK_BYTES) {
-            match block.len() == BLOCK_BYTES && block.iter().all(|byte| *byte == 0) {
-                true => drop(self.file.seek(SeekFrom::Current(BLOCK_BYTES as i64))?),
+            match block.len() >= HOLE_BYTES_MIN && block.iter().all(|byte| *byte == 0) {
+                true => drop(self.file.seek(SeekFrom::Current(block.len() as i64))?),
                 false => self.file.write_all(block)?,
             }
         }
@@ -109,97 +137,185 @@ impl Writer {
 }
 
 impl Upload {
-    /// Hashing and writing happen off the async threads, one chunk at a time: that is all that is in memory.
+    fn new(file: File, scratch: Scratch) -> Result<Self> {
+        Ok(Self {
+            scratch,
+            size: 0,
+            flushed: 0,
+            batch: Vec::new(),
+            batch_bytes: 0,
+            flusher: Turn::Idle(file.try_clone()?),
+            writer: Turn::Idle(Writer { file, inspector: Inspector::new() }),
+            md5: Turn::Idle(Md5::new()),
+            sha512: Turn::Idle(Sha512::new()),
+        })
+    }
+
     pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        let Some(mut writer) = self.writer.take() else { return Err(Error::internal("upload: is over")) };
-        let done = tokio::task::spawn_blocking(move || {
-            let done = writer.write(&bytes);
-            (writer, done)
-        });
-        let (writer, done) = done.await.map_err(|e| Error::internal(e.to_string()))?;
-        self.writer = Some(writer);
-        Ok(done?)
+        self.size += bytes.len() as u64;
+        self.batch_bytes += bytes.len();
+        self.batch.push(bytes);
+        match self.batch_bytes < BATCH_BYTES {
+            true => Ok(()),
+            false => self.hand_on().await,
+        }
+    }
+
+    /// Writing and both hashes happen off the async threads and beside each other, while the next batch comes.
+    async fn hand_on(&mut self) -> Result<()> {
+        self.batch_bytes = 0;
+        let batch: Arc<[Bytes]> = std::mem::take(&mut self.batch).into();
+        let (for_md5, for_sha512) = (batch.clone(), batch.clone());
+        self.writer.go(move |writer| batch.iter().try_for_each(|bytes| writer.write(bytes))).await?;
+        self.md5.go(move |md5| Ok(for_md5.iter().for_each(|bytes| md5.update(bytes)))).await?;
+        self.sha512.go(move |sha512| Ok(for_sha512.iter().for_each(|bytes| sha512.update(bytes)))).await?;
+        if self.size - self.flushed >= FLUSH_BYTES && self.flusher.is_idle() {
+            self.flushed = self.size;
+            self.flusher.go(|file| file.sync_data()).await?;
+        }
+        Ok(())
     }
 
     pub fn size(&self) -> u64 {
-        self.writer.as_ref().map_or(0, |writer| writer.inspector.size_bytes())
+        self.size
     }
 
-    /// Moves the bytes into place when they are what they are said to be; `UnsupportedMediaType` when not.
-    pub async fn finish(mut self, disk_format: &str, container_format: &str, place: &Path) -> Result<Facts> {
-        let Some(writer) = self.writer.take() else { return Err(Error::internal("upload: is over")) };
-        let (from, to) = (self.path.clone(), place.to_path_buf());
-        let (disk_format, container_format) = (disk_format.to_string(), container_format.to_string());
-        let done =
-            tokio::task::spawn_blocking(move || settle(writer, &disk_format, &container_format, &from, &to));
-        done.await.map_err(|e| Error::internal(e.to_string()))?
-    }
-
-    /// Moves a copy of bytes that were looked at before into place, if it is what was read then.
-    pub async fn finish_copy(mut self, sha512: &str, place: &Path) -> Result<()> {
-        let Some(writer) = self.writer.take() else { return Err(Error::internal("upload: is over")) };
-        let (from, to, sha512) = (self.path.clone(), place.to_path_buf(), sha512.to_string());
-        let done = tokio::task::spawn_blocking(move || {
-            writer.file.set_len(writer.inspector.size_bytes())?;
-            match hex(&writer.sha512.finalize()) == sha512 {
-                true => move_durably(&writer.file, &from, &to),
-                false => Err(Error::internal("the copy's hash is not the image's")),
+    /// All bytes are here, and what they are said to be; `UnsupportedMediaType` when not.
+    pub async fn finish(self, disk_format: &str, container_format: &str) -> Result<Arrived> {
+        let (mut arrived, finding) = self.whole().await?;
+        arrived.facts.virtual_size = match container_format {
+            "bare" => {
+                check_format(disk_format, finding.format)?;
+                check_safety(disk_format, &finding)?;
+                if disk_format == "raw" { arrived.facts.size } else { finding.virtual_size_bytes }
             }
-        });
-        done.await.map_err(|e| Error::internal(e.to_string()))?
+            // What is wrapped is not looked into.
+            _ => arrived.facts.size,
+        };
+        Ok(arrived)
     }
 
-    /// Moves the bytes to be looked at later.
-    pub async fn stage(mut self, place: &Path) -> Result<u64> {
-        let Some(writer) = self.writer.take() else { return Err(Error::internal("upload: is over")) };
-        let (from, to) = (self.path.clone(), place.to_path_buf());
-        let done = tokio::task::spawn_blocking(move || {
-            let size = writer.inspector.size_bytes();
-            writer.file.set_len(size)?;
-            move_durably(&writer.file, &from, &to)?;
-            Ok(size)
-        });
-        done.await.map_err(|e| Error::internal(e.to_string()))?
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-fn settle(
-    writer: Writer,
-    disk_format: &str,
-    container_format: &str,
-    from: &Path,
-    to: &Path,
-) -> Result<Facts> {
-    let size = writer.inspector.size_bytes();
-    writer.file.set_len(size)?;
-    let finding = writer.inspector.finish();
-    let virtual_size = match container_format {
-        "bare" => {
-            check_format(disk_format, finding.format)?;
-            check_safety(disk_format, &finding)?;
-            if disk_format == "raw" { size } else { finding.virtual_size_bytes }
+    /// A copy of bytes that were looked at before, if it is what was read then.
+    pub async fn finish_copy(self, sha512: &str) -> Result<Arrived> {
+        let (arrived, _) = self.whole().await?;
+        match arrived.facts.sha512 == sha512 {
+            true => Ok(arrived),
+            false => Err(Error::internal("the copy's hash is not the image's")),
         }
-        // What is wrapped is not looked into.
-        _ => size,
-    };
-    move_durably(&writer.file, from, to)?;
-    Ok(Facts { size, virtual_size, md5: hex(&writer.md5.finalize()), sha512: hex(&writer.sha512.finalize()) })
+    }
+
+    /// Bytes that are looked at later.
+    pub async fn finish_unseen(self) -> Result<Arrived> {
+        self.whole().await.map(|(arrived, _)| arrived)
+    }
+
+    async fn whole(mut self) -> Result<(Arrived, Finding)> {
+        self.hand_on().await?;
+        let (writer, md5) = (self.writer.idle().await?, self.md5.idle().await?);
+        let (sha512, size) = (self.sha512.idle().await?, self.size);
+        // It may end with a hole.
+        writer.file.set_len(size)?;
+        let facts =
+            Facts { size, virtual_size: size, md5: hex(&md5.finalize()), sha512: hex(&sha512.finalize()) };
+        Ok((Arrived { facts, file: writer.file, scratch: self.scratch }, writer.inspector.finish()))
+    }
 }
 
-/// It is whole at its new place, or not there.
-fn move_durably(file: &File, from: &Path, to: &Path) -> Result<()> {
-    file.sync_all()?;
-    std::fs::rename(from, to)?;
-    if let Some(folder) = to.parent() {
-        File::open(folder)?.sync_all()?;
+/// Something that works on a thread of its own, one step after the other.
+enum Turn<T> {
+    Idle(T),
+    Busy(JoinHandle<(T, std::io::Result<()>)>),
+    Over,
+}
+
+impl<T: Send + 'static> Turn<T> {
+    /// When the step before is done.
+    async fn idle(&mut self) -> Result<T> {
+        match std::mem::replace(self, Turn::Over) {
+            Turn::Idle(worker) => Ok(worker),
+            Turn::Busy(step) => {
+                let (worker, done) = step.await.map_err(|e| Error::internal(e.to_string()))?;
+                done?;
+                Ok(worker)
+            }
+            Turn::Over => Err(Error::internal("upload: is over")),
+        }
     }
-    Ok(())
+
+    async fn go(&mut self, step: impl FnOnce(&mut T) -> std::io::Result<()> + Send + 'static) -> Result<()> {
+        let mut worker = self.idle().await?;
+        *self = Turn::Busy(spawn_blocking(move || {
+            let done = step(&mut worker);
+            (worker, done)
+        }));
+        Ok(())
+    }
+
+    fn is_idle(&self) -> bool {
+        match self {
+            Turn::Idle(_) => true,
+            Turn::Busy(step) => step.is_finished(),
+            Turn::Over => false,
+        }
+    }
+}
+
+/// All of an image in a file that is nobody's yet. Dropped, it leaves nothing.
+pub struct Arrived {
+    pub facts: Facts,
+    file: File,
+    scratch: Scratch,
+}
+
+impl Arrived {
+    pub fn path(&self) -> &Path {
+        &self.scratch.0
+    }
+
+    /// To its place. When this returns, a power cut does not take it away; before, nothing says that it is there.
+    pub async fn move_to(self, place: &Path) -> Result<Facts> {
+        let to = place.to_path_buf();
+        let moved = spawn_blocking(move || {
+            std::fs::rename(&self.scratch.0, &to)?;
+            // The file and its name go to the disk at once.
+            std::thread::scope(|scope| {
+                let named =
+                    scope.spawn(|| to.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all()));
+                let written = self.file.sync_all();
+                let named = named.join().unwrap_or_else(|_| Err(std::io::ErrorKind::Other.into()));
+                written.and(named)
+            })?;
+            Ok(self.facts)
+        });
+        moved.await.map_err(|e| Error::internal(e.to_string()))?
+    }
+}
+
+/// A part of a file, in big steps: the next is read while the one before is sent.
+pub async fn read(path: PathBuf, range: Range<u64>) -> Result<Chunks> {
+    let opened = spawn_blocking(move || File::open(path)).await;
+    let file = Arc::new(opened.map_err(|e| Error::internal(e.to_string()))??);
+    let step = |file: &Arc<File>, at: u64, end: u64| {
+        let (file, count) = (file.clone(), CHUNK_BYTES.min(end - at) as usize);
+        (count > 0).then(|| {
+            spawn_blocking(move || {
+                let mut chunk = vec![0; count];
+                file.read_exact_at(&mut chunk, at)?;
+                Ok::<_, std::io::Error>(Bytes::from(chunk))
+            })
+        })
+    };
+    let first = step(&file, range.start, range.end);
+    let chunks = stream::try_unfold((first, range.start), move |(step_before, at)| {
+        let file = file.clone();
+        async move {
+            let Some(step_before) = step_before else { return Ok(None) };
+            let chunk = step_before.await??;
+            let at = at + chunk.len() as u64;
+            Ok(Some((chunk, (step(&file, at, range.end), at))))
+        }
+    });
+    Ok(chunks.boxed())
 }
 
 /// Kernels and ramdisks may look like a broken partition table: nobody takes them for a disk.
@@ -236,13 +352,14 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::TryStreamExt;
 
     async fn put(files: &Files, chunks: &[&[u8]], format: &str) -> Result<Facts> {
         let mut upload = files.begin("u")?;
         for chunk in chunks {
             upload.write(Bytes::copy_from_slice(chunk)).await?;
         }
-        upload.finish(format, "bare", &files.path("i")).await
+        upload.finish(format, "bare").await?.move_to(&files.path("i")).await
     }
 
     #[tokio::test]
@@ -260,6 +377,30 @@ mod tests {
         assert_eq!(facts.sha512.len(), 128);
     }
 
+    /// Batches follow each other, on all three threads, whatever pieces they come in.
+    #[tokio::test]
+    async fn hashes_are_of_the_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files::open(directory.path()).unwrap();
+        let bytes: Vec<u8> = (0..5 * BATCH_BYTES as u32 + 77).map(|n| (n % 251) as u8).collect();
+        for piece in [1000, BATCH_BYTES, 3 * BATCH_BYTES, bytes.len()] {
+            let pieces: Vec<&[u8]> = bytes.chunks(piece).collect();
+            let facts = put(&files, &pieces, "raw").await.unwrap();
+            assert_eq!(facts.md5, hex(&Md5::digest(&bytes)), "{piece}");
+            assert_eq!(facts.sha512, hex(&Sha512::digest(&bytes)), "{piece}");
+            assert!(std::fs::read(files.path("i")).unwrap() == bytes, "{piece}");
+        }
+        let length = bytes.len() as u64;
+        for range in [0..length, 5..9, CHUNK_BYTES - 1..CHUNK_BYTES + 1, length..length] {
+            let chunks: Vec<Bytes> =
+                read(files.path("i"), range.clone()).await.unwrap().try_collect().await.unwrap();
+            assert!(chunks.concat() == bytes[range.start as usize..range.end as usize], "{range:?}");
+        }
+        let mut cut_short = read(files.path("i"), 0..length + 1).await.unwrap();
+        assert!(cut_short.try_next().await.is_ok());
+        assert!(cut_short.try_collect::<Vec<_>>().await.is_err());
+    }
+
     #[tokio::test]
     async fn what_is_refused_or_given_up_leaves_nothing() {
         let directory = tempfile::tempdir().unwrap();
@@ -269,6 +410,7 @@ mod tests {
         let mut given_up = files.begin("g").unwrap();
         given_up.write(Bytes::from_static(b"half")).await.unwrap();
         drop(given_up);
+        drop(files.begin("w").unwrap().finish_unseen().await.unwrap());
         assert!(!files.path("i").exists());
         assert_eq!(std::fs::read_dir(directory.path().join("incoming")).unwrap().count(), 0);
     }

@@ -13,15 +13,16 @@ impl Glance {
     /// Adds the namespaces that are not there.
     pub async fn load_catalogue(&self) -> Result<()> {
         let (all, now) = (namespaces()?, self.clock.now());
-        self.write(move |tx| {
-            for one in &all {
-                if store::namespace(tx, one["namespace"].as_str().unwrap_or_default())?.is_none() {
-                    insert_whole(tx, one, OWNER, now)?;
+        self.db
+            .write(move |tx| {
+                for one in &all {
+                    if store::namespace(tx, one["namespace"].as_str().unwrap_or_default())?.is_none() {
+                        insert_whole(tx, one, OWNER, now)?;
+                    }
                 }
-            }
-            Ok(())
-        })
-        .await
+                Ok(())
+            })
+            .await
     }
 }
 

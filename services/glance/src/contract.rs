@@ -2,24 +2,26 @@
 
 use crate::{
     Glance,
-    api::image_data::{CHUNK_BYTES, activate, turn, turn_back},
-    bytes::{Facts, Files},
+    api::image_data::{activate, turn, turn_back},
+    bytes::{CHUNK_BYTES, Facts},
     model::{Image, Status, Visibility},
     store,
+    stores::Store,
 };
 use async_trait::async_trait;
-use base::{Context, Error, Result, id};
+use base::{Context, Error, Result};
 use contracts::{
     compute::{ImageSink, ImageSource},
     images::{self, NewImage},
 };
+use futures::TryStreamExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 #[async_trait]
 impl images::Images for Glance {
     async fn show(&self, cx: &Context, image_id: &str) -> Result<images::Image> {
         let (cx, id) = (cx.clone(), image_id.to_string());
-        let whole = self.read(move |tx| store::visible(tx, &cx, &id)).await?;
+        let whole = self.db.read(move |tx| store::visible(tx, &cx, &id)).await?;
         let image = whole.image;
         let unsigned = |number: i64| u64::try_from(number).unwrap_or(0);
         Ok(images::Image {
@@ -52,18 +54,14 @@ impl ImageSource for Glance {
         into: &mut (dyn AsyncWrite + Send + Unpin),
     ) -> Result<()> {
         let (cx, id) = (cx.clone(), image_id.to_string());
-        let whole = self.read(move |tx| store::visible(tx, &cx, &id)).await?;
+        let whole = self.db.read(move |tx| store::visible(tx, &cx, &id)).await?;
         if whole.image.status != Status::Active {
             return Err(Error::conflict(format!("Image {image_id} is not active.")));
         }
-        let mut file = tokio::fs::File::open(self.stores.path(&whole.image)?).await?;
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            let count = file.read(&mut buffer).await?;
-            if count == 0 {
-                break;
-            }
-            into.write_all(&buffer[..count]).await?;
+        let size = whole.image.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
+        let mut chunks = self.stores.read(&whole, 0..size).await?;
+        while let Some(bytes) = chunks.try_next().await? {
+            into.write_all(&bytes).await?;
         }
         Ok(into.flush().await?)
     }
@@ -97,19 +95,21 @@ impl images::ImageMaker for Glance {
             updated_at: now,
         };
         let properties: Vec<(String, String)> = image.properties.clone().into_iter().collect();
-        self.write(move |tx| {
-            if tx.find::<Image>(&row.id)?.is_some() {
-                return Ok(());
-            }
-            tx.insert(&row)?;
-            store::set_properties(tx, &row.id, &properties)
-        })
-        .await
+        self.db
+            .write(move |tx| {
+                if tx.find::<Image>(&row.id)?.is_some() {
+                    return Ok(());
+                }
+                tx.insert(&row)?;
+                store::set_properties(tx, &row.id, &properties)
+            })
+            .await
     }
 
     async fn discard(&self, _cx: &Context, image_id: &str) -> Result<()> {
         let id = image_id.to_string();
         let removed = self
+            .db
             .write(move |tx| match tx.find::<Image>(&id)? {
                 Some(image) if matches!(image.status, Status::Queued | Status::Saving) => {
                     store::set_properties(tx, &id, &[])?;
@@ -118,7 +118,7 @@ impl images::ImageMaker for Glance {
                 _ => Ok(false),
             })
             .await?;
-        if removed { self.stores.remove(image_id) } else { Ok(()) }
+        if removed { self.stores.remove(image_id).await } else { Ok(()) }
     }
 }
 
@@ -131,13 +131,13 @@ impl ImageSink for Glance {
         from: &mut (dyn AsyncRead + Send + Unpin),
     ) -> Result<()> {
         let (cx, id) = (cx.clone(), image_id.to_string());
-        let image = self.read(move |tx| store::visible(tx, &cx, &id)).await?.image;
+        let image = self.db.read(move |tx| store::visible(tx, &cx, &id)).await?.image;
         if image.status == Status::Active {
             return Ok(());
         }
         turn(self, image_id, &[Status::Queued, Status::Saving], Status::Saving).await?;
         let store = self.stores.default();
-        match receive(self, &store.files, &image, from).await {
+        match receive(self, store, &image, from).await {
             Ok(facts) => activate(self, image_id, Status::Saving, facts, &store.id).await,
             Err(error) => {
                 turn_back(self, image_id, Status::Saving).await;
@@ -149,11 +149,11 @@ impl ImageSink for Glance {
 
 async fn receive(
     glance: &Glance,
-    files: &Files,
+    store: &Store,
     image: &Image,
     from: &mut (dyn AsyncRead + Send + Unpin),
 ) -> Result<Facts> {
-    let mut incoming = files.begin(&id::uuid())?;
+    let mut incoming = glance.stores.begin(store)?;
     let cap = glance.options.image_size_cap_bytes;
     loop {
         let mut chunk = ::bytes::BytesMut::with_capacity(CHUNK_BYTES as usize);
@@ -166,5 +166,6 @@ async fn receive(
         incoming.write(chunk.freeze()).await?;
     }
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    incoming.finish(&text(&image.disk_format), &text(&image.container_format), &files.path(&image.id)).await
+    let arrived = incoming.finish(&text(&image.disk_format), &text(&image.container_format)).await?;
+    store.backend.keep(&image.id, arrived).await
 }

@@ -3,8 +3,10 @@
 
 mod api;
 mod bytes;
+mod cache;
 mod catalogue;
 mod contract;
+mod http;
 mod list;
 mod model;
 mod options;
@@ -17,11 +19,12 @@ mod web_download;
 
 pub use api::routes;
 pub use model::TABLES;
-pub use options::{FileStore, Options};
+pub use options::{Options, PropertyProtection, StoreKind, StoreOptions};
 pub use rules::RULES;
 
 use base::{Clock, Error, Result, id};
-use db::{Db, Filter, Tx};
+use db::Db;
+use futures::TryStreamExt;
 use model::{Image, Status, Visibility};
 use policy::Policy;
 use std::{path::Path, sync::Arc};
@@ -33,6 +36,7 @@ pub struct Glance {
     clock: Clock,
     options: Options,
     stores: Stores,
+    cache: bytes::Files,
 }
 
 /// Upstream's limit on bodies that are not images.
@@ -42,29 +46,23 @@ impl Glance {
     /// On a database opened with [`TABLES`]; images are files below `directory` unless the options say otherwise.
     pub fn new(db: Db, clock: Clock, options: Options, directory: &Path) -> Result<Arc<Self>> {
         let stores = Stores::open(&options, directory)?;
-        Ok(Arc::new(Self { db, clock, options, stores }))
+        let cache = cache::open(&options.image_cache_directory, directory)?;
+        Ok(Arc::new(Self { db, clock, options, stores, cache }))
     }
 
     /// Clears away what an earlier process left half done: its uploads are lost, their images wait for another.
-    pub async fn start(&self) -> Result<()> {
+    pub async fn start(self: &Arc<Self>) -> Result<()> {
         let now = self.clock.now();
-        self.write(move |tx| {
-            use db::Stored;
-            store::fail_unfinished_tasks(tx, now)?;
-            store::end_importing(tx)?;
-            for lost in [Status::Saving, Status::Importing] {
-                let changes = [
-                    ("status", Status::Queued.store()),
-                    ("size", Option::<i64>::None.store()),
-                    ("updated_at", now.store()),
-                ];
-                tx.set::<Image>(&[Filter::eq("status", lost)], &changes)?;
-            }
-            Ok(())
-        })
-        .await?;
-        let (stored, staged) = self.read(|tx| Ok((store::stored(tx)?, store::staged(tx)?))).await?;
-        self.stores.set_right(&stored, &staged)
+        self.db
+            .write(move |tx| {
+                store::fail_unfinished_tasks(tx, now)?;
+                store::end_importing(tx)?;
+                store::wait_for_other_bytes(tx, now)
+            })
+            .await?;
+        let (stored, staged) = self.db.read(|tx| Ok((store::stored(tx)?, store::staged(tx)?))).await?;
+        self.stores.set_right(&stored, &staged).await?;
+        self.start_cache().await
     }
 
     /// The HTTP service, its rules with those of a `policy.yaml` over them.
@@ -92,24 +90,20 @@ impl Glance {
     /// Makes a file a public qcow2 image of this name, if there is no public image of that name yet.
     pub async fn bootstrap(&self, name: &str, owner: &str, file: &Path) -> Result<()> {
         let wanted = name.to_string();
-        if self.read(move |tx| store::has_public(tx, &wanted)).await? {
+        if self.db.read(move |tx| store::has_public(tx, &wanted)).await? {
             return Ok(());
         }
-        let mut reader = tokio::fs::File::open(file)
-            .await
-            .map_err(|e| Error::bad_request(format!("{}: {e}", file.display())))?;
+        if let Err(e) = std::fs::metadata(file) {
+            return Err(Error::bad_request(format!("{}: {e}", file.display())));
+        }
         let store = self.stores.default();
-        let mut upload = store.files.begin(&id::uuid())?;
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            let count = tokio::io::AsyncReadExt::read(&mut reader, &mut buffer).await?;
-            if count == 0 {
-                break;
-            }
-            upload.write(::bytes::Bytes::copy_from_slice(&buffer[..count])).await?;
+        let mut upload = self.stores.begin(store)?;
+        let mut chunks = bytes::read(file.into(), 0..std::fs::metadata(file)?.len()).await?;
+        while let Some(chunk) = chunks.try_next().await? {
+            upload.write(chunk).await?;
         }
         let (id, now) = (id::uuid(), self.clock.now());
-        let facts = upload.finish("qcow2", "bare", &store.files.path(&id)).await?;
+        let facts = store.backend.keep(&id, upload.finish("qcow2", "bare").await?).await?;
         let image = Image {
             id,
             name: Some(name.into()),
@@ -131,20 +125,6 @@ impl Glance {
             created_at: now,
             updated_at: now,
         };
-        self.write(move |tx| tx.insert(&image)).await
-    }
-
-    async fn read<T: Send + 'static>(
-        &self,
-        work: impl FnMut(&mut Tx) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        self.db.read(work).await
-    }
-
-    async fn write<T: Send + 'static>(
-        &self,
-        work: impl FnMut(&mut Tx) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        self.db.write(work).await
+        self.db.write(move |tx| tx.insert(&image)).await
     }
 }

@@ -12,6 +12,8 @@ pub static TABLES: &[&db::Table] = &[
     Tag::TABLE,
     Property::TABLE,
     Member::TABLE,
+    Location::TABLE,
+    Cached::TABLE,
     Task::TABLE,
     metadefs::Namespace::TABLE,
     metadefs::Object::TABLE,
@@ -114,16 +116,53 @@ db::text_enum! {
     }
 }
 
+/// Where an image's bytes are, if somebody else keeps them.
+#[derive(Clone, Debug, PartialEq, Resource)]
+#[resource(table = "image_locations")]
+pub struct Location {
+    #[field(key)]
+    pub image_id: String,
+    #[field(key)]
+    pub number: i64,
+    pub store: String,
+    pub url: String,
+    pub metadata: Json,
+}
+
+db::text_enum! {
+    pub enum CacheState {
+        Queued = "queued",
+        Cached = "cached",
+    }
+}
+
+/// An image in the cache, or on its way there.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "cached_images", index = "state, last_accessed")]
+pub struct Cached {
+    #[field(key)]
+    pub image_id: String,
+    pub number: i64,
+    pub state: CacheState,
+    pub size: i64,
+    pub hits: i64,
+    pub checksum: Option<String>,
+    pub last_accessed: Timestamp,
+    pub last_modified: Timestamp,
+}
+
 /// An image with all that is shown of it.
 #[derive(Clone, Debug)]
 pub struct Whole {
     pub image: Image,
     pub tags: Vec<String>,
     pub properties: Vec<(String, String)>,
+    pub locations: Vec<Location>,
 }
 
 impl Whole {
-    pub fn view(&self, stores: &Stores) -> Json {
+    /// `locations`: whether it tells where its bytes are.
+    pub fn view(&self, stores: &Stores, locations: bool) -> Json {
         let image = &self.image;
         let url = format!("/v2/images/{}", image.id);
         let mut view: Map<String, Json> =
@@ -142,6 +181,13 @@ impl Whole {
         }
         if image.stores.is_some() {
             view.insert("stores".into(), json!(stores.joined(crate::stores::ids(image))));
+        }
+        if locations {
+            let places = stores.locations(self);
+            if let Some(best) = places.first() {
+                view.insert("direct_url".into(), best["url"].clone());
+            }
+            view.insert("locations".into(), json!(places));
         }
         Json::Object(view)
     }

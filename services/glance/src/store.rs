@@ -2,7 +2,7 @@
 
 pub mod metadefs;
 
-use crate::model::*;
+use crate::{bytes::Facts, model::*};
 use base::{Context, Error, Result, Timestamp};
 use db::{Direction, Filter, List, Stored, Tx, params, sql};
 use std::collections::{BTreeSet, HashMap};
@@ -39,7 +39,12 @@ pub fn with_all(tx: &mut Tx, images: Vec<Image>) -> Result<Vec<Whole>> {
     for row in tx.list::<Property>(&of_these())? {
         properties.entry(row.image_id).or_default().push((row.name, row.value));
     }
+    let mut locations: HashMap<String, Vec<Location>> = HashMap::new();
+    for row in tx.list::<Location>(&of_these().sort("number", Direction::Asc))? {
+        locations.entry(row.image_id.clone()).or_default().push(row);
+    }
     let whole = |image: Image| Whole {
+        locations: locations.remove(&image.id).unwrap_or_default(),
         tags: tags.remove(&image.id).unwrap_or_default(),
         properties: properties.remove(&image.id).unwrap_or_default(),
         image,
@@ -67,10 +72,17 @@ pub fn set_properties(tx: &mut Tx, image_id: &str, properties: &[(String, String
     })
 }
 
+pub fn set_locations(tx: &mut Tx, image_id: &str, locations: &[Location]) -> Result<()> {
+    tx.execute(sql!("DELETE FROM image_locations WHERE image_id = $1"), params![image_id])?;
+    locations.iter().try_for_each(|location| tx.insert(location))
+}
+
 pub fn remove(tx: &mut Tx, image_id: &str) -> Result<()> {
     tx.execute(sql!("DELETE FROM image_members WHERE image_id = $1"), params![image_id])?;
     set_tags(tx, image_id, &BTreeSet::new())?;
     set_properties(tx, image_id, &[])?;
+    set_locations(tx, image_id, &[])?;
+    tx.remove::<Cached>(image_id)?;
     tx.remove::<Image>(image_id).map(drop)
 }
 
@@ -82,9 +94,19 @@ pub fn stored(tx: &mut Tx) -> Result<HashMap<String, String>> {
     tx.query(statement, &[])?.iter().map(|row| Ok((row.at(0)?, row.at(1)?))).collect()
 }
 
-/// Images whose bytes wait to be imported.
+/// Images whose bytes were cut off.
+pub fn wait_for_other_bytes(tx: &mut Tx, now: Timestamp) -> Result<()> {
+    let statement = sql!(
+        "UPDATE images SET status = 'queued', size = NULL, updated_at = $1
+         WHERE status IN ('saving', 'importing') OR (status = 'uploading' AND size IS NULL)"
+    );
+    tx.execute(statement, params![now]).map(drop)
+}
+
+/// Images whose bytes wait to be imported, all of them.
 pub fn staged(tx: &mut Tx) -> Result<BTreeSet<String>> {
-    let rows = tx.query(sql!("SELECT id FROM images WHERE status = 'uploading'"), &[])?;
+    let statement = sql!("SELECT id FROM images WHERE status = 'uploading' AND size IS NOT NULL");
+    let rows = tx.query(statement, &[])?;
     rows.iter().map(|row| row.at(0)).collect()
 }
 
@@ -148,4 +170,57 @@ pub fn set_property(tx: &mut Tx, image_id: &str, name: &str, value: &str) -> Res
 pub fn has_public(tx: &mut Tx, name: &str) -> Result<bool> {
     let wanted = [Filter::eq("name", name), Filter::eq("visibility", Visibility::Public)];
     Ok(tx.count::<Image>(&wanted)? > 0)
+}
+
+/// These images, whoever may see them.
+pub fn wholes(tx: &mut Tx, ids: &[String]) -> Result<Vec<Whole>> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let images = tx.list::<Image>(&List::all().filter(Filter::any("id", ids.iter().map(String::as_str))))?;
+    with_all(tx, images)
+}
+
+/// Somebody was served from the cache.
+pub fn cache_hit(tx: &mut Tx, image_id: &str, now: Timestamp) -> Result<()> {
+    let statement = sql!("UPDATE cached_images SET hits = hits + 1, last_accessed = $2 WHERE image_id = $1");
+    tx.execute(statement, params![image_id, now]).map(drop)
+}
+
+/// False: it is queued or cached already.
+pub fn queue_for_cache(tx: &mut Tx, image_id: &str, now: Timestamp) -> Result<bool> {
+    if tx.find::<Cached>(image_id)?.is_some() {
+        return Ok(false);
+    }
+    insert_cached(tx, image_id, CacheState::Queued, None, now).map(|()| true)
+}
+
+/// All of it is in the cache. False: the image is gone.
+pub fn cached(tx: &mut Tx, image_id: &str, facts: &Facts, now: Timestamp) -> Result<bool> {
+    if tx.find::<Image>(image_id)?.is_none() {
+        return Ok(false);
+    }
+    tx.remove::<Cached>(image_id)?;
+    insert_cached(tx, image_id, CacheState::Cached, Some(facts), now).map(|()| true)
+}
+
+fn insert_cached(
+    tx: &mut Tx,
+    image_id: &str,
+    state: CacheState,
+    facts: Option<&Facts>,
+    now: Timestamp,
+) -> Result<()> {
+    let last = tx.one(sql!("SELECT COALESCE(MAX(number), 0) FROM cached_images"), &[])?;
+    let last: i64 = last.map_or(Ok(0), |row| row.at(0))?;
+    tx.insert(&Cached {
+        image_id: image_id.into(),
+        number: last + 1,
+        state,
+        size: facts.map_or(0, |facts| facts.size as i64),
+        hits: 0,
+        checksum: facts.map(|facts| facts.md5.clone()),
+        last_accessed: now,
+        last_modified: now,
+    })
 }

@@ -1,18 +1,62 @@
-//! The stores: directories that keep images' bytes. An image may be in several; the heaviest serves its downloads.
+//! The stores that keep images' bytes. An image may be in several; the heaviest that answers serves its downloads.
 
-use crate::{Options, bytes::Files, model::Image};
-use base::{Error, Result};
+mod file;
+mod http;
+mod s3;
+
+use crate::{
+    Options,
+    bytes::{Arrived, Chunks, Facts, Files, Upload},
+    model::{Image, Location, Whole},
+    options::{StoreKind, StoreOptions},
+};
+use async_trait::async_trait;
+use base::{Error, Json, Result, id};
+use serde_json::json;
 use std::{
     cmp::Reverse,
     collections::{BTreeSet, HashMap},
-    path::{Path, PathBuf},
+    ops::Range,
+    path::Path,
+    sync::Arc,
 };
+
+/// What a store does with bytes, whatever keeps them.
+#[async_trait]
+pub trait Backend: Send + Sync {
+    fn kind(&self) -> &'static str;
+
+    /// What its operators see of it.
+    fn properties(&self) -> Json;
+
+    /// Where it keeps an image's bytes.
+    fn url(&self, image_id: &str) -> String;
+
+    /// Where bytes are gathered that come for it; none: beside those that wait to be imported.
+    fn gathers_in(&self) -> Option<&Files> {
+        None
+    }
+
+    /// Takes over all of an image's bytes. When this returns, it has them.
+    async fn keep(&self, image_id: &str, arrived: Arrived) -> Result<Facts>;
+
+    /// A part of an image's bytes. `elsewhere` is where they are if the store does not keep them itself.
+    async fn read(&self, image_id: &str, elsewhere: Option<&str>, range: Range<u64>) -> Result<Chunks>;
+
+    /// What is gone already is fine.
+    async fn remove(&self, image_id: &str) -> Result<()>;
+
+    /// At start, when nobody writes: what belongs to none of these images goes.
+    async fn forget_all_but(&self, _known: &BTreeSet<String>) -> Result<()> {
+        Ok(())
+    }
+}
 
 pub struct Store {
     pub id: String,
     pub description: String,
     pub weight: i64,
-    pub files: Files,
+    pub backend: Arc<dyn Backend>,
 }
 
 pub struct Stores {
@@ -29,6 +73,7 @@ impl Stores {
     /// Those of the options; one without a directory of its own is at `home`.
     pub fn open(options: &Options, home: &Path) -> Result<Self> {
         let mut all: Vec<Store> = Vec::new();
+        let mut directories: Vec<&Path> = Vec::new();
         for store in &options.stores {
             let id = store.id.clone();
             let is_bad = id.is_empty() || id.contains([',', '/']) || id.starts_with(RESERVED_PREFIX);
@@ -36,14 +81,15 @@ impl Stores {
                 return Err(Error::bad_request(format!("glance.stores: {id:?} is no id, or used twice")));
             }
             let directory = if store.directory.is_empty() { home } else { Path::new(&store.directory) };
-            if all.iter().any(|other| other.files.directory() == directory) {
-                return Err(Error::bad_request(format!(
-                    "glance.stores: {} is two stores' directory",
-                    directory.display()
-                )));
+            if store.kind == StoreKind::File {
+                if directories.contains(&directory) {
+                    let sentence = format!("glance.stores: {} is two stores' directory", directory.display());
+                    return Err(Error::bad_request(sentence));
+                }
+                directories.push(directory);
             }
-            let (description, files) = (store.description.clone(), Files::open(directory)?);
-            all.push(Store { id, description, weight: store.weight, files });
+            let (description, weight) = (store.description.clone(), store.weight);
+            all.push(Store { id, description, weight, backend: backend(store, directory, options)? });
         }
         let default = all.iter().position(|store| store.id == options.default_store).ok_or_else(|| {
             Error::bad_request(format!("glance.default_store: there is no store {:?}", options.default_store))
@@ -72,6 +118,11 @@ impl Stores {
         self.find(id).ok_or_else(|| Error::conflict(format!("Store for identifier {id} not found")))
     }
 
+    /// The one whose images are elsewhere on the web, if there is one.
+    pub fn of_the_web(&self) -> Option<&Store> {
+        self.all.iter().find(|store| store.backend.kind() == http::KIND)
+    }
+
     /// Those that have an image's bytes, the heaviest first.
     pub fn of(&self, image: &Image) -> Vec<&Store> {
         let mut having: Vec<&Store> = ids(image).filter_map(|id| self.find(id)).collect();
@@ -86,30 +137,80 @@ impl Stores {
         sorted.join(",")
     }
 
-    /// Where to read an image.
-    pub fn path(&self, image: &Image) -> Result<PathBuf> {
-        let having = self.of(image);
-        let best = having.first().ok_or_else(|| {
-            Error::unavailable(format!("The stores of image {} are not available on this node.", image.id))
-        })?;
-        Ok(best.files.path(&image.id))
+    /// Begins to gather bytes for a store.
+    pub fn begin(&self, store: &Store) -> Result<Upload> {
+        store.backend.gathers_in().unwrap_or(&self.staged).begin(&id::uuid())
     }
 
-    /// From all stores, and what waits to be imported. What is gone already is fine.
-    pub fn remove(&self, image_id: &str) -> Result<()> {
-        self.all.iter().try_for_each(|store| store.files.remove(image_id))?;
-        self.staged.remove(image_id)
+    /// A part of an image's bytes, from the heaviest store that answers.
+    pub async fn read(&self, whole: &Whole, range: Range<u64>) -> Result<Chunks> {
+        let image = &whole.image;
+        let nobody = format!("The stores of image {} are not available on this node.", image.id);
+        let mut failed = Error::unavailable(nobody);
+        for store in self.of(image) {
+            let there: Vec<&Location> = whole.locations.iter().filter(|at| at.store == store.id).collect();
+            let urls: Vec<Option<&str>> = match there.is_empty() {
+                true => vec![None],
+                false => there.iter().map(|location| Some(location.url.as_str())).collect(),
+            };
+            for url in urls {
+                match store.backend.read(&image.id, url, range.clone()).await {
+                    Ok(chunks) => return Ok(chunks),
+                    Err(error) => {
+                        tracing::warn!(image = image.id, store = store.id, ?error, "a store does not answer");
+                        failed = error;
+                    }
+                }
+            }
+        }
+        Err(failed)
+    }
+
+    /// Where an image's bytes are, the best place first.
+    pub fn locations(&self, whole: &Whole) -> Vec<Json> {
+        let mut places = Vec::new();
+        for store in self.of(&whole.image) {
+            let mut elsewhere = whole.locations.iter().filter(|at| at.store == store.id).peekable();
+            if elsewhere.peek().is_none() {
+                let url = store.backend.url(&whole.image.id);
+                places.push(json!({"url": url, "metadata": {"store": store.id}}));
+            }
+            for location in elsewhere {
+                let mut metadata = location.metadata.clone();
+                metadata["store"] = json!(store.id);
+                places.push(json!({"url": location.url, "metadata": metadata}));
+            }
+        }
+        places
+    }
+
+    /// From all stores, and what waits to be imported. What is gone already is fine; one store's failure does not
+    /// keep the others from forgetting it.
+    pub async fn remove(&self, image_id: &str) -> Result<()> {
+        let mut done = self.staged.remove(image_id);
+        for store in &self.all {
+            done = done.and(store.backend.remove(image_id).await);
+        }
+        done
     }
 
     /// At start nobody writes: what is half written is lost, and what belongs to no image goes.
-    pub fn set_right(&self, stored: &HashMap<String, String>, staged: &BTreeSet<String>) -> Result<()> {
+    pub async fn set_right(&self, stored: &HashMap<String, String>, staged: &BTreeSet<String>) -> Result<()> {
         for store in &self.all {
             let is_here = |ids: &String| ids.split(',').any(|id| id == store.id);
             let known = stored.iter().filter(|(_, ids)| is_here(ids)).map(|(image, _)| image.clone());
-            store.files.forget_all_but(&known.collect())?;
+            store.backend.forget_all_but(&known.collect()).await?;
         }
         self.staged.forget_all_but(staged)
     }
+}
+
+fn backend(store: &StoreOptions, directory: &Path, options: &Options) -> Result<Arc<dyn Backend>> {
+    Ok(match store.kind {
+        StoreKind::File => Arc::new(file::FileStore(Files::open(directory)?)),
+        StoreKind::Http => Arc::new(http::WebStore(options.clone())),
+        StoreKind::S3 => Arc::new(s3::S3Store::new(store)?),
+    })
 }
 
 /// The ids of the stores that an image is in.
@@ -120,14 +221,13 @@ pub fn ids(image: &Image) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::FileStore;
 
     fn options(stores: &[(&str, &Path, i64)]) -> Options {
-        let one = |(id, directory, weight): &(&str, &Path, i64)| FileStore {
+        let one = |(id, directory, weight): &(&str, &Path, i64)| StoreOptions {
             id: (*id).into(),
             directory: directory.display().to_string(),
             weight: *weight,
-            description: String::new(),
+            ..StoreOptions::default()
         };
         Options { stores: stores.iter().map(one).collect(), default_store: "a".into(), ..Options::default() }
     }

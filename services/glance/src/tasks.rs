@@ -3,25 +3,24 @@
 
 use crate::{
     Glance,
-    api::image_data::activate,
-    bytes::{Facts, Upload},
-    model::{Image, Status, Task, TaskKind, TaskStatus},
+    api::image_data::{activate, not_allowed},
+    bytes::{self, Facts},
+    http::Target,
+    model::{Image, Status, Task, TaskKind, TaskStatus, Whole},
     store, web_download,
 };
 use base::{Context, Error, ErrorKind, Json, Result, Timestamp, id};
 use db::{Filter, Stored, Tx};
 use serde_json::json;
-use std::{path::Path, sync::Arc, time::Duration};
-use tokio::io::AsyncReadExt;
+use std::{sync::Arc, time::Duration};
 
 /// What clients watch while an import goes on.
 const IMPORTING_TO: &str = "os_glance_importing_to_stores";
 const FAILED: &str = "os_glance_failed_import";
-const CHUNK_BYTES: usize = 256 * 1024;
 
 /// What is to be imported.
 pub struct Import {
-    pub image: Image,
+    pub whole: Whole,
     pub source: Source,
     /// Where to, in this order.
     pub stores: Vec<String>,
@@ -32,7 +31,7 @@ pub struct Import {
 /// Where an import takes its bytes from.
 pub enum Source {
     Staged,
-    Web(web_download::Target),
+    Web(Target),
     /// An active image is copied from a store that has it.
     Stored,
 }
@@ -45,10 +44,10 @@ pub async fn begin(glance: &Arc<Glance>, cx: &Context, asked: &Json, import: Imp
         kind: TaskKind::ApiImageImport,
         status: TaskStatus::Processing,
         owner: cx.project_id.clone(),
-        image_id: import.image.id.clone(),
+        image_id: import.whole.image.id.clone(),
         user_id: cx.user_id.clone(),
         request_id: cx.request_id.clone(),
-        input: json!({"image_id": import.image.id, "import_req": asked, "backend": import.stores}),
+        input: json!({"image_id": import.whole.image.id, "import_req": asked, "backend": import.stores}),
         result: Json::Null,
         message: String::new(),
         expires_at: None,
@@ -62,6 +61,7 @@ pub async fn begin(glance: &Arc<Glance>, cx: &Context, asked: &Json, import: Imp
     };
     let (inserted, stores) = (task.clone(), import.stores.join(","));
     glance
+        .db
         .write(move |tx| {
             let id = &inserted.image_id;
             claim(tx, id, wanted, now)?;
@@ -92,9 +92,7 @@ fn claim(tx: &mut Tx, image_id: &str, wanted: Status, now: Timestamp) -> Result<
     }
     Err(match tx.find::<Image>(image_id)? {
         None => store::missing(image_id),
-        Some(image) => {
-            Error::conflict(format!("Image status transition from {} to {next} is not allowed", image.status))
-        }
+        Some(image) => not_allowed(image.status, next),
     })
 }
 
@@ -125,7 +123,7 @@ impl<'a> Run<'a> {
                     if self.import.all_must_succeed || !error.is(ErrorKind::Internal) {
                         return Err(error);
                     }
-                    tracing::warn!(image = self.import.image.id, store, ?error, "a store failed");
+                    tracing::warn!(image = self.import.whole.image.id, store, ?error, "a store failed");
                 }
             }
             if !self.import.all_must_succeed {
@@ -141,36 +139,46 @@ impl<'a> Run<'a> {
 
     /// The bytes come from the source once; further stores get a copy of what the first has.
     async fn place(&self, store: &str) -> Result<Facts> {
-        let image = &self.import.image;
-        let files = &self.glance.stores.asked(store)?.files;
-        let mut incoming = files.begin(&id::uuid())?;
-        let place = files.path(&image.id);
-        let copied_from = match (&self.import.source, self.placed.first()) {
+        let (stores, image) = (&self.glance.stores, &self.import.whole.image);
+        let to = stores.asked(store)?;
+        let mut incoming = stores.begin(to)?;
+        let copied = match (&self.import.source, self.placed.first()) {
             (_, Some((first, facts))) => {
-                Some((self.glance.stores.asked(first)?.files.path(&image.id), facts.clone()))
+                let first = &stores.asked(first)?.backend;
+                Some((first.read(&image.id, None, 0..facts.size).await?, facts.clone()))
             }
-            (Source::Stored, None) => Some((self.glance.stores.path(image)?, facts_of(image)?)),
+            (Source::Stored, None) => {
+                let facts = facts_of(image)?;
+                Some((stores.read(&self.import.whole, 0..facts.size).await?, facts))
+            }
             _ => None,
         };
-        if let Some((from, facts)) = copied_from {
-            pour(&from, &mut incoming).await?;
-            incoming.finish_copy(&facts.sha512, &place).await?;
+        let options = &self.glance.options;
+        if let Some((chunks, facts)) = copied {
+            web_download::take(chunks, &mut incoming, options).await?;
+            let arrived = incoming.finish_copy(&facts.sha512).await?;
+            to.backend.keep(&image.id, arrived).await.map_err(of_store)?;
             return Ok(facts);
         }
-        if let Source::Web(target) = &self.import.source {
-            web_download::fetch(self.glance, target.clone(), &mut incoming).await?;
-        } else {
-            pour(&self.glance.stores.staged.path(&image.id), &mut incoming).await?;
-        }
+        let chunks = match &self.import.source {
+            Source::Web(target) => web_download::open(target.clone(), None, options).await?.0,
+            _ => {
+                let staged = stores.staged.path(&image.id);
+                let size = std::fs::metadata(&staged)?.len();
+                bytes::read(staged, 0..size).await?
+            }
+        };
+        web_download::take(chunks, &mut incoming, options).await?;
         let formats = image.disk_format.as_deref().zip(image.container_format.as_deref());
         let (disk_format, container_format) =
             formats.ok_or_else(|| Error::internal("import: formats were checked before"))?;
-        incoming.finish(disk_format, container_format, &place).await
+        let arrived = incoming.finish(disk_format, container_format).await?;
+        to.backend.keep(&image.id, arrived).await.map_err(of_store)
     }
 
     /// What was placed since is the image's; the first bytes make it active.
     async fn show(&mut self) -> Result<()> {
-        let (glance, image_id, now) = (self.glance, &self.import.image.id, self.glance.clock.now());
+        let (glance, image_id, now) = (self.glance, &self.import.whole.image.id, self.glance.clock.now());
         let is_copy = matches!(self.import.source, Source::Stored);
         if let (0, false, Some((first, facts))) = (self.shown, is_copy, self.placed.first()) {
             activate(glance, image_id, Status::Importing, facts.clone(), first).await?;
@@ -180,9 +188,10 @@ impl<'a> Run<'a> {
             self.placed[self.shown..].iter().map(|(store, _)| (*store).to_string()).collect();
         let id = image_id.clone();
         let is_there = glance
+            .db
             .write(move |tx| added.iter().try_fold(true, |_, store| store::add_store(tx, &id, store, now)));
         if !is_there.await? {
-            glance.stores.remove(image_id)?;
+            glance.stores.remove(image_id).await?;
             return Err(Error::gone(format!("Image {image_id} was deleted during the import.")));
         }
         self.shown = self.placed.len();
@@ -190,17 +199,22 @@ impl<'a> Run<'a> {
     }
 
     async fn progress(&self, left: &[String]) -> Result<()> {
-        let (id, left, failed) = (self.import.image.id.clone(), left.join(","), self.failed.join(","));
-        self.glance.write(move |tx| note(tx, &id, &left, &failed)).await
+        let (id, left, failed) = (self.import.whole.image.id.clone(), left.join(","), self.failed.join(","));
+        self.glance.db.write(move |tx| note(tx, &id, &left, &failed)).await
     }
 
     /// What is not the image's goes.
-    fn undo(&self) -> Result<()> {
-        let placed = self.placed[self.shown..].iter();
-        placed
-            .filter_map(|(store, _)| self.glance.stores.find(store))
-            .try_for_each(|store| store.files.remove(&self.import.image.id))
+    async fn undo(&self) -> Result<()> {
+        for (store, _) in &self.placed[self.shown..] {
+            self.glance.stores.asked(store)?.backend.remove(&self.import.whole.image.id).await?;
+        }
+        Ok(())
     }
+}
+
+/// Whatever a store complains of, it is no fault of the bytes.
+fn of_store(error: Error) -> Error {
+    Error::internal("a store did not take the image").cause(error)
 }
 
 /// For clients that watch; it may have been deleted meanwhile.
@@ -222,19 +236,6 @@ fn facts_of(image: &Image) -> Result<Facts> {
     })
 }
 
-async fn pour(from: &Path, into: &mut Upload) -> Result<()> {
-    let mut file = tokio::fs::File::open(from).await?;
-    loop {
-        let mut chunk = vec![0; CHUNK_BYTES];
-        let count = file.read(&mut chunk).await?;
-        if count == 0 {
-            return Ok(());
-        }
-        chunk.truncate(count);
-        into.write(chunk.into()).await?;
-    }
-}
-
 /// Runs it and writes down how it ended. A failed import leaves the image waiting for other bytes.
 async fn run(glance: &Glance, mut task: Task, import: Import) -> Result<()> {
     const MIB: u64 = 1 << 20;
@@ -253,7 +254,7 @@ async fn run(glance: &Glance, mut task: Task, import: Import) -> Result<()> {
         }
         Err(error) => {
             tracing::warn!(image = task.image_id, ?error, "import failed");
-            run.undo()?;
+            run.undo().await?;
             task.status = TaskStatus::Failure;
             task.message = match error.is(ErrorKind::Internal) {
                 true => "Task failed due to Internal Error".into(),
@@ -263,6 +264,7 @@ async fn run(glance: &Glance, mut task: Task, import: Import) -> Result<()> {
     }
     let failed = run.failed.join(",");
     glance
+        .db
         .write(move |tx| {
             tx.update(&task)?;
             let id = &*task.image_id;
@@ -279,5 +281,5 @@ async fn run(glance: &Glance, mut task: Task, import: Import) -> Result<()> {
         })
         .await?;
     // Imported or not, nobody imports it again.
-    glance.stores.staged.remove(&import.image.id)
+    glance.stores.staged.remove(&import.whole.image.id)
 }

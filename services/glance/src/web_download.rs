@@ -1,101 +1,83 @@
-//! Fetches images for `web-download`: from where everybody could, never from this machine or the networks behind it.
-//! Each address is judged once and then connected to, for the first URL and after every redirect, so that neither
-//! names that change their address nor redirects lead inside.
+//! Fetches images from where everybody could, never from this machine or the networks behind it. Each address is judged
+//! once and then connected to, for the first URL and after every redirect, so that neither names that change their
+//! address nor redirects lead inside.
 
-use crate::{Glance, Options, bytes::Upload};
-use axum::http::{Request, StatusCode, Uri, header};
-use base::{Error, Result};
-use http_body_util::{BodyExt, Empty};
-use hyper_util::rt::TokioIo;
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::Duration,
+use crate::{
+    Options,
+    bytes::{Chunks, Upload},
+    http::{self, Parts, Target},
 };
-use tokio::{net::TcpStream, time::timeout};
+use axum::{
+    body::Body,
+    http::{StatusCode, Uri, header},
+};
+use base::{Error, Result};
+use futures::TryStreamExt;
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::Range,
+};
 
 const REDIRECTS_MAX: usize = 5;
-const CONNECT_WITHIN: Duration = Duration::from_secs(30);
-/// A server that sends nothing for so long has gone.
-const SILENT_AT_MOST: Duration = Duration::from_secs(60);
-
-/// A URL that may be fetched, with the address that was judged.
-#[derive(Clone)]
-pub struct Target {
-    uri: Uri,
-    address: SocketAddr,
-}
 
 /// None: it may not be fetched.
 pub async fn target(uri: &str, options: &Options) -> Option<Target> {
-    let uri: Uri = uri.parse().ok()?;
-    if uri.scheme_str() != Some("http") {
-        return None;
-    }
-    let host = uri.host()?.trim_start_matches('[').trim_end_matches(']').to_string();
-    let port = uri.port_u16().unwrap_or(80);
-    if !options.web_download_ports.contains(&port) {
+    let parts = Parts::of(uri)?;
+    if !options.web_download_ports.contains(&parts.port) {
         return None;
     }
     // Resolvers read "127.1" and "0x7f000001" as addresses: what is no name and no proper address is refused.
-    let is_address = host.parse::<IpAddr>().is_ok();
-    let last_label = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    let is_address = parts.host.parse::<IpAddr>().is_ok();
+    let last_label = parts.host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
     if !is_address && (last_label.starts_with("0x") || last_label.bytes().all(|b| b.is_ascii_digit())) {
         return None;
     }
-    let is_private_allowed = options.web_download_private_hosts.contains(&host);
-    let found = timeout(CONNECT_WITHIN, tokio::net::lookup_host((host.as_str(), port))).await.ok()?.ok()?;
+    let is_private_allowed = options.web_download_private_hosts.contains(&parts.host);
+    let found = parts.addresses().await;
     let address = found.into_iter().find(|address| is_private_allowed || is_public(address.ip()))?;
-    Some(Target { uri, address })
+    Some(Target { uri: parts.uri, address })
 }
 
-/// Writes what is behind the URL into the upload.
-pub async fn fetch(glance: &Glance, first: Target, into: &mut Upload) -> Result<()> {
+/// What is behind the URL, or a part of it, and how long all of it is, where the server says.
+pub async fn open(
+    first: Target,
+    range: Option<Range<u64>>,
+    options: &Options,
+) -> Result<(Chunks, Option<u64>)> {
     let mut next = first;
     for _ in 0..=REDIRECTS_MAX {
-        let response = get(&next).await?;
+        let mut request = http::request(&next, "GET");
+        if let Some(range) = &range {
+            request =
+                request.header(header::RANGE, format!("bytes={}-{}", range.start, range.end.max(1) - 1));
+        }
+        let request = request.body(Body::empty());
+        let request = request.map_err(|e| Error::bad_request(format!("{}: {e}", next.uri)))?;
+        let response = http::send(&next, request).await?;
         let status = response.status();
         if status.is_redirection() {
             let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
             let location = joined(&next.uri, location.unwrap_or_default());
             let refused = || Error::bad_request(format!("redirected to {location}, which is not allowed"));
-            next = target(&location, &glance.options).await.ok_or_else(refused)?;
+            next = target(&location, options).await.ok_or_else(refused)?;
             continue;
         }
-        if status != StatusCode::OK {
+        let wanted = if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
+        if status != wanted {
             return Err(Error::bad_request(format!("{} answered {status}", next.uri)));
         }
-        return take(glance, response.into_body(), into).await;
+        let length =
+            response.headers().get(header::CONTENT_LENGTH).and_then(|text| text.to_str().ok()?.parse().ok());
+        return Ok((http::chunks(response.into_body()), length));
     }
     Err(Error::bad_request(format!("more than {REDIRECTS_MAX} redirects")))
 }
 
-async fn get(target: &Target) -> Result<hyper::Response<hyper::body::Incoming>> {
-    let unreachable = |e: &dyn std::fmt::Display| Error::unavailable(format!("{}: {e}", target.uri));
-    let stream = timeout(CONNECT_WITHIN, TcpStream::connect(target.address))
-        .await
-        .map_err(|e| unreachable(&e))?
-        .map_err(|e| unreachable(&e))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| unreachable(&e))?;
-    tokio::spawn(connection);
-    let path = target.uri.path_and_query().map_or("/", |path| path.as_str());
-    let host = target.uri.authority().map_or("", |authority| authority.as_str());
-    // Credentials in a URL are not the host's name.
-    let host = host.rsplit('@').next().unwrap_or(host);
-    let request = Request::get(path)
-        .header(header::HOST, host)
-        .header(header::USER_AGENT, "ferrostack")
-        .body(Empty::<::bytes::Bytes>::new())
-        .map_err(|e| Error::bad_request(format!("{}: {e}", target.uri)))?;
-    let answer = timeout(SILENT_AT_MOST, sender.send_request(request)).await;
-    answer.map_err(|e| unreachable(&e))?.map_err(|e| unreachable(&e))
-}
-
-async fn take(glance: &Glance, mut body: hyper::body::Incoming, into: &mut Upload) -> Result<()> {
-    let cut_off = |e: &dyn std::fmt::Display| Error::unavailable(format!("the download was cut off: {e}"));
-    let cap = glance.options.image_size_cap_bytes;
-    while let Some(frame) = timeout(SILENT_AT_MOST, body.frame()).await.map_err(|e| cut_off(&e))? {
-        let Ok(bytes) = frame.map_err(|e| cut_off(&e))?.into_data() else { continue };
+/// Writes what comes into the upload, up to the largest image that is taken.
+pub async fn take(mut chunks: Chunks, into: &mut Upload, options: &Options) -> Result<()> {
+    let cap = options.image_size_cap_bytes;
+    let cut_off = |e: std::io::Error| Error::unavailable(format!("the download was cut off: {e}"));
+    while let Some(bytes) = chunks.try_next().await.map_err(cut_off)? {
         if into.size() + bytes.len() as u64 > cap {
             return Err(Error::too_large(format!("The incoming image is too large: more than {cap} bytes")));
         }
@@ -106,8 +88,9 @@ async fn take(glance: &Glance, mut body: hyper::body::Incoming, into: &mut Uploa
 
 /// A redirect's address: whole, or a path on the same host.
 fn joined(from: &Uri, location: &str) -> String {
+    let scheme = from.scheme_str().unwrap_or("http");
     match (location.starts_with('/') && !location.starts_with("//"), from.authority()) {
-        (true, Some(authority)) => format!("http://{authority}{location}"),
+        (true, Some(authority)) => format!("{scheme}://{authority}{location}"),
         _ => location.to_string(),
     }
 }
@@ -195,9 +178,13 @@ mod tests {
     #[tokio::test]
     async fn what_may_be_fetched() {
         let options = Options { web_download_private_hosts: vec!["127.0.0.2".into()], ..Options::default() };
-        for good in
-            ["http://8.8.8.8/x", "http://8.8.8.8:443/", "http://127.0.0.2/x", "http://[2606:4700::1]/x"]
-        {
+        for good in [
+            "http://8.8.8.8/x",
+            "https://8.8.8.8/x",
+            "http://8.8.8.8:443/",
+            "http://127.0.0.2/x",
+            "http://[2606:4700::1]/x",
+        ] {
             assert!(target(good, &options).await.is_some(), "{good}");
         }
         let refused = [
@@ -207,6 +194,9 @@ mod tests {
             "ftp://8.8.8.8/",
             "file:///etc/passwd",
             "http://127.0.0.1/",
+            "https://127.0.0.1/",
+            "http://169.254.169.254/latest/meta-data/",
+            "http://10.0.0.1/",
             "http://8.8.8.8:8080/",
             "http://localhost/",
             "http://2130706433/",

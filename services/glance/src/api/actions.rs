@@ -29,6 +29,7 @@ async fn turn(glance: &Glance, request: &Request, from: Status, to: Status) -> R
     let (id, now) = (whole.image.id, glance.clock.now());
     let wanted = id.clone();
     let changed = glance
+        .db
         .write(move |tx| {
             let known = [Filter::eq("id", &*wanted), Filter::any("status", [from, to])];
             tx.set::<Image>(&known, &[("status", to.store()), ("updated_at", now.store())])

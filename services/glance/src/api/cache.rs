@@ -1,22 +1,116 @@
-//! The cache of images, which this cloud does not need: its bytes are files already. Answers as upstream without one.
+//! The cache of images as its operators see it.
 
-use crate::Glance;
-use base::{Error, Result};
+use crate::{
+    Glance,
+    model::{CacheState, Cached, Status},
+};
+use base::{Error, ErrorKind, Json, Result, Timestamp};
+use serde_json::json;
 use std::sync::Arc;
-use web::{Reply, Request, Routes, delete, get, post, put};
+use web::{Reply, Request, Routes, StatusCode, delete, get, post, put};
 
 pub fn routes() -> Routes<Glance> {
     vec![
-        get("/v2/cache", "cache_list", none),
-        delete("/v2/cache", "cache_delete", none),
-        post("/v2/cache/clean", "cache_clean", none),
-        post("/v2/cache/prune", "cache_prune", none),
-        put("/v2/cache/{image_id}", "cache_image", none),
-        delete("/v2/cache/{image_id}", "cache_delete", none),
-        get("/v2/cache/nodes/{image_id}", "list_cached_nodes", none),
+        get("/v2/cache", "cache_list", list),
+        delete("/v2/cache", "cache_delete", clear),
+        post("/v2/cache/clean", "cache_clean", clean),
+        post("/v2/cache/prune", "cache_prune", prune),
+        put("/v2/cache/{image_id}", "cache_image", queue),
+        delete("/v2/cache/{image_id}", "cache_delete", remove),
+        get("/v2/cache/nodes/{image_id}", "list_cached_nodes", nodes),
     ]
 }
 
-async fn none(_: Arc<Glance>, _: Request) -> Result<Reply> {
-    Err(Error::not_found("Caching via API is not supported at this site."))
+fn view(entry: &Cached) -> Json {
+    let seconds = |time: Timestamp| time.since(Timestamp::from_unix_seconds(0)).as_secs_f64();
+    json!({
+        "id": entry.number, "image_id": entry.image_id, "hits": entry.hits, "size": entry.size,
+        "checksum": entry.checksum, "last_accessed": seconds(entry.last_accessed),
+        "last_modified": seconds(entry.last_modified),
+    })
+}
+
+async fn list(glance: Arc<Glance>, request: Request) -> Result<Reply> {
+    request.can(&json!({}))?;
+    let (cached, queued) =
+        (glance.cached(CacheState::Cached).await?, glance.cached(CacheState::Queued).await?);
+    let queued: Vec<&str> = queued.iter().map(|entry| entry.image_id.as_str()).collect();
+    let cached: Vec<Json> = cached.iter().map(view).collect();
+    Ok(Reply::ok(json!({"cached_images": cached, "queued_images": queued})))
+}
+
+async fn clear(glance: Arc<Glance>, request: Request) -> Result<Reply> {
+    request.can(&json!({}))?;
+    let states: &[CacheState] = match request.header("x-image-cache-clear-target").unwrap_or_default() {
+        text if text.eq_ignore_ascii_case("cache") => &[CacheState::Cached],
+        text if text.eq_ignore_ascii_case("queue") => &[CacheState::Queued],
+        "" => &[CacheState::Cached, CacheState::Queued],
+        _ => {
+            let sentence =
+                "If provided 'x-image-cache-clear-target' must be 'cache', 'queue' or empty string.";
+            return Err(Error::bad_request(sentence));
+        }
+    };
+    for state in states {
+        glance.clear_cache(*state).await?;
+    }
+    Ok(super::nothing())
+}
+
+async fn clean(glance: Arc<Glance>, request: Request) -> Result<Reply> {
+    request.can(&json!({}))?;
+    glance.clean_cache().await?;
+    Ok(Reply::empty(StatusCode::OK))
+}
+
+async fn prune(glance: Arc<Glance>, request: Request) -> Result<Reply> {
+    request.can(&json!({}))?;
+    let pruned = glance.prune_cache().await?;
+    Ok(Reply::ok(json!({"total_files_pruned": pruned.files, "total_bytes_pruned": pruned.bytes})))
+}
+
+async fn queue(glance: Arc<Glance>, request: Request) -> Result<Reply> {
+    let (whole, target) = glance.image(&request).await.map_err(|error| missing(error, &request))?;
+    request.can(&target)?;
+    if whole.image.status != Status::Active {
+        return Err(Error::bad_request("Only images with status active can be targeted for queueing"));
+    }
+    glance.queue_for_cache(whole).await?;
+    Ok(Reply::empty(StatusCode::ACCEPTED))
+}
+
+/// An image that is gone may still be cached.
+async fn remove(glance: Arc<Glance>, request: Request) -> Result<Reply> {
+    let target = match glance.image(&request).await {
+        Ok((_, target)) => target,
+        Err(error) => {
+            let id = request.param("image_id").to_string();
+            let is_known = glance.db.read(move |tx| tx.find::<Cached>(&id)).await?.is_some();
+            if !is_known {
+                return Err(missing(error, &request));
+            }
+            json!({})
+        }
+    };
+    request.can(&target)?;
+    glance.uncache(request.param("image_id")).await?;
+    Ok(super::nothing())
+}
+
+/// This node is the only one that caches.
+async fn nodes(glance: Arc<Glance>, request: Request) -> Result<Reply> {
+    request.can(&json!({}))?;
+    let (whole, _) = glance.image(&request).await.map_err(|error| missing(error, &request))?;
+    let id = whole.image.id;
+    let entry = glance.db.read(move |tx| tx.find::<Cached>(&id)).await?;
+    let is_cached = entry.is_some_and(|entry| entry.state == CacheState::Cached);
+    let nodes: Vec<&str> = is_cached.then_some(request.base_url.as_str()).into_iter().collect();
+    Ok(Reply::ok(json!(nodes)))
+}
+
+fn missing(error: Error, request: &Request) -> Error {
+    match error.kind {
+        ErrorKind::NotFound => Error::not_found(format!("Image {} not found.", request.param("image_id"))),
+        _ => error,
+    }
 }

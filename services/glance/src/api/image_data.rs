@@ -3,16 +3,15 @@
 use super::detailed;
 use crate::{
     Glance,
-    bytes::{Facts, Files, Upload},
+    bytes::{Facts, Upload},
     model::{Image, Status},
+    web_download,
 };
 use axum::body::Body;
-use base::{Error, Result, id};
+use base::{Error, Result};
 use db::{Filter, Stored};
-use futures::stream;
-use http_body_util::BodyExt;
-use std::{io::SeekFrom, sync::Arc};
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use futures::{StreamExt, TryStreamExt};
+use std::sync::Arc;
 use web::{Mark, Reply, Request, Routes, StatusCode, get, put};
 
 pub fn routes() -> Routes<Glance> {
@@ -24,7 +23,6 @@ pub fn routes() -> Routes<Glance> {
 }
 
 const BYTES: &str = "application/octet-stream";
-pub const CHUNK_BYTES: u64 = 256 * 1024;
 
 fn check_media_type(request: &Request) -> Result<()> {
     let given = request.header("content-type").unwrap_or_default();
@@ -53,6 +51,9 @@ async fn upload(glance: Arc<Glance>, mut request: Request) -> Result<Reply> {
             unset.join(", ")
         )));
     };
+    if image.status != Status::Queued {
+        return Err(not_allowed(image.status, Status::Saving));
+    }
     let unknown = |error: Error| Error::bad_request(error.message);
     let store = match request.header("x-image-meta-store") {
         Some(id) => glance.stores.asked(id).map_err(unknown)?.id.clone(),
@@ -76,13 +77,15 @@ async fn take(
     store: String,
     body: Body,
 ) -> Result<()> {
-    turn(&glance, &image_id, &[Status::Queued], Status::Saving).await?;
-    let received = async {
-        let files = &glance.stores.asked(&store)?.files;
-        let incoming = receive(&glance, files, body).await?;
-        incoming.finish(&disk_format, &container_format, &files.path(&image_id)).await
-    };
-    match received.await {
+    // The claim goes to the disk while the bytes come.
+    let claim = turn(&glance, &image_id, &[Status::Queued], Status::Saving);
+    let (claimed, received) = tokio::join!(claim, async {
+        let incoming = receive(&glance, glance.stores.begin(glance.stores.asked(&store)?)?, body).await?;
+        incoming.finish(&disk_format, &container_format).await
+    });
+    claimed?;
+    let kept = async { glance.stores.asked(&store)?.backend.keep(&image_id, received?).await };
+    match kept.await {
         Ok(facts) => activate(&glance, &image_id, Status::Saving, facts, &store).await,
         Err(error) => {
             turn_back(&glance, &image_id, Status::Saving).await;
@@ -102,17 +105,13 @@ pub async fn turn_back(glance: &Glance, image_id: &str, from: Status) {
     }
 }
 
-async fn receive(glance: &Glance, files: &Files, mut body: Body) -> Result<Upload> {
-    let mut incoming = files.begin(&id::uuid())?;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|e| Error::bad_request(format!("The upload was cut off: {e}")))?;
-        let Ok(bytes) = frame.into_data() else { continue };
-        let cap = glance.options.image_size_cap_bytes;
-        if incoming.size() + bytes.len() as u64 > cap {
-            return Err(Error::too_large(format!("The incoming image is too large: more than {cap} bytes")));
-        }
-        incoming.write(bytes).await?;
-    }
+async fn receive(glance: &Glance, mut incoming: Upload, body: Body) -> Result<Upload> {
+    let chunks = body.into_data_stream().map_err(std::io::Error::other).boxed();
+    let cut_off = |error: Error| match error.is(base::ErrorKind::Unavailable) {
+        true => Error::bad_request(format!("The upload was cut off: {}", error.message)),
+        false => error,
+    };
+    web_download::take(chunks, &mut incoming, &glance.options).await.map_err(cut_off)?;
     Ok(incoming)
 }
 
@@ -120,6 +119,7 @@ async fn receive(glance: &Glance, files: &Files, mut body: Body) -> Result<Uploa
 pub async fn turn(glance: &Glance, image_id: &str, from: &'static [Status], to: Status) -> Result<()> {
     let (id, now) = (image_id.to_string(), glance.clock.now());
     glance
+        .db
         .write(move |tx| {
             let known = [Filter::eq("id", &*id), Filter::any("status", from.iter().copied())];
             let changed = tx.set::<Image>(&known, &[("status", to.store()), ("updated_at", now.store())])?;
@@ -128,13 +128,14 @@ pub async fn turn(glance: &Glance, image_id: &str, from: &'static [Status], to: 
             }
             match tx.find::<Image>(&id)? {
                 None => Err(crate::store::missing(&id)),
-                Some(image) => Err(Error::conflict(format!(
-                    "Image status transition from {} to {to} is not allowed",
-                    image.status
-                ))),
+                Some(image) => Err(not_allowed(image.status, to)),
             }
         })
         .await
+}
+
+pub fn not_allowed(from: Status, to: Status) -> Error {
+    Error::conflict(format!("Image status transition from {from} to {to} is not allowed"))
 }
 
 /// The bytes are in place: now the image is there. If it was deleted meanwhile, they go.
@@ -147,6 +148,7 @@ pub async fn activate(
 ) -> Result<()> {
     let (id, stores, now) = (image_id.to_string(), stores.to_string(), glance.clock.now());
     let changed = glance
+        .db
         .write(move |tx| {
             let changes = [
                 ("status", Status::Active.store()),
@@ -162,7 +164,7 @@ pub async fn activate(
         })
         .await?;
     if changed == 0 {
-        glance.stores.remove(image_id)?;
+        glance.stores.remove(image_id).await?;
         return Err(Error::gone(format!(
             "Image {image_id} could not be found after upload. The image may have been deleted during the upload."
         )));
@@ -180,18 +182,19 @@ async fn stage(glance: Arc<Glance>, mut request: Request) -> Result<Reply> {
 async fn take_aside(glance: Arc<Glance>, image_id: String, body: Body) -> Result<()> {
     turn(&glance, &image_id, &[Status::Queued], Status::Uploading).await?;
     let staged = async {
-        let incoming = receive(&glance, &glance.stores.staged, body).await?;
-        incoming.stage(&glance.stores.staged.path(&image_id)).await
+        let staged = &glance.stores.staged;
+        let incoming = receive(&glance, staged.begin(&base::id::uuid())?, body).await?;
+        incoming.finish_unseen().await?.move_to(&staged.path(&image_id)).await
     };
     let size = match staged.await {
-        Ok(size) => size as i64,
+        Ok(facts) => facts.size as i64,
         Err(error) => {
             turn_back(&glance, &image_id, Status::Uploading).await;
             return Err(error);
         }
     };
     let known = [Filter::eq("id", &*image_id), Filter::eq("status", Status::Uploading)];
-    let changed = glance.write(move |tx| tx.set::<Image>(&known, &[("size", size.store())])).await?;
+    let changed = glance.db.write(move |tx| tx.set::<Image>(&known, &[("size", size.store())])).await?;
     if changed == 0 {
         // Deleted meanwhile.
         glance.stores.staged.remove(&image_id)?;
@@ -202,7 +205,7 @@ async fn take_aside(glance: Arc<Glance>, image_id: String, body: Body) -> Result
 
 async fn download(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     let (whole, target) = glance.image(&request).await?;
-    let image = whole.image;
+    let image = &whole.image;
     if image.status == Status::Deactivated && !request.ctx.is_admin() {
         request.can(&target)?;
         return Err(Error::forbidden(
@@ -219,24 +222,11 @@ async fn download(glance: Arc<Glance>, request: Request) -> Result<Reply> {
         None => None,
     };
     let (start, end) = range.unwrap_or((0, size));
-    let mut file = tokio::fs::File::open(glance.stores.path(&image)?).await?;
-    file.seek(SeekFrom::Start(start)).await?;
-    let chunks = stream::try_unfold((file, end - start), |(mut file, left)| async move {
-        if left == 0 {
-            return Ok::<_, std::io::Error>(None);
-        }
-        let mut chunk = vec![0; left.min(CHUNK_BYTES) as usize];
-        let count = file.read(&mut chunk).await?;
-        if count == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        chunk.truncate(count);
-        Ok(Some((::bytes::Bytes::from(chunk), (file, left - count as u64))))
-    });
+    let chunks = glance.read_image(&whole, start..end).await?;
     let status = if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
     let mut reply = Reply::body(status, BYTES, Body::from_stream(chunks))
         .header("content-length", (end - start).to_string());
-    if let Some(checksum) = image.checksum {
+    if let Some(checksum) = image.checksum.clone() {
         reply = reply.header("content-md5", checksum);
     }
     if range.is_some() {

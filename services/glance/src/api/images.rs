@@ -119,6 +119,7 @@ async fn create(glance: Arc<Glance>, request: Request) -> Result<Reply> {
         .collect();
     check_quotas(&glance, &tags, &properties)?;
     let whole = glance
+        .db
         .write(move |tx| {
             if tx.find::<Image>(&image.id)?.is_some() {
                 return Err(Error::conflict(format!("Image ID {} already exists!", image.id)));
@@ -130,12 +131,13 @@ async fn create(glance: Arc<Glance>, request: Request) -> Result<Reply> {
                 image: image.clone(),
                 tags: tags.iter().cloned().collect(),
                 properties: properties.clone(),
+                locations: Vec::new(),
             })
         })
         .await?;
     let location = format!("{}/v2/images/{}", request.base_url, whole.image.id);
-    let methods = crate::api::import::METHODS.join(",");
-    Ok(Reply::created(whole.view(&glance.stores))
+    let methods = glance.options.enabled_import_methods.join(",");
+    Ok(Reply::created(whole.view(&glance.stores, glance.options.show_multiple_locations))
         .header("location", location)
         .header("openstack-image-import-methods", methods)
         .header("openstack-image-store-ids", super::stores::all_ids(&glance)))
@@ -175,6 +177,7 @@ async fn list(glance: Arc<Glance>, request: Request) -> Result<Reply> {
         Wanted::parse(&request.ctx, &request.query, options.limit_param_default, options.api_limit_max)?;
     let limit = wanted.limit;
     let found = glance
+        .db
         .read(move |tx| {
             let images = wanted.find(tx)?;
             store::with_all(tx, images)
@@ -185,7 +188,7 @@ async fn list(glance: Arc<Glance>, request: Request) -> Result<Reply> {
         false => format!("/v2/images?{query}"),
     };
     let mut view = json!({
-        "images": found.iter().map(|whole| whole.view(&glance.stores)).collect::<Vec<_>>(),
+        "images": found.iter().map(|whole| whole.view(&glance.stores, glance.options.show_multiple_locations)).collect::<Vec<_>>(),
         "schema": "/v2/schemas/images",
         "first": url(once_each(&request).finish()),
     });
@@ -212,7 +215,7 @@ pub fn once_each(request: &Request) -> web::form_urlencoded::Serializer<'static,
 
 async fn show(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     let (whole, _) = glance.allowed(&request).await?;
-    Ok(Reply::ok(whole.view(&glance.stores)))
+    Ok(Reply::ok(whole.view(&glance.stores, glance.options.show_multiple_locations)))
 }
 
 async fn update(glance: Arc<Glance>, request: Request) -> Result<Reply> {
@@ -225,6 +228,7 @@ async fn update(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     let (cx, id, clock) = (request.ctx.clone(), request.param("image_id").to_string(), glance.clock.clone());
     let quotas = glance.clone();
     let whole = glance
+        .db
         .write(move |tx| {
             let mut whole = store::visible(tx, &cx, &id)?;
             for change in &changes {
@@ -241,7 +245,7 @@ async fn update(glance: Arc<Glance>, request: Request) -> Result<Reply> {
             Ok(whole)
         })
         .await?;
-    Ok(Reply::ok(whole.view(&glance.stores)))
+    Ok(Reply::ok(whole.view(&glance.stores, glance.options.show_multiple_locations)))
 }
 
 async fn remove(glance: Arc<Glance>, request: Request) -> Result<Reply> {
@@ -256,6 +260,7 @@ async fn remove(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     }
     let gone = id.clone();
     glance
+        .db
         .write(move |tx| {
             if tx.find::<Image>(&gone)?.is_some_and(|image| image.protected) {
                 return Err(Error::forbidden(format!("Image {gone} is protected and cannot be deleted.")));
@@ -263,6 +268,7 @@ async fn remove(glance: Arc<Glance>, request: Request) -> Result<Reply> {
             store::remove(tx, &gone)
         })
         .await?;
-    glance.stores.remove(&id)?;
+    glance.stores.remove(&id).await?;
+    glance.cache.remove(&id)?;
     Ok(super::nothing())
 }

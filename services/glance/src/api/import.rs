@@ -29,8 +29,8 @@ async fn import(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     let asked = body(&request)?;
     let method = method(asked)?;
     let (whole, target) = glance.image(&request).await?;
-    let image = whole.image;
-    check_state(&image, method)?;
+    let image = &whole.image;
+    check_state(image, method)?;
     match method {
         "copy-image" => request.can_rule("copy_image", &target)?,
         _ => request.can(&target)?,
@@ -49,7 +49,7 @@ async fn import(glance: Arc<Glance>, request: Request) -> Result<Reply> {
             Source::Web(target.ok_or_else(refused)?)
         }
         _ => {
-            stores = lacking(&image, stores, asked["all_stores"] == true)?;
+            stores = lacking(image, stores, asked["all_stores"] == true)?;
             Source::Stored
         }
     };
@@ -57,7 +57,7 @@ async fn import(glance: Arc<Glance>, request: Request) -> Result<Reply> {
         // It is everywhere already.
         return Ok(Reply::empty(StatusCode::ACCEPTED));
     }
-    tasks::begin(&glance, &request.ctx, asked, Import { image, source, stores, all_must_succeed }).await?;
+    tasks::begin(&glance, &request.ctx, asked, Import { whole, source, stores, all_must_succeed }).await?;
     Ok(Reply::empty(StatusCode::ACCEPTED))
 }
 

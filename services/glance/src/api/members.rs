@@ -40,7 +40,7 @@ async fn list(glance: Arc<Glance>, request: Request) -> Result<Reply> {
         return Err(Error::forbidden(ONLY_SHARED));
     }
     let (id, cx) = (whole.image.id.clone(), request.ctx.clone());
-    let mut found = glance.read(move |tx| store::members(tx, &id)).await?;
+    let mut found = glance.db.read(move |tx| store::members(tx, &id)).await?;
     // Members see themselves alone.
     if !cx.is_admin() && whole.image.owner.as_deref() != Some(&cx.project_id) {
         found.retain(|member| member.member_id == cx.project_id);
@@ -76,7 +76,7 @@ async fn create(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     };
     let reply = view(&member);
     glance
-        .write(move |tx| {
+        .db.write(move |tx| {
             let members = store::members(tx, &id)?;
             if members.iter().any(|other| other.member_id == member.member_id) {
                 let member_id = &member.member_id;
@@ -100,6 +100,7 @@ async fn member(glance: &Glance, request: &Request) -> Result<Member> {
     let (cx, id) = (request.ctx.clone(), request.param("image_id").to_string());
     let member_id = request.param("member_id").to_string();
     let (whole, mut target, found) = glance
+        .db
         .read(move |tx| {
             let whole = store::visible(tx, &cx, &id)?;
             let target = target(tx, &cx, &whole)?;
@@ -145,12 +146,15 @@ async fn update(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     };
     let changed = Member { status, updated_at: glance.clock.now(), ..found };
     let reply = view(&changed);
-    glance.write(move |tx| tx.update(&changed)).await?;
+    glance.db.write(move |tx| tx.update(&changed)).await?;
     Ok(Reply::ok(reply))
 }
 
 async fn remove(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     let found = member(&glance, &request).await?;
-    glance.write(move |tx| tx.delete::<Member>(&[found.image_id.store(), found.member_id.store()])).await?;
+    glance
+        .db
+        .write(move |tx| tx.delete::<Member>(&[found.image_id.store(), found.member_id.store()]))
+        .await?;
     Ok(Reply::no_content())
 }

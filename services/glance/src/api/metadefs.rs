@@ -110,6 +110,7 @@ async fn create<P: Part>(glance: Arc<Glance>, request: Request) -> Result<Reply>
     let namespace = allowed::<P>(&glance, &request).await?;
     let now = glance.clock.now();
     let view = glance
+        .db
         .write(move |tx| {
             still(tx, &namespace)?;
             Ok(insert::<P>(tx, &namespace, &given, now)?.shown(&namespace))
@@ -121,7 +122,7 @@ async fn create<P: Part>(glance: Arc<Glance>, request: Request) -> Result<Reply>
 async fn show<P: Part>(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     let namespace = allowed::<P>(&glance, &request).await?;
     let name = request.param("name").to_string();
-    let view = glance.read(move |tx| match find::<P>(tx, &namespace, &name)? {
+    let view = glance.db.read(move |tx| match find::<P>(tx, &namespace, &name)? {
         Some(part) => Ok(part.shown_later(&namespace)),
         None => Err(P::missing(&name)),
     });
@@ -133,6 +134,7 @@ async fn update<P: Part>(glance: Arc<Glance>, request: Request) -> Result<Reply>
     let namespace = allowed::<P>(&glance, &request).await?;
     let (name, now) = (request.param("name").to_string(), glance.clock.now());
     let view = glance
+        .db
         .write(move |tx| {
             let mut part = find::<P>(tx, &namespace, &name)?.ok_or_else(|| P::missing(&name))?;
             let old = P::unique(part.name());
@@ -151,7 +153,7 @@ async fn update<P: Part>(glance: Arc<Glance>, request: Request) -> Result<Reply>
 async fn remove<P: Part>(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     let namespace = allowed::<P>(&glance, &request).await?;
     let name = request.param("name").to_string();
-    let gone = glance.write(move |tx| {
+    let gone = glance.db.write(move |tx| {
         let part = find::<P>(tx, &namespace, &name)?.ok_or_else(|| P::missing(&name))?;
         check_open(tx, &namespace, P::NOUN, part.name())?;
         tx.delete::<P>(&part.values()[..1])
@@ -166,6 +168,7 @@ async fn remove_all<P: Part>(glance: Arc<Glance>, request: Request) -> Result<Re
     ask_rule(&request, "delete_metadef_namespace", Some(&namespace))?;
     ask(&request, Some(&namespace))?;
     glance
+        .db
         .write(move |tx| {
             check_open(tx, &namespace, "namespace", &namespace.namespace)?;
             remove_parts::<P>(tx, &namespace)
@@ -190,7 +193,7 @@ async fn allowed<P: Part>(glance: &Glance, request: &Request) -> Result<Namespac
 async fn namespace(glance: &Glance, request: &Request, missing: fn(&str) -> Error) -> Result<Namespace> {
     let name = request.param("namespace").to_string();
     let wanted = name.clone();
-    let found = glance.read(move |tx| store::namespace(tx, &wanted)).await?;
+    let found = glance.db.read(move |tx| store::namespace(tx, &wanted)).await?;
     let found = found.ok_or_else(|| missing(&name))?;
     match store::is_visible(&request.ctx, &found) {
         true => Ok(found),

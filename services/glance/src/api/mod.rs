@@ -4,7 +4,7 @@ mod actions;
 mod cache;
 pub mod image_data;
 mod images;
-mod import;
+pub mod import;
 mod members;
 pub mod metadefs;
 mod patch;
@@ -54,12 +54,13 @@ impl Glance {
     /// The image of the path that the caller may see, and what rules are asked about it.
     async fn image(&self, request: &Request) -> Result<(Whole, Json)> {
         let (cx, id) = (request.ctx.clone(), request.param("image_id").to_string());
-        self.read(move |tx| {
-            let whole = store::visible(tx, &cx, &id)?;
-            let target = target(tx, &cx, &whole)?;
-            Ok((whole, target))
-        })
-        .await
+        self.db
+            .read(move |tx| {
+                let whole = store::visible(tx, &cx, &id)?;
+                let target = target(tx, &cx, &whole)?;
+                Ok((whole, target))
+            })
+            .await
     }
 
     /// The same, if the caller may do with it what the route's rule says.

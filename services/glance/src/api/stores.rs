@@ -49,12 +49,9 @@ async fn detail(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     request.can(&json!({}))?;
     let detailed = |store: &Store| {
         let mut view = view(&glance, store);
-        view["type"] = json!("file");
+        view["type"] = json!(store.backend.kind());
         view["weight"] = json!(store.weight);
-        view["properties"] = json!({
-            "data_dir": store.files.directory().display().to_string(),
-            "chunk_size": super::image_data::CHUNK_BYTES, "thin_provisioning": true,
-        });
+        view["properties"] = store.backend.properties();
         view
     };
     let views: Vec<Json> = glance.stores.all().iter().map(detailed).collect();
@@ -81,13 +78,14 @@ async fn remove(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     request.can(&target)?;
     let (gone, now) = (id.clone(), glance.clock.now());
     glance
+        .db
         .write(move |tx| {
             let image = tx.find::<Image>(&gone)?.ok_or_else(|| store::missing(&gone))?;
             let left = without(&image, &wanted)?;
             store::set_stores(tx, &gone, &left, now).map(drop)
         })
         .await?;
-    from.files.remove(&id)?;
+    from.backend.remove(&id).await?;
     Ok(super::nothing())
 }
 
@@ -112,12 +110,7 @@ fn without(image: &Image, wanted: &str) -> Result<String> {
 
 async fn locations(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     let (whole, _) = glance.allowed(&request).await?;
-    let location = |store: &&Store| {
-        let url = format!("file://{}", store.files.path(&whole.image.id).display());
-        json!({"url": url, "metadata": {"store": store.id}})
-    };
-    let locations: Vec<Json> = glance.stores.of(&whole.image).iter().map(location).collect();
-    Ok(Reply::ok(locations))
+    Ok(Reply::ok(glance.stores.locations(&whole)))
 }
 
 /// Upstream takes URLs from users for an HTTP store alone. There is none.

@@ -21,6 +21,7 @@ async fn add(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     schemas::check(&json!({"tags": [tag]}))?;
     let (cx, id, quotas) = (request.ctx.clone(), request.param("image_id").to_string(), glance.clone());
     glance
+        .db
         .write(move |tx| {
             let whole = store::visible(tx, &cx, &id)?;
             let mut tags: BTreeSet<String> = whole.tags.into_iter().collect();
@@ -37,7 +38,7 @@ async fn add(glance: Arc<Glance>, request: Request) -> Result<Reply> {
 async fn remove(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     glance.allowed(&request).await?;
     let (id, tag) = (request.param("image_id").to_string(), request.param("tag_value").to_string());
-    match glance.write(move |tx| tx.delete::<Tag>(&[id.store(), tag.store()])).await? {
+    match glance.db.write(move |tx| tx.delete::<Tag>(&[id.store(), tag.store()])).await? {
         true => Ok(super::nothing()),
         false => Err(Error::not_found("The resource could not be found.")),
     }

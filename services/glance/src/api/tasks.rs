@@ -68,6 +68,7 @@ async fn list(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     let (wanted, limit) = wanted(&glance, &request.query)?;
     let now = glance.clock.now();
     let found = glance
+        .db
         .write(move |tx| {
             store::forget_expired_tasks(tx, now)?;
             tx.list::<Task>(&wanted)
@@ -151,7 +152,7 @@ async fn show(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     request.can(&json!({}))?;
     let id = request.param("task_id").to_string();
     let missing = Error::not_found(format!("Could not find task {id}"));
-    let task = glance.read(move |tx| tx.find::<Task>(&id)).await?.ok_or(missing)?;
+    let task = glance.db.read(move |tx| tx.find::<Task>(&id)).await?.ok_or(missing)?;
     Ok(Reply::ok(full(&task)))
 }
 
@@ -185,6 +186,6 @@ async fn of_image(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     let hidden = |_| Error::not_found("The resource could not be found.");
     let (whole, _) = glance.allowed(&request).await.map_err(hidden)?;
     let id = whole.image.id;
-    let found = glance.read(move |tx| store::tasks_of(tx, &id)).await?;
+    let found = glance.db.read(move |tx| store::tasks_of(tx, &id)).await?;
     Ok(Reply::ok(json!({"tasks": found.iter().map(stored).collect::<Vec<_>>()})))
 }

@@ -2,17 +2,18 @@
 
 use crate::cloud::{ADMIN, BYTES, Cloud, OWNER, options};
 use base::Json;
-use glance::{FileStore, Options, TABLES};
+use glance::{Options, StoreOptions, TABLES};
 use serde_json::{Value, json};
 use std::{os::unix::fs::PermissionsExt, path::Path};
 
 /// `file`, the default; `heavy`, that serves downloads; `third`.
 async fn cloud(outside: &Path) -> Cloud {
-    let store = |id: &str, weight: i64| FileStore {
+    let store = |id: &str, weight: i64| StoreOptions {
         id: id.into(),
         directory: if id == "file" { String::new() } else { outside.join(id).display().to_string() },
         weight,
         description: if id == "heavy" { "Fast".into() } else { String::new() },
+        ..StoreOptions::default()
     };
     let stores = vec![store("file", 0), store("heavy", 10), store("third", 0)];
     Cloud::on(db::testing::sqlite(TABLES, &[]).await.unwrap(), Options { stores, ..options() }).await

@@ -76,6 +76,7 @@ async fn list(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     let marker = request.query.get("marker").filter(|marker| !marker.is_empty()).map(str::to_string);
     let cx = request.ctx.clone();
     let (mut found, mut associations) = glance
+        .db
         .read(move |tx| {
             let mut wanted = wanted.clone();
             if let Some(kinds) = &kinds {
@@ -151,7 +152,7 @@ async fn create(glance: Arc<Glance>, request: Request) -> Result<Reply> {
         ask_rule(&request, rule, None)?;
     }
     let (owner, now) = (request.ctx.project_id.clone(), glance.clock.now());
-    let (namespace, parts) = glance.write(move |tx| insert_whole(tx, &given, &owner, now)).await?;
+    let (namespace, parts) = glance.db.write(move |tx| insert_whole(tx, &given, &owner, now)).await?;
     let location = format!("{}{}", request.base_url, href(&namespace));
     let mut reply = view(&namespace);
     for (name, value) in parts {
@@ -231,7 +232,7 @@ async fn show(glance: Arc<Glance>, request: Request) -> Result<Reply> {
         ask_rule(&request, rule, Some(&found))?;
     }
     let kind = request.query.get("resource_type").unwrap_or_default().to_string();
-    let reply = glance.read(move |tx| whole(tx, &found, &kind)).await?;
+    let reply = glance.db.read(move |tx| whole(tx, &found, &kind)).await?;
     Ok(Reply::ok(reply))
 }
 
@@ -286,7 +287,7 @@ async fn update(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     };
     let reply = view(&changed);
     glance
-        .write(move |tx| {
+        .db.write(move |tx| {
             let other = store::namespace(tx, &changed.namespace)?;
             if other.is_some_and(|other| other.id != changed.id) {
                 let name = &changed.namespace;
@@ -308,6 +309,7 @@ async fn remove(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     let found = namespace(&glance, &request, not_found).await?;
     ask(&request, Some(&found))?;
     glance
+        .db
         .write(move |tx| {
             check_open(tx, &found, "namespace", &found.namespace)?;
             store::remove(tx, &found)

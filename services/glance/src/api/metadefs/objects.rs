@@ -105,7 +105,7 @@ pub fn kept_properties(given: &Json) -> Result<Json> {
 pub async fn list(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     check_list(&request, 1, &["public", "private", "shared"])?;
     let namespace = allowed::<Object>(&glance, &request).await?;
-    let views = glance.read(move |tx| {
+    let views = glance.db.read(move |tx| {
         let found = tx.list::<Object>(&List::all().eq("namespace_id", &namespace.id))?;
         Ok(found.iter().map(|object| object.shown_later(&namespace)).collect::<Vec<_>>())
     });

@@ -85,7 +85,7 @@ pub fn all(tx: &mut Tx, namespace: &Namespace) -> Result<Map<String, Json>> {
 
 pub async fn list(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     let namespace = allowed::<Property>(&glance, &request).await?;
-    let found = glance.read(move |tx| all(tx, &namespace)).await?;
+    let found = glance.db.read(move |tx| all(tx, &namespace)).await?;
     Ok(Reply::ok(json!({"properties": found})))
 }
 
@@ -105,7 +105,7 @@ pub async fn show(glance: Arc<Glance>, request: Request) -> Result<Reply> {
             ))
         })?;
     }
-    let view = glance.read(move |tx| match find::<Property>(tx, &namespace, &name)? {
+    let view = glance.db.read(move |tx| match find::<Property>(tx, &namespace, &name)? {
         Some(property) => Ok(property.shown(&namespace)),
         None => Err(Property::missing(&name)),
     });
@@ -114,7 +114,7 @@ pub async fn show(glance: Arc<Glance>, request: Request) -> Result<Reply> {
 
 async fn association(glance: &Glance, namespace: &Namespace, kind: &str) -> Result<Association> {
     let (namespace, kind) = (namespace.clone(), kind.to_string());
-    let found = glance.read(move |tx| {
+    let found = glance.db.read(move |tx| {
         if tx.find::<ResourceType>(&kind)?.is_none() {
             return Err(Error::not_found(format!(
                 "The metadata definition resource-type with name={kind}, was not found."

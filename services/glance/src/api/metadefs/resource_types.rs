@@ -39,7 +39,7 @@ pub fn view(association: &Association) -> Json {
 
 async fn list(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     ask(&request, None)?;
-    let found = glance.read(|tx| tx.list::<ResourceType>(&List::all().sort("created_at", Direction::Asc)));
+    let found = glance.db.read(|tx| tx.list::<ResourceType>(&List::all().sort("created_at", Direction::Asc)));
     let view = |kind: &ResourceType| {
         json!({
             "name": kind.name, "created_at": kind.created_at.seconds(), "updated_at": kind.updated_at.seconds(),
@@ -53,7 +53,7 @@ async fn associated(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     let namespace = namespace(&glance, &request, not_found).await?;
     ask(&request, Some(&namespace))?;
     let is_shown = request.may("get_metadef_resource_type", &super::target(&request, Some(&namespace)));
-    let found = glance.read(move |tx| of(tx, &namespace)).await?;
+    let found = glance.db.read(move |tx| of(tx, &namespace)).await?;
     let views: Vec<Json> = found.iter().filter(|_| is_shown).map(view).collect();
     Ok(Reply::ok(json!({"resource_type_associations": views})))
 }
@@ -94,6 +94,7 @@ async fn associate(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     ask(&request, Some(&namespace))?;
     let now = glance.clock.now();
     let view = glance
+        .db
         .write(move |tx| {
             still(tx, &namespace)?;
             insert(tx, &namespace, &given, now).map(|association| view(&association))
@@ -106,7 +107,7 @@ async fn dissociate(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     let namespace = namespace(&glance, &request, not_found).await?;
     ask(&request, Some(&namespace))?;
     let name = request.param("name").to_string();
-    let gone = glance.write(move |tx| {
+    let gone = glance.db.write(move |tx| {
         let key = [namespace.id.store(), name.store()];
         if tx.get::<Association>(&key)?.is_none() {
             return Err(Error::not_found(format!("Failed to find resource type {name} to delete")));

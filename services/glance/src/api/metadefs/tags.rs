@@ -87,6 +87,7 @@ pub async fn create(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     super::ask(&request, Some(&namespace))?;
     let now = glance.clock.now();
     let view = glance
+        .db
         .write(move |tx| {
             still(tx, &namespace)?;
             Ok(insert::<Tag>(tx, &namespace, &given, now)?.shown(&namespace))
@@ -105,6 +106,7 @@ pub async fn create_many(glance: Arc<Glance>, request: Request) -> Result<Reply>
     let reply = json!({"tags": wanted});
     let now = glance.clock.now();
     glance
+        .db
         .write(move |tx| {
             still(tx, &namespace)?;
             if !append && !wanted.is_empty() {
@@ -122,7 +124,7 @@ pub async fn list(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     let (column, direction) = order(&request, &COLUMNS)?;
     let namespace = allowed::<Tag>(&glance, &request).await?;
     let marker = request.query.get("marker").filter(|marker| !marker.is_empty()).map(str::to_string);
-    let found = glance.read(move |tx| {
+    let found = glance.db.read(move |tx| {
         let mut wanted = List::all().eq("namespace_id", &namespace.id);
         wanted = wanted.sort(column, direction).sort("created_at", direction);
         wanted.limit = limit;

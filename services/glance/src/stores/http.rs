@@ -1,0 +1,72 @@
+//! Other people's web servers: an image's bytes stay where its URL says, and are read from there. As `web-download`, it
+//! reads nothing of this machine or the networks behind it.
+
+use super::Backend;
+use crate::{
+    Options,
+    bytes::{Arrived, Chunks, Facts},
+    web_download,
+};
+use async_trait::async_trait;
+use base::{Error, Json, Result};
+use serde_json::json;
+use std::ops::Range;
+
+pub const KIND: &str = "http";
+
+pub struct WebStore(pub Options);
+
+#[async_trait]
+impl Backend for WebStore {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn properties(&self) -> Json {
+        json!({})
+    }
+
+    fn url(&self, _image_id: &str) -> String {
+        String::new()
+    }
+
+    async fn keep(&self, _image_id: &str, _arrived: Arrived) -> Result<Facts> {
+        Err(Error::gone("Error in store configuration. Adding images to store is disabled."))
+    }
+
+    async fn read(&self, image_id: &str, elsewhere: Option<&str>, range: Range<u64>) -> Result<Chunks> {
+        let nowhere = || Error::not_found(format!("Image {image_id} has no URL"));
+        let url = elsewhere.ok_or_else(nowhere)?;
+        let refused = || Error::bad_request(format!("{url} may not be read"));
+        let target = web_download::target(url, &self.0).await.ok_or_else(refused)?;
+        // Not every server knows ranges: of a whole image none is asked for.
+        let part = (range.start > 0).then_some(range.clone());
+        let (chunks, length) = web_download::open(target, part, &self.0).await?;
+        if length.is_some_and(|length| length < range.end - range.start) {
+            return Err(Error::unavailable(format!("{url} is shorter than it was")));
+        }
+        Ok(exactly(chunks, range.end - range.start))
+    }
+
+    /// Other people's bytes are not removed.
+    async fn remove(&self, _image_id: &str) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// No more than that, and an error if it is less.
+fn exactly(chunks: Chunks, count: u64) -> Chunks {
+    use futures::{StreamExt, TryStreamExt, stream};
+    let next = |(mut chunks, left): (Chunks, u64)| async move {
+        if left == 0 {
+            return Ok(None);
+        }
+        let Some(mut bytes) = chunks.try_next().await? else {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        };
+        bytes.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+        let left = left - bytes.len() as u64;
+        Ok(Some((bytes, (chunks, left))))
+    };
+    stream::try_unfold((chunks, count), next).boxed()
+}
