@@ -3,7 +3,9 @@
 use crate::{
     Secrets, Settings, agents,
     api::InProcess,
-    broker, clouds_yaml, endpoints,
+    broker, clouds_yaml,
+    convert::QemuImg,
+    endpoints,
     first_steps::FirstSteps,
     host::{Host, Surroundings},
     operator,
@@ -72,7 +74,13 @@ impl Cloud {
 
         let db = open(&settings, "glance", glance::TABLES).await?;
         let images = settings.state.join("images");
-        let glance = Glance::new(db, clock.clone(), settings.config.section()?, &images)?;
+        let peers = glance::Peers {
+            catalog: keystone.clone(),
+            limits: keystone.clone(),
+            region: settings.options.region.clone(),
+            converter: Arc::new(QemuImg),
+        };
+        let glance = Glance::new(db, clock.clone(), settings.config.section()?, &images, peers)?;
         glance.start().await?;
         let policy = settings.policy("glance")?;
         let images = glance.service(policy.as_deref(), keystone.clone(), &identity_url)?.into_router()?;

@@ -8,6 +8,7 @@ mod broker;
 pub mod clean;
 mod cloud;
 mod clouds_yaml;
+mod convert;
 pub mod doctor;
 mod endpoints;
 mod first_steps;

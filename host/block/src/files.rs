@@ -3,11 +3,15 @@
 //! anything, and everything may be removed in any order.
 
 use crate::{
-    Blocks, Export, GIB, Source, Stats, check_id, daemon::Daemon, exists, exported, image::inspect,
-    locks::Locks, snapshot_missing, volume_missing,
+    Blocks, Export, Source, Stats, check_id,
+    convert::{convert, tool_format},
+    daemon::Daemon,
+    exists, exported,
+    locks::Locks,
+    snapshot_missing, volume_missing,
 };
 use async_trait::async_trait;
-use base::{Error, Result};
+use base::Result;
 use host_run::run;
 use std::{
     os::unix::fs::{DirBuilderExt, PermissionsExt},
@@ -16,9 +20,6 @@ use std::{
 };
 
 const COPY_PATIENCE: Duration = Duration::from_secs(3600);
-/// The address space of a tool that reads foreign bytes. Its threads' stacks take half a GiB of it; that each of them
-/// reserves an arena, too, is forbidden below.
-const CONVERT_BYTES_MAX: u64 = 4 << 30;
 
 pub struct Files {
     volumes: PathBuf,
@@ -106,7 +107,9 @@ impl Blocks for Files {
         remove(&part).await?;
         match source {
             Source::Empty => drop(tokio::fs::File::create(&part).await?),
-            Source::Image { format } => convert(&self.images.join(volume_id), format, &part, bytes).await?,
+            Source::Image { format } => {
+                convert(&self.images.join(volume_id), format, &part, ("raw", bytes)).await?
+            }
             Source::Snapshot(id) => match self.snapshot_file(id)? {
                 from if exists(&from).await? => copy(&from, &part).await?,
                 _ => return Err(snapshot_missing(id)),
@@ -267,18 +270,6 @@ impl Blocks for Files {
     }
 }
 
-/// As `qemu-img` names a format of glance's.
-fn tool_format(format: &str) -> Result<&'static str> {
-    match format {
-        "qcow2" => Ok("qcow2"),
-        "vmdk" => Ok("vmdk"),
-        "vdi" => Ok("vdi"),
-        "vhd" => Ok("vpc"),
-        "vhdx" => Ok("vhdx"),
-        other => Err(Error::bad_request(format!("A volume is not written out as {other}."))),
-    }
-}
-
 /// One that is gone is fine.
 pub async fn remove(path: &Path) -> Result<()> {
     match tokio::fs::remove_file(path).await {
@@ -290,30 +281,6 @@ pub async fn remove(path: &Path) -> Result<()> {
 async fn copy(from: &Path, to: &Path) -> Result<()> {
     let copied = run("cp").args(["--sparse=always", "--reflink=auto", "--"]).args([from, to]);
     copied.timeout(COPY_PATIENCE).output().await.map(drop)
-}
-
-/// Writes an image's bytes out as a raw disk. Foreign bytes are not opened by QEMU's tools before they are
-/// known to be what they are said to be, and not without limits.
-async fn convert(image: &Path, format: &str, to: &Path, bytes_max: u64) -> Result<()> {
-    let found = inspect(image, format).await?;
-    if found.virtual_bytes > bytes_max {
-        let gib = |bytes: u64| bytes.div_ceil(GIB);
-        return Err(Error::bad_request(format!(
-            "Size of specified image {}GB is larger than volume size {}GB.",
-            gib(found.virtual_bytes),
-            gib(bytes_max)
-        )));
-    }
-    run("prlimit")
-        .env("MALLOC_ARENA_MAX", "1")
-        .arg(format!("--as={CONVERT_BYTES_MAX}"))
-        .arg(format!("--fsize={bytes_max}"))
-        .args(["--", "qemu-img", "convert", "-f", found.format, "-O", "raw"])
-        .args([image, to])
-        .timeout(COPY_PATIENCE)
-        .output()
-        .await
-        .map(drop)
 }
 
 /// At least so large, on the disk, and nobody else's to read; then it has its name.

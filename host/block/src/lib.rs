@@ -1,6 +1,7 @@
 //! Volumes as a host keeps them: disks that are made, grown, copied, kept as snapshots and served over NBD.
 //! Whose a volume is and who may reach it is cinder's matter; image bytes are fetched by the agent.
 
+mod convert;
 mod daemon;
 mod fake;
 mod files;
@@ -12,6 +13,7 @@ use async_trait::async_trait;
 use base::{Error, Result};
 use std::path::{Path, PathBuf};
 
+pub use convert::convert;
 pub use fake::Fake;
 pub use files::Files;
 pub use locks::Locks;

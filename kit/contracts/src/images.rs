@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use base::{Context, Result, Timestamp};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 #[async_trait]
 pub trait Images: Send + Sync {
@@ -20,6 +20,14 @@ pub trait ImageMaker: Send + Sync {
 
     /// Removes an image that never got its bytes; one that is gone is fine, one that has them stays.
     async fn discard(&self, cx: &Context, image_id: &str) -> Result<()>;
+}
+
+/// Rewrites disk images with the tools of the machine.
+#[async_trait]
+pub trait Converter: Send + Sync {
+    /// Writes an image out in another format, both named as glance names them. Bytes that were looked at before: no
+    /// tool opens others.
+    async fn convert(&self, from: &Path, format: &str, to: &Path, to_format: &str) -> Result<()>;
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -44,6 +44,8 @@ pub struct Facts {
     pub virtual_size: u64,
     pub md5: String,
     pub sha512: String,
+    /// Disk and container format, if they are others than were said.
+    pub formats: Option<(String, String)>,
 }
 
 impl Files {
@@ -215,8 +217,8 @@ impl Upload {
         let (sha512, size) = (self.sha512.idle().await?, self.size);
         // It may end with a hole.
         writer.file.set_len(size)?;
-        let facts =
-            Facts { size, virtual_size: size, md5: hex(&md5.finalize()), sha512: hex(&sha512.finalize()) };
+        let (md5, sha512) = (hex(&md5.finalize()), hex(&sha512.finalize()));
+        let facts = Facts { size, virtual_size: size, md5, sha512, formats: None };
         Ok((Arrived { facts, file: writer.file, scratch: self.scratch }, writer.inspector.finish()))
     }
 }
@@ -345,7 +347,7 @@ fn check_format(declared: &str, found: Format) -> Result<()> {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -8,8 +8,12 @@ mod catalogue;
 mod contract;
 mod http;
 mod list;
+mod location_import;
 mod model;
 mod options;
+mod protections;
+mod quotas;
+mod remote;
 mod rules;
 mod schemas;
 mod store;
@@ -23,10 +27,15 @@ pub use options::{Options, PropertyProtection, StoreKind, StoreOptions};
 pub use rules::RULES;
 
 use base::{Clock, Error, Result, id};
+use contracts::{
+    identity::{Catalog, Limits},
+    images::Converter,
+};
 use db::Db;
 use futures::TryStreamExt;
 use model::{Image, Status, Visibility};
 use policy::Policy;
+use protections::Protections;
 use std::{path::Path, sync::Arc};
 use stores::Stores;
 
@@ -37,6 +46,17 @@ pub struct Glance {
     options: Options,
     stores: Stores,
     cache: bytes::Files,
+    protections: Protections,
+    peers: Peers,
+}
+
+/// Whom glance asks.
+pub struct Peers {
+    pub catalog: Arc<dyn Catalog>,
+    pub limits: Arc<dyn Limits>,
+    /// The region that this glance is in.
+    pub region: String,
+    pub converter: Arc<dyn Converter>,
 }
 
 /// Upstream's limit on bodies that are not images.
@@ -44,10 +64,11 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 
 impl Glance {
     /// On a database opened with [`TABLES`]; images are files below `directory` unless the options say otherwise.
-    pub fn new(db: Db, clock: Clock, options: Options, directory: &Path) -> Result<Arc<Self>> {
+    pub fn new(db: Db, clock: Clock, options: Options, directory: &Path, peers: Peers) -> Result<Arc<Self>> {
         let stores = Stores::open(&options, directory)?;
         let cache = cache::open(&options.image_cache_directory, directory)?;
-        Ok(Arc::new(Self { db, clock, options, stores, cache }))
+        let protections = Protections::open(&options.property_protections)?;
+        Ok(Arc::new(Self { db, clock, options, stores, cache, protections, peers }))
     }
 
     /// Clears away what an earlier process left half done: its uploads are lost, their images wait for another.

@@ -2,7 +2,7 @@
 
 pub mod metadefs;
 
-use crate::{bytes::Facts, model::*};
+use crate::{bytes::Facts, model::*, quotas::Usage};
 use base::{Context, Error, Result, Timestamp};
 use db::{Direction, Filter, List, Stored, Tx, params, sql};
 use std::collections::{BTreeSet, HashMap};
@@ -222,5 +222,25 @@ fn insert_cached(
         checksum: facts.map(|facts| facts.md5.clone()),
         last_accessed: now,
         last_modified: now,
+    })
+}
+
+/// What a project's images come to. An image counts in each store that has it.
+pub fn usage(tx: &mut Tx, project_id: &str) -> Result<Usage> {
+    let statement = sql!(
+        "SELECT COUNT(*),
+            CAST(COALESCE(SUM(CASE WHEN status IN ('active', 'deactivated') THEN
+                COALESCE(size, 0) * (1 + LENGTH(COALESCE(stores, '')) - LENGTH(REPLACE(COALESCE(stores, ''), ',', '')))
+                ELSE 0 END), 0) AS BIGINT),
+            CAST(COALESCE(SUM(CASE WHEN status IN ('uploading', 'importing') THEN COALESCE(size, 0) ELSE 0 END), 0) AS BIGINT),
+            CAST(COALESCE(SUM(CASE WHEN status IN ('saving', 'uploading', 'importing') THEN 1 ELSE 0 END), 0) AS BIGINT)
+         FROM images WHERE owner = $1"
+    );
+    let Some(row) = tx.one(statement, params![project_id])? else { return Ok(Usage::default()) };
+    Ok(Usage {
+        images: row.at(0)?,
+        stored_bytes: row.at(1)?,
+        staged_bytes: row.at(2)?,
+        uploading: row.at(3)?,
     })
 }

@@ -4,10 +4,13 @@
 use crate::{
     Glance,
     api::image_data::{activate, not_allowed},
-    bytes::{self, Facts},
+    bytes::{self, Arrived, Facts},
     http::Target,
     model::{Image, Status, Task, TaskKind, TaskStatus, Whole},
-    store, web_download,
+    remote::Remote,
+    store,
+    stores::Store,
+    web_download,
 };
 use base::{Context, Error, ErrorKind, Json, Result, Timestamp, id};
 use db::{Filter, Stored, Tx};
@@ -26,12 +29,16 @@ pub struct Import {
     pub stores: Vec<String>,
     /// Otherwise one will do.
     pub all_must_succeed: bool,
+    /// Properties that the image gets by being imported.
+    pub properties: Vec<(String, String)>,
 }
 
 /// Where an import takes its bytes from.
 pub enum Source {
     Staged,
     Web(Target),
+    /// Another cloud's image.
+    Glance(Remote),
     /// An active image is copied from a store that has it.
     Stored,
 }
@@ -39,24 +46,12 @@ pub enum Source {
 /// Claims the image in the state that the source wants, and imports behind the caller's back.
 pub async fn begin(glance: &Arc<Glance>, cx: &Context, asked: &Json, import: Import) -> Result<()> {
     let now = glance.clock.now();
-    let task = Task {
-        id: id::uuid(),
-        kind: TaskKind::ApiImageImport,
-        status: TaskStatus::Processing,
-        owner: cx.project_id.clone(),
-        image_id: import.whole.image.id.clone(),
-        user_id: cx.user_id.clone(),
-        request_id: cx.request_id.clone(),
-        input: json!({"image_id": import.whole.image.id, "import_req": asked, "backend": import.stores}),
-        result: Json::Null,
-        message: String::new(),
-        expires_at: None,
-        created_at: now,
-        updated_at: now,
-    };
+    let image_id = &import.whole.image.id;
+    let input = json!({"image_id": image_id, "import_req": asked, "backend": import.stores});
+    let task = new(cx, TaskKind::ApiImageImport, image_id, input, now);
     let wanted = match import.source {
         Source::Staged => Status::Uploading,
-        Source::Web(_) => Status::Queued,
+        Source::Web(_) | Source::Glance(_) => Status::Queued,
         Source::Stored => Status::Active,
     };
     let (inserted, stores) = (task.clone(), import.stores.join(","));
@@ -78,6 +73,48 @@ pub async fn begin(glance: &Arc<Glance>, cx: &Context, asked: &Json, import: Imp
         }
     });
     Ok(())
+}
+
+/// One that begins now.
+pub fn new(cx: &Context, kind: TaskKind, image_id: &str, input: Json, now: Timestamp) -> Task {
+    Task {
+        id: id::uuid(),
+        kind,
+        status: TaskStatus::Processing,
+        owner: cx.project_id.clone(),
+        image_id: image_id.into(),
+        user_id: cx.user_id.clone(),
+        request_id: cx.request_id.clone(),
+        input,
+        result: Json::Null,
+        message: String::new(),
+        expires_at: None,
+        created_at: now,
+        updated_at: now,
+    }
+}
+
+/// How it ended: with so many bytes, or not.
+pub fn ended(task: &mut Task, glance: &Glance, done: Result<u64, &Error>) {
+    const MIB: u64 = 1 << 20;
+    let now = glance.clock.now();
+    task.updated_at = now;
+    task.expires_at = Some(now.plus(Duration::from_secs(glance.options.task_time_to_live_hours * 3600)));
+    match done {
+        Ok(bytes) => {
+            task.status = TaskStatus::Success;
+            task.message = format!("Copied {} MiB", bytes / MIB);
+            task.result = json!({"image_id": task.image_id});
+        }
+        Err(error) => {
+            tracing::warn!(image = task.image_id, ?error, "import failed");
+            task.status = TaskStatus::Failure;
+            task.message = match error.is(ErrorKind::Internal) {
+                true => "Task failed due to Internal Error".into(),
+                false => error.message.clone(),
+            };
+        }
+    }
 }
 
 /// One import at a time. A copied image stays active meanwhile.
@@ -104,11 +141,13 @@ struct Run<'a> {
     /// So many of those placed are the image's already.
     shown: usize,
     failed: Vec<&'a str>,
+    properties: Vec<(String, String)>,
 }
 
 impl<'a> Run<'a> {
     fn new(glance: &'a Glance, import: &'a Import) -> Self {
-        Self { glance, import, placed: Vec::new(), shown: 0, failed: Vec::new() }
+        let properties = import.properties.clone();
+        Self { glance, import, placed: Vec::new(), shown: 0, failed: Vec::new(), properties }
     }
 
     /// Into one store after the other. A store that fails is passed over if one will do; bytes that are wrong are wrong
@@ -138,7 +177,7 @@ impl<'a> Run<'a> {
     }
 
     /// The bytes come from the source once; further stores get a copy of what the first has.
-    async fn place(&self, store: &str) -> Result<Facts> {
+    async fn place(&mut self, store: &str) -> Result<Facts> {
         let (stores, image) = (&self.glance.stores, &self.import.whole.image);
         let to = stores.asked(store)?;
         let mut incoming = stores.begin(to)?;
@@ -160,7 +199,16 @@ impl<'a> Run<'a> {
             to.backend.keep(&image.id, arrived).await.map_err(of_store)?;
             return Ok(facts);
         }
+        let mut formats = image.disk_format.clone().zip(image.container_format.clone());
+        let mut wanted_size = None;
         let chunks = match &self.import.source {
+            Source::Glance(remote) => {
+                let described = remote.describe(self.glance).await?;
+                wanted_size = Some(described.size);
+                formats = Some((described.disk_format, described.container_format));
+                self.properties.extend(described.properties);
+                remote.open(self.glance).await?
+            }
             Source::Web(target) => web_download::open(target.clone(), None, options).await?.0,
             _ => {
                 let staged = stores.staged.path(&image.id);
@@ -169,11 +217,43 @@ impl<'a> Run<'a> {
             }
         };
         web_download::take(chunks, &mut incoming, options).await?;
-        let formats = image.disk_format.as_deref().zip(image.container_format.as_deref());
+        if wanted_size.is_some_and(|size| size != incoming.size()) {
+            let (came, wanted) = (incoming.size(), wanted_size.unwrap_or(0));
+            let sentence = format!("downloaded data size {came} is different from expected {wanted}");
+            return Err(Error::bad_request(sentence));
+        }
         let (disk_format, container_format) =
             formats.ok_or_else(|| Error::internal("import: formats were checked before"))?;
-        let arrived = incoming.finish(disk_format, container_format).await?;
+        let mut arrived = incoming.finish(&disk_format, &container_format).await?;
+        if matches!(self.import.source, Source::Glance(_)) {
+            arrived.facts.formats = Some((disk_format.clone(), container_format.clone()));
+        }
+        let arrived = self.converted(arrived, &disk_format, &container_format, to).await?;
         to.backend.keep(&image.id, arrived).await.map_err(of_store)
+    }
+
+    /// In the format that the operator wants imported images to have. Discs stay what they are, as upstream has it.
+    async fn converted(
+        &self,
+        arrived: Arrived,
+        disk_format: &str,
+        container_format: &str,
+        to: &Store,
+    ) -> Result<Arrived> {
+        let wanted = self.glance.options.import_conversion_format.as_str();
+        if wanted.is_empty() || wanted == disk_format || disk_format == "iso" || container_format != "bare" {
+            return Ok(arrived);
+        }
+        let scratch = self.glance.stores.staged.begin(&id::uuid())?.finish_unseen().await?;
+        let converter = &self.glance.peers.converter;
+        converter.convert(arrived.path(), disk_format, scratch.path(), wanted).await?;
+        let size = std::fs::metadata(scratch.path())?.len();
+        let mut rewritten = self.glance.stores.begin(to)?;
+        let chunks = bytes::read(scratch.path().into(), 0..size).await?;
+        web_download::take(chunks, &mut rewritten, &self.glance.options).await?;
+        let mut rewritten = rewritten.finish(wanted, "bare").await?;
+        rewritten.facts.formats = Some((wanted.into(), "bare".into()));
+        Ok(rewritten)
     }
 
     /// What was placed since is the image's; the first bytes make it active.
@@ -183,6 +263,11 @@ impl<'a> Run<'a> {
         if let (0, false, Some((first, facts))) = (self.shown, is_copy, self.placed.first()) {
             activate(glance, image_id, Status::Importing, facts.clone(), first).await?;
             self.shown = 1;
+            let (id, properties) = (image_id.clone(), self.properties.clone());
+            let set = move |tx: &mut Tx| {
+                properties.iter().try_for_each(|(name, value)| store::set_property(tx, &id, name, value))
+            };
+            glance.db.write(set).await?;
         }
         let added: Vec<String> =
             self.placed[self.shown..].iter().map(|(store, _)| (*store).to_string()).collect();
@@ -233,35 +318,21 @@ fn facts_of(image: &Image) -> Result<Facts> {
         virtual_size: image.virtual_size.unwrap_or(0).unsigned_abs(),
         md5: image.checksum.clone().ok_or_else(unknown)?,
         sha512: image.os_hash_value.clone().ok_or_else(unknown)?,
+        formats: None,
     })
 }
 
 /// Runs it and writes down how it ended. A failed import leaves the image waiting for other bytes.
 async fn run(glance: &Glance, mut task: Task, import: Import) -> Result<()> {
-    const MIB: u64 = 1 << 20;
     let mut run = Run::new(glance, &import);
     let done = run.go().await;
-    let now = glance.clock.now();
-    task.updated_at = now;
-    task.expires_at = Some(now.plus(Duration::from_secs(glance.options.task_time_to_live_hours * 3600)));
     let is_failed = done.is_err();
-    match &done {
-        Ok(()) => {
-            let size = run.placed.first().map_or(0, |(_, facts)| facts.size);
-            task.status = TaskStatus::Success;
-            task.message = format!("Copied {} MiB", size / MIB);
-            task.result = json!({"image_id": task.image_id});
-        }
-        Err(error) => {
-            tracing::warn!(image = task.image_id, ?error, "import failed");
-            run.undo().await?;
-            task.status = TaskStatus::Failure;
-            task.message = match error.is(ErrorKind::Internal) {
-                true => "Task failed due to Internal Error".into(),
-                false => error.message.clone(),
-            };
-        }
+    if is_failed {
+        run.undo().await?;
     }
+    let size = run.placed.first().map_or(0, |(_, facts)| facts.size);
+    ended(&mut task, glance, done.as_ref().map(|()| size));
+    let now = task.updated_at;
     let failed = run.failed.join(",");
     glance
         .db

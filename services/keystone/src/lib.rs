@@ -7,6 +7,7 @@ mod bootstrap;
 mod catalog;
 mod compliance;
 mod directories;
+mod contract;
 mod domain_defaults;
 mod federation;
 mod fernet;

@@ -5,7 +5,7 @@ use crate::{
     Glance,
     bytes::{Facts, Upload},
     model::{Image, Status},
-    web_download,
+    quotas, web_download,
 };
 use axum::body::Body;
 use base::{Error, Result};
@@ -59,9 +59,21 @@ async fn upload(glance: Arc<Glance>, mut request: Request) -> Result<Reply> {
         Some(id) => glance.stores.asked(id).map_err(unknown)?.id.clone(),
         None => glance.stores.default().id.clone(),
     };
+    glance
+        .check_limits(
+            &request.ctx,
+            &[(quotas::SIZE_TOTAL, announced(&request)), (quotas::COUNT_UPLOADING, 0)],
+        )
+        .await?;
     let taken = take(glance, image.id, disk_format, container_format, store, request.stream());
     to_its_end(taken).await?;
     Ok(super::nothing())
+}
+
+/// MiB that the body is said to have.
+fn announced(request: &Request) -> u64 {
+    let length = request.header("content-length").and_then(|text| text.parse().ok());
+    quotas::mib(length.unwrap_or(0))
 }
 
 /// On a task of its own: a client that goes away takes the handler with it, but not what sets the image right again.
@@ -150,7 +162,7 @@ pub async fn activate(
     let changed = glance
         .db
         .write(move |tx| {
-            let changes = [
+            let mut changes = vec![
                 ("status", Status::Active.store()),
                 ("size", (facts.size as i64).store()),
                 ("virtual_size", (facts.virtual_size as i64).store()),
@@ -160,6 +172,10 @@ pub async fn activate(
                 ("stores", stores.store()),
                 ("updated_at", now.store()),
             ];
+            if let Some((disk_format, container_format)) = &facts.formats {
+                changes.push(("disk_format", disk_format.store()));
+                changes.push(("container_format", container_format.store()));
+            }
             tx.set::<Image>(&[Filter::eq("id", &*id), Filter::eq("status", from)], &changes)
         })
         .await?;
@@ -175,6 +191,8 @@ pub async fn activate(
 async fn stage(glance: Arc<Glance>, mut request: Request) -> Result<Reply> {
     check_media_type(&request)?;
     let (whole, _) = glance.allowed(&request).await?;
+    let wanted = [(quotas::STAGE_TOTAL, announced(&request)), (quotas::COUNT_UPLOADING, 0)];
+    glance.check_limits(&request.ctx, &wanted).await?;
     to_its_end(take_aside(glance, whole.image.id, request.stream())).await?;
     Ok(super::nothing())
 }

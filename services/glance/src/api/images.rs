@@ -1,11 +1,12 @@
 //! Images: create, list, show, change and delete.
 
-use super::{body, detailed, patch};
+use super::{body, detailed, locations, patch};
 use crate::{
     Glance,
     list::Wanted,
     model::{Image, Status, Visibility, Whole},
-    schemas, store,
+    protections::Deed,
+    quotas, schemas, store,
 };
 use base::{Error, Json, Result, id};
 use serde_json::json;
@@ -118,11 +119,19 @@ async fn create(glance: Arc<Glance>, request: Request) -> Result<Reply> {
         .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_string())))
         .collect();
     check_quotas(&glance, &tags, &properties)?;
+    for (name, _) in &properties {
+        glance.protections.check(&request.ctx.roles, Deed::Create, name)?;
+    }
+    let (limits, project_id) = (glance.limits(&request.ctx).await?, request.ctx.project_id.clone());
     let whole = glance
         .db
         .write(move |tx| {
             if tx.find::<Image>(&image.id)?.is_some() {
                 return Err(Error::conflict(format!("Image ID {} already exists!", image.id)));
+            }
+            if let Some(limits) = &limits {
+                let used = store::usage(tx, &project_id)?;
+                quotas::check(&project_id, limits, &used, &[(quotas::COUNT_TOTAL, 1)])?;
             }
             tx.insert(&image)?;
             store::set_tags(tx, &image.id, &tags)?;
@@ -137,7 +146,7 @@ async fn create(glance: Arc<Glance>, request: Request) -> Result<Reply> {
         .await?;
     let location = format!("{}/v2/images/{}", request.base_url, whole.image.id);
     let methods = glance.options.enabled_import_methods.join(",");
-    Ok(Reply::created(whole.view(&glance.stores, glance.options.show_multiple_locations))
+    Ok(Reply::created(glance.view(&request.ctx, &whole))
         .header("location", location)
         .header("openstack-image-import-methods", methods)
         .header("openstack-image-store-ids", super::stores::all_ids(&glance)))
@@ -188,7 +197,7 @@ async fn list(glance: Arc<Glance>, request: Request) -> Result<Reply> {
         false => format!("/v2/images?{query}"),
     };
     let mut view = json!({
-        "images": found.iter().map(|whole| whole.view(&glance.stores, glance.options.show_multiple_locations)).collect::<Vec<_>>(),
+        "images": found.iter().map(|whole| glance.view(&request.ctx, whole)).collect::<Vec<_>>(),
         "schema": "/v2/schemas/images",
         "first": url(once_each(&request).finish()),
     });
@@ -215,37 +224,38 @@ pub fn once_each(request: &Request) -> web::form_urlencoded::Serializer<'static,
 
 async fn show(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     let (whole, _) = glance.allowed(&request).await?;
-    Ok(Reply::ok(whole.view(&glance.stores, glance.options.show_multiple_locations)))
+    Ok(Reply::ok(glance.view(&request.ctx, &whole)))
 }
 
 async fn update(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     let changes = patch::parse(&request)?;
-    let (_, target) = glance.allowed(&request).await?;
-    let admin = request.ctx.is_admin();
+    let (before, target) = glance.allowed(&request).await?;
+    let judged = locations::judge(&glance, &before, &changes).await?;
     if let Some(wanted) = patch::visibility(&changes) {
         check_visibility(&request, wanted, &target)?;
     }
     let (cx, id, clock) = (request.ctx.clone(), request.param("image_id").to_string(), glance.clock.clone());
-    let quotas = glance.clone();
+    let service = glance.clone();
     let whole = glance
         .db
         .write(move |tx| {
             let mut whole = store::visible(tx, &cx, &id)?;
             for change in &changes {
-                patch::apply(&mut whole, change, admin)?;
+                patch::apply(&service, &cx, &mut whole, change, &judged)?;
             }
             let tags: BTreeSet<String> = whole.tags.iter().cloned().collect();
-            check_quotas(&quotas, &tags, &whole.properties)?;
+            check_quotas(&service, &tags, &whole.properties)?;
             if !changes.is_empty() {
                 whole.image.updated_at = clock.now();
             }
             tx.update(&whole.image)?;
             store::set_tags(tx, &id, &tags)?;
             store::set_properties(tx, &id, &whole.properties)?;
+            store::set_locations(tx, &id, &whole.locations)?;
             Ok(whole)
         })
         .await?;
-    Ok(Reply::ok(whole.view(&glance.stores, glance.options.show_multiple_locations)))
+    Ok(Reply::ok(glance.view(&request.ctx, &whole)))
 }
 
 async fn remove(glance: Arc<Glance>, request: Request) -> Result<Reply> {

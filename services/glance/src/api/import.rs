@@ -4,30 +4,33 @@ use super::body;
 use crate::{
     Glance,
     model::{Image, Status},
+    quotas,
+    remote::Remote,
     stores,
     tasks::{self, Import, Source},
     web_download,
 };
-use base::{Error, Json, Result};
+use base::{Error, Json, Result, id};
 use serde_json::json;
 use std::sync::Arc;
 use web::{Reply, Request, Routes, StatusCode, get, post};
 
 /// How bytes may come, besides being uploaded.
-pub const METHODS: [&str; 3] = ["glance-direct", "web-download", "copy-image"];
+pub const METHODS: [&str; 4] = ["glance-direct", "web-download", "copy-image", "glance-download"];
 
 pub fn routes() -> Routes<Glance> {
     vec![get("/v2/info/import", "", methods), post("/v2/images/{image_id}/import", "modify_image", import)]
 }
 
-async fn methods(_: Arc<Glance>, _: Request) -> Result<Reply> {
-    let methods = json!({"description": "Import methods available.", "type": "array", "value": METHODS});
+async fn methods(glance: Arc<Glance>, _: Request) -> Result<Reply> {
+    let known = &glance.options.enabled_import_methods;
+    let methods = json!({"description": "Import methods available.", "type": "array", "value": known});
     Ok(Reply::ok(json!({"import-methods": methods})))
 }
 
 async fn import(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     let asked = body(&request)?;
-    let method = method(asked)?;
+    let method = method(&glance, asked)?;
     let (whole, target) = glance.image(&request).await?;
     let image = &whole.image;
     check_state(image, method)?;
@@ -48,6 +51,7 @@ async fn import(glance: Arc<Glance>, request: Request) -> Result<Reply> {
             let target = web_download::target(uri.unwrap_or_default(), &glance.options).await;
             Source::Web(target.ok_or_else(refused)?)
         }
+        "glance-download" => Source::Glance(remote(&request, &asked["method"])?),
         _ => {
             stores = lacking(image, stores, asked["all_stores"] == true)?;
             Source::Stored
@@ -57,11 +61,22 @@ async fn import(glance: Arc<Glance>, request: Request) -> Result<Reply> {
         // It is everywhere already.
         return Ok(Reply::empty(StatusCode::ACCEPTED));
     }
-    tasks::begin(&glance, &request.ctx, asked, Import { whole, source, stores, all_must_succeed }).await?;
+    let wanted: &[(&'static str, u64)] = match source {
+        Source::Stored => &[(quotas::SIZE_TOTAL, 0)],
+        Source::Staged => &[(quotas::SIZE_TOTAL, 0), (quotas::COUNT_UPLOADING, 0)],
+        _ => &[(quotas::SIZE_TOTAL, 0), (quotas::STAGE_TOTAL, 0), (quotas::COUNT_UPLOADING, 0)],
+    };
+    glance.check_limits(&request.ctx, wanted).await?;
+    let properties = match request.ctx.is_admin() {
+        true => Vec::new(),
+        false => glance.options.import_properties.clone().into_iter().collect(),
+    };
+    let import = Import { whole, source, stores, all_must_succeed, properties };
+    tasks::begin(&glance, &request.ctx, asked, import).await?;
     Ok(Reply::empty(StatusCode::ACCEPTED))
 }
 
-fn method(asked: &Json) -> Result<&str> {
+fn method<'a>(glance: &Glance, asked: &'a Json) -> Result<&'a str> {
     let required = |name: &str| Error::bad_request(format!("Import request requires a '{name}' field."));
     let method = asked.get("method").ok_or_else(|| required("method"))?;
     let name = method.get("name").ok_or_else(|| required("name"))?;
@@ -69,7 +84,10 @@ fn method(asked: &Json) -> Result<&str> {
         let name = name.as_str().map_or_else(|| name.to_string(), str::to_string);
         Error::bad_request(format!("Unknown import method name '{name}'."))
     };
-    let name = name.as_str().filter(|name| METHODS.contains(name)).ok_or_else(unknown)?;
+    let name = name
+        .as_str()
+        .filter(|name| glance.options.enabled_import_methods.iter().any(|known| known == name))
+        .ok_or_else(unknown)?;
     for flag in ["all_stores_must_succeed", "all_stores"] {
         if asked.get(flag).is_some_and(|value| !value.is_boolean()) {
             return Err(Error::bad_request(format!("'{flag}' must be boolean value only")));
@@ -85,7 +103,7 @@ fn check_state(image: &Image, method: &str) -> Result<()> {
         status if status != Status::Active && is_copy => {
             "Only images with status active can be targeted for copying".into()
         }
-        status if status != Status::Queued && method == "web-download" => {
+        status if status != Status::Queued && matches!(method, "web-download" | "glance-download") => {
             format!("Image needs to be in 'queued' state to use '{method}' method")
         }
         status if status != Status::Uploading && method == "glance-direct" => {
@@ -96,6 +114,22 @@ fn check_state(image: &Image, method: &str) -> Result<()> {
         _ => return Ok(()),
     };
     Err(Error::conflict(problem))
+}
+
+/// The image of another cloud that shall be fetched.
+fn remote(request: &Request, asked: &Json) -> Result<Remote> {
+    let text = |name: &str| {
+        let lacking =
+            || Error::bad_request(format!("'{name}' needs to be set for glance-download import method"));
+        asked[name].as_str().map(str::to_string).ok_or_else(lacking)
+    };
+    let (region, image_id) = (text("glance_region")?, text("glance_image_id")?);
+    if !id::is_uuid(&image_id) {
+        let sentence = format!("Remote image id does not look like a UUID: {image_id}");
+        return Err(Error::bad_request(sentence));
+    }
+    let interface = asked["glance_service_interface"].as_str().unwrap_or("public").to_string();
+    Ok(Remote { cx: request.ctx.clone(), region, interface, image_id })
 }
 
 /// The stores that the body, a header or nobody names, each once.

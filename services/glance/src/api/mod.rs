@@ -5,6 +5,7 @@ mod cache;
 pub mod image_data;
 mod images;
 pub mod import;
+mod locations;
 mod members;
 pub mod metadefs;
 mod patch;
@@ -14,7 +15,7 @@ mod tags;
 mod tasks;
 mod versions;
 
-use crate::{Glance, model::Whole, store};
+use crate::{Glance, model::Whole, protections::Deed, store};
 use base::{Context, Error, Json, Result};
 use db::Tx;
 use serde_json::json;
@@ -31,6 +32,7 @@ pub fn routes() -> Routes<Glance> {
         import::routes(),
         tasks::routes(),
         stores::routes(),
+        locations::routes(),
         cache::routes(),
         metadefs::routes(),
         schemas::routes(),
@@ -61,6 +63,18 @@ impl Glance {
                 Ok((whole, target))
             })
             .await
+    }
+
+    /// An image as the caller sees it.
+    fn view(&self, cx: &Context, whole: &Whole) -> Json {
+        let mut view = whole.view(&self.stores, self.options.show_multiple_locations);
+        if let Some(view) = view.as_object_mut() {
+            let hidden = |name: &String| !self.protections.may(&cx.roles, Deed::Read, name);
+            for (name, _) in whole.properties.iter().filter(|(name, _)| hidden(name)) {
+                view.remove(name);
+            }
+        }
+        view
     }
 
     /// The same, if the caller may do with it what the route's rule says.

@@ -3,28 +3,42 @@
 use super::{
     detailed,
     images::{BASE, READ_ONLY, RESERVED, RESERVED_PREFIX},
+    locations,
 };
 use crate::{
+    Glance,
     model::{Status, Visibility, Whole},
+    protections::Deed,
     schemas,
 };
-use base::{Error, Json, Result};
+use base::{Context, Error, Json, Result};
 use serde_json::json;
+use std::collections::HashMap;
 use web::Request;
 
 pub struct Change {
-    op: Op,
-    name: String,
+    pub op: Op,
+    pub name: String,
     /// What is behind the name in the path.
-    rest: Option<String>,
-    value: Json,
+    pub rest: Option<String>,
+    pub value: Json,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Op {
+pub enum Op {
     Add,
     Replace,
     Remove,
+}
+
+impl Op {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Op::Add => "add",
+            Op::Replace => "replace",
+            Op::Remove => "remove",
+        }
+    }
 }
 
 const V2_0: &str = "application/openstack-images-v2.0-json-patch";
@@ -120,7 +134,13 @@ pub fn visibility(changes: &[Change]) -> Option<Visibility> {
     Visibility::parse(last.value.as_str()?)
 }
 
-pub fn apply(whole: &mut Whole, change: &Change, admin: bool) -> Result<()> {
+pub fn apply(
+    glance: &Glance,
+    cx: &Context,
+    whole: &mut Whole,
+    change: &Change,
+    judged: &HashMap<String, u64>,
+) -> Result<()> {
     let name = change.name.as_str();
     if READ_ONLY.contains(&name) {
         return Err(Error::forbidden(format!("Attribute '{name}' is read-only.")));
@@ -128,17 +148,24 @@ pub fn apply(whole: &mut Whole, change: &Change, admin: bool) -> Result<()> {
     if RESERVED.contains(&name) || name.starts_with(RESERVED_PREFIX) {
         return Err(Error::forbidden(format!("Attribute '{name}' is reserved.")));
     }
-    if name == "owner" && !admin {
+    if name == "owner" && !cx.is_admin() {
         return Err(detailed(Error::forbidden("Owner can't be updated by non admin.")));
     }
     if name == "locations" {
-        return Err(Error::forbidden("It's not allowed to add, replace or remove locations."));
+        if change.op != Op::Remove {
+            let list = match &change.value {
+                Json::Array(_) => change.value.clone(),
+                one => json!([one]),
+            };
+            schemas::check(&json!({"locations": list}))?;
+        }
+        return locations::patch(glance, whole, change, judged);
     }
     if change.rest.is_some() {
         return Err(Error::bad_request(format!("Invalid JSON pointer for this resource: '/{name}/…'")));
     }
     if change.op == Op::Remove {
-        return remove(whole, name);
+        return remove(glance, cx, whole, name);
     }
     schemas::check(&json!({ name: change.value }))?;
     if BASE.contains(&name) {
@@ -146,6 +173,12 @@ pub fn apply(whole: &mut Whole, change: &Change, admin: bool) -> Result<()> {
     }
     let place = whole.properties.iter().position(|(known, _)| known == name);
     let value = change.value.as_str().unwrap_or_default().to_string();
+    let may_see = glance.protections.may(&cx.roles, Deed::Read, name);
+    match (place, change.op) {
+        (Some(_), Op::Replace) if !may_see => return Err(no_property(name)),
+        (Some(_), _) => glance.protections.check(&cx.roles, Deed::Update, name)?,
+        (None, _) => glance.protections.check(&cx.roles, Deed::Create, name)?,
+    }
     match (place, change.op) {
         (Some(place), _) => whole.properties[place].1 = value,
         (None, Op::Add) => whole.properties.push((name.into(), value)),
@@ -158,12 +191,15 @@ fn no_property(name: &str) -> Error {
     detailed(Error::conflict(format!("Property {name} does not exist.")))
 }
 
-fn remove(whole: &mut Whole, name: &str) -> Result<()> {
+fn remove(glance: &Glance, cx: &Context, whole: &mut Whole, name: &str) -> Result<()> {
     if BASE.contains(&name) {
         return Err(Error::forbidden(format!("Property {name} may not be removed.")));
     }
     let place = whole.properties.iter().position(|(known, _)| known == name);
-    whole.properties.remove(place.ok_or_else(|| no_property(name))?);
+    let may_see = glance.protections.may(&cx.roles, Deed::Read, name);
+    let place = place.filter(|_| may_see).ok_or_else(|| no_property(name))?;
+    glance.protections.check(&cx.roles, Deed::Delete, name)?;
+    whole.properties.remove(place);
     Ok(())
 }
 

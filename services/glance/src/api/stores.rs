@@ -1,16 +1,15 @@
 //! Where bytes are kept: the stores there are, and the places of an image's bytes in them.
 
-use super::body;
 use crate::{
     Glance,
     model::{Image, Status},
-    schemas, store,
+    store,
     stores::Store,
 };
 use base::{Error, ErrorKind, Json, Result};
 use serde_json::json;
 use std::sync::Arc;
-use web::{Reply, Request, Routes, delete, get, post};
+use web::{Reply, Request, Routes, delete, get};
 
 /// As upstream tells them to who creates an image, its own two for staging and tasks among them.
 pub fn all_ids(glance: &Glance) -> String {
@@ -24,8 +23,6 @@ pub fn routes() -> Routes<Glance> {
         get("/v2/info/stores/detail", "stores_info_detail", detail),
         get("/v2/info/usage", "", usage),
         delete("/v2/stores/{store_id}/{image_id}", "delete_image_location", remove),
-        get("/v2/images/{image_id}/locations", "fetch_image_location", locations),
-        post("/v2/images/{image_id}/locations", "add_image_location", add_location),
     ]
 }
 
@@ -58,9 +55,9 @@ async fn detail(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     Ok(Reply::ok(json!({"stores": views})))
 }
 
-/// No limits are registered, so there is none to be used up.
-async fn usage(_: Arc<Glance>, _: Request) -> Result<Reply> {
-    Ok(Reply::ok(json!({"usage": {}})))
+/// Of what keystone limits, and only if it does.
+async fn usage(glance: Arc<Glance>, request: Request) -> Result<Reply> {
+    Ok(Reply::ok(json!({"usage": glance.usage(&request.ctx).await?})))
 }
 
 /// From the last store that has them, an image's bytes go with the image alone.
@@ -106,23 +103,4 @@ fn without(image: &Image, wanted: &str) -> Result<String> {
     }
     let left: Vec<&str> = having.into_iter().filter(|id| *id != wanted).collect();
     Ok(left.join(","))
-}
-
-async fn locations(glance: Arc<Glance>, request: Request) -> Result<Reply> {
-    let (whole, _) = glance.allowed(&request).await?;
-    Ok(Reply::ok(glance.stores.locations(&whole)))
-}
-
-/// Upstream takes URLs from users for an HTTP store alone. There is none.
-async fn add_location(glance: Arc<Glance>, request: Request) -> Result<Reply> {
-    let given: &Json = body(&request)?;
-    schemas::check_location(given)?;
-    let (whole, target) = glance.image(&request).await?;
-    let status = whole.image.status;
-    if status != Status::Queued {
-        let sentence = format!("It's not allowed to add locations if image status is {status}.");
-        return Err(Error::conflict(sentence));
-    }
-    request.can(&target)?;
-    Err(Error::forbidden("http store must be enabled to use location API by normal user."))
 }

@@ -1,0 +1,196 @@
+//! An image whose bytes stay elsewhere: hashed there, and given up again if they are not what was said.
+
+use crate::{
+    Glance,
+    api::image_data::not_allowed,
+    model::{Image, Location, Status, Task, TaskKind},
+    store, tasks, web_download,
+};
+use base::{Context, Error, Json, Result};
+use db::{Filter, Stored};
+use futures::TryStreamExt;
+use md5::{Digest, Md5};
+use sha2::{Sha256, Sha512};
+use std::sync::Arc;
+
+/// The bytes are the image's at once, unless it is said what they shall be: then when they are found to be that.
+pub async fn begin(
+    glance: &Arc<Glance>,
+    cx: &Context,
+    asked: &Json,
+    location: Location,
+    wanted: Option<(String, String)>,
+) -> Result<()> {
+    let now = glance.clock.now();
+    let input = serde_json::json!({
+        "image_id": location.image_id, "loc_url": location.url, "validation_data": asked["validation_data"],
+    });
+    let task = tasks::new(cx, TaskKind::LocationImport, &location.image_id, input, now);
+    let algorithm = wanted.as_ref().map_or("sha512", |(algorithm, _)| algorithm).to_string();
+    let next = if wanted.is_some() { Status::Importing } else { Status::Active };
+    let (inserted, placed) = (task.clone(), location.clone());
+    glance
+        .db
+        .write(move |tx| {
+            let id = placed.image_id.as_str();
+            if store::has_running_task(tx, id)? {
+                let sentence = format!(
+                    "New operation on image '{id}' is not permitted as prior operation is still in progress"
+                );
+                return Err(Error::conflict(sentence));
+            }
+            let known = [Filter::eq("id", id), Filter::eq("status", Status::Queued)];
+            let changes = [
+                ("status", next.store()),
+                ("os_hash_algo", algorithm.store()),
+                ("stores", placed.store.store()),
+                ("updated_at", now.store()),
+            ];
+            if tx.set::<Image>(&known, &changes)? == 0 {
+                let image = tx.find::<Image>(id)?.ok_or_else(|| store::missing(id))?;
+                return Err(not_allowed(image.status, next));
+            }
+            store::set_locations(tx, id, std::slice::from_ref(&placed))?;
+            store::forget_expired_tasks(tx, now)?;
+            tx.insert(&inserted)
+        })
+        .await?;
+    let glance = glance.clone();
+    tokio::spawn(async move {
+        if let Err(error) = run(&glance, task, location, wanted).await {
+            tracing::error!(%error, "a location's end is not written down");
+        }
+    });
+    Ok(())
+}
+
+struct Hashed {
+    size: i64,
+    md5: String,
+    value: String,
+}
+
+async fn run(
+    glance: &Glance,
+    mut task: Task,
+    location: Location,
+    wanted: Option<(String, String)>,
+) -> Result<()> {
+    let algorithm = wanted.as_ref().map_or("sha512", |(algorithm, _)| algorithm);
+    let hashed = hash(glance, &location.url, algorithm).await.and_then(|hashed| match &wanted {
+        Some((_, value)) if !value.eq_ignore_ascii_case(&hashed.value) => Err(Error::bad_request(format!(
+            "os_hash_value: ({value}) not matched with actual os_hash_value: ({})",
+            hashed.value
+        ))),
+        _ => Ok(hashed),
+    });
+    let now = glance.clock.now();
+    tasks::ended(&mut task, glance, hashed.as_ref().map(|hashed| hashed.size.unsigned_abs()));
+    let is_kept = wanted.is_none();
+    glance
+        .db
+        .write(move |tx| {
+            tx.update(&task)?;
+            let known = [
+                Filter::eq("id", task.image_id.as_str()),
+                Filter::any("status", [Status::Importing, Status::Active]),
+            ];
+            match &hashed {
+                Ok(hashed) => {
+                    let changes = [
+                        ("status", Status::Active.store()),
+                        ("size", hashed.size.store()),
+                        ("checksum", hashed.md5.store()),
+                        ("os_hash_value", hashed.value.store()),
+                        ("updated_at", now.store()),
+                    ];
+                    tx.set::<Image>(&known, &changes).map(drop)
+                }
+                // What nobody said anything of stays, without a hash.
+                Err(_) if is_kept => {
+                    let changes = [("os_hash_algo", Option::<String>::None.store())];
+                    tx.set::<Image>(&known, &changes).map(drop)
+                }
+                Err(_) => {
+                    let changes = [
+                        ("status", Status::Queued.store()),
+                        ("stores", Option::<String>::None.store()),
+                        ("os_hash_algo", Option::<String>::None.store()),
+                        ("updated_at", now.store()),
+                    ];
+                    tx.set::<Image>(&known, &changes)?;
+                    store::set_locations(tx, &task.image_id, &[])
+                }
+            }
+        })
+        .await?;
+    Ok(())
+}
+
+async fn hash(glance: &Glance, url: &str, algorithm: &str) -> Result<Hashed> {
+    let refused = || Error::bad_request(format!("{url} may not be read"));
+    let target = web_download::target(url, &glance.options).await.ok_or_else(refused)?;
+    let (mut chunks, _) = web_download::open(target, None, &glance.options).await?;
+    let mut hashing = Hashing::new(algorithm);
+    while let Some(bytes) = chunks.try_next().await? {
+        let cap = glance.options.image_size_cap_bytes;
+        if hashing.size + bytes.len() as u64 > cap {
+            return Err(Error::too_large(format!("The incoming image is too large: more than {cap} bytes")));
+        }
+        let done = tokio::task::spawn_blocking(move || {
+            hashing.update(&bytes);
+            hashing
+        });
+        hashing = done.await.map_err(|e| Error::internal(e.to_string()))?;
+    }
+    Ok(hashing.finish())
+}
+
+/// The checksum that every image has, and the hash that was asked for.
+struct Hashing {
+    size: u64,
+    md5: Md5,
+    other: Other,
+}
+
+enum Other {
+    Md5,
+    Sha1(sha1::Sha1),
+    Sha256(Sha256),
+    Sha512(Sha512),
+}
+
+impl Hashing {
+    fn new(algorithm: &str) -> Self {
+        let other = match algorithm {
+            "md5" => Other::Md5,
+            "sha1" => Other::Sha1(sha1::Sha1::new()),
+            "sha256" => Other::Sha256(Sha256::new()),
+            _ => Other::Sha512(Sha512::new()),
+        };
+        Self { size: 0, md5: Md5::new(), other }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        self.size += bytes.len() as u64;
+        self.md5.update(bytes);
+        match &mut self.other {
+            Other::Md5 => {}
+            Other::Sha1(hash) => hash.update(bytes),
+            Other::Sha256(hash) => hash.update(bytes),
+            Other::Sha512(hash) => hash.update(bytes),
+        }
+    }
+
+    fn finish(self) -> Hashed {
+        let hex = crate::bytes::hex;
+        let md5 = hex(&self.md5.finalize());
+        let value = match self.other {
+            Other::Md5 => md5.clone(),
+            Other::Sha1(hash) => hex(&hash.finalize()),
+            Other::Sha256(hash) => hex(&hash.finalize()),
+            Other::Sha512(hash) => hex(&hash.finalize()),
+        };
+        Hashed { size: self.size as i64, md5, value }
+    }
+}
