@@ -35,6 +35,9 @@ test: ## Everything that CI runs: format, lints, all tests on both databases and
 test-host: ## The tests of real networks, disks and guests, for root; part of test
 	scripts/test-host
 
+test-stores: ## Images in an S3 service that the tests start; part of test
+	scripts/test-stores
+
 fuzz: ## Disk images that no program made, against the look at foreign images: FUZZ_SECONDS=3600 make fuzz
 	@scripts/install build
 	cargo test --release -p image-format fuzz -- --ignored --nocapture
@@ -65,4 +68,4 @@ bench: build ## Speed and size, on a pretended host
 	@scripts/install client
 	scripts/bench
 
-.PHONY: help run simulate stop clean-cloud build guest test test-host fuzz measure lint e2e chaos differ conformance bench
+.PHONY: help run simulate stop clean-cloud build guest test test-host test-stores fuzz measure lint e2e chaos differ conformance bench
