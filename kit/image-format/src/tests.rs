@@ -121,11 +121,7 @@ fn vhdx_with_locator() -> Vec<u8> {
     const METADATA_AT: usize = 1 << 20;
     let mut bytes = vhdx(0);
     put(&mut bytes, METADATA_AT + 10, &[3, 0]);
-    put(
-        &mut bytes,
-        METADATA_AT + 96,
-        b"\x2d\x5f\xd3\xa8\x0b\xb3\x4d\x45\xab\xf7\xd3\xd8\x48\x34\xab\x0c",
-    );
+    put(&mut bytes, METADATA_AT + 96, b"\x2d\x5f\xd3\xa8\x0b\xb3\x4d\x45\xab\xf7\xd3\xd8\x48\x34\xab\x0c");
     put(&mut bytes, METADATA_AT + 112, &65560u32.to_le_bytes());
     bytes
 }
@@ -147,9 +143,11 @@ fn gzip_bomb() -> Vec<u8> {
     let mut bytes = b"\x1f\x8b\x08\0\0\0\0\0\0\x03".to_vec();
     let copies = std::iter::repeat_n(LENGTH_258_BACK_1, 8 * (1 << 20) / 13).flatten();
     let bits: Vec<bool> = FIXED_CODES.into_iter().chain(ZERO).chain(copies).collect();
-    bytes.extend(bits.chunks(8).map(|eight| {
-        eight.iter().enumerate().fold(0, |byte, (place, bit)| byte | u8::from(*bit) << place)
-    }));
+    bytes.extend(
+        bits.chunks(8).map(|eight| {
+            eight.iter().enumerate().fold(0, |byte, (place, bit)| byte | u8::from(*bit) << place)
+        }),
+    );
     bytes
 }
 

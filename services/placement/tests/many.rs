@@ -150,7 +150,8 @@ async fn how_long_candidates_take() {
             times.sort();
             eprintln!(
                 "{full} of 10,000 full: {bytes} bytes in {:?} (median of {rounds}, quickest {:?}) {query}",
-                times[times.len() / 2], times[0]
+                times[times.len() / 2],
+                times[0]
             );
         }
     }
