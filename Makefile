@@ -38,6 +38,16 @@ test-host: ## The tests of real networks, disks and guests, for root; part of te
 test-stores: ## Images in an S3 service that the tests start; part of test
 	scripts/test-stores
 
+test-identity: ## Identity beside a real directory server, a real OpenID provider and upstream's own code
+	scripts/test-identity
+
+test-client: build ## Every identity command of the official client, as it succeeds and as it fails
+	@scripts/install client
+	scripts/client-identity
+
+test-reference: ## Tokens that move between a reference keystone and us: needs that keystone's keys
+	scripts/test-reference
+
 fuzz: ## Disk images that no program made, against the look at foreign images: FUZZ_SECONDS=3600 make fuzz
 	@scripts/install build
 	cargo test --release -p image-format fuzz -- --ignored --nocapture
@@ -68,4 +78,4 @@ bench: build ## Speed and size, on a pretended host
 	@scripts/install client
 	scripts/bench
 
-.PHONY: help run simulate stop clean-cloud build guest test test-host test-stores fuzz measure lint e2e chaos differ conformance bench
+.PHONY: help run simulate stop clean-cloud build guest test test-host test-stores test-identity test-client test-reference fuzz measure lint e2e chaos differ conformance bench
