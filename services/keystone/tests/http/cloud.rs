@@ -13,7 +13,7 @@ pub struct Cloud {
     pub clock: Clock,
     pub admin: String,
     pub database: db::testing::TestDb,
-    _directory: tempfile::TempDir,
+    pub directory: tempfile::TempDir,
 }
 
 /// A token that was issued.
@@ -54,8 +54,8 @@ impl Cloud {
         assert!(!keystone.bootstrap(wanted).await.unwrap(), "only once");
         let service = keystone.service(None, "http://127.0.0.1:5000").unwrap();
         let surface = Surface::new(service, "127.0.0.1:5000");
-        let (admin, _directory) = (String::new(), directory);
-        let mut cloud = Self { keystone, surface, clock, admin, database, _directory };
+        let admin = String::new();
+        let mut cloud = Self { keystone, surface, clock, admin, database, directory };
         cloud.admin = cloud.sign_in("admin", "secret", json!({"project": named("admin")})).await.token();
         cloud
     }
