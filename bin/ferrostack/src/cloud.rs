@@ -101,7 +101,7 @@ impl Cloud {
         let networks = neutron.service(policy.as_deref(), keystone.clone(), &identity_url)?.into_router()?;
         serve("neutron", networks.clone())?;
 
-        let db = open(&settings, "cinder", cinder::TABLES).await?;
+        let db = Db::open(&settings.database("cinder"), cinder::TABLES, cinder::MIGRATIONS).await?;
         let peers = cinder::Peers { images: glance.clone(), image_maker: glance.clone() };
         let cinder = Cinder::new(db, clock.clone(), settings.config.section()?, bus.clone(), peers);
         held.running.push(Box::new(cinder.start().await?));

@@ -1,7 +1,11 @@
 //! One storage daemon per exported disk. Daemons outlive this program, as guests do, and are found again by their
 //! control sockets.
 
-use crate::{Export, qmp::Qmp};
+use crate::{
+    Export,
+    network::{Allowed, Network, admitted},
+    qmp::Qmp,
+};
 use base::{Error, Result};
 use host_run::run;
 use serde_json::json;
@@ -18,8 +22,14 @@ const SOCKET_BYTES_MAX: usize = 107;
 const START_PATIENCE: Duration = Duration::from_secs(20);
 const END_PATIENCE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
+/// How often another port is tried when somebody was faster.
+const PORTS_TRIED: usize = 5;
+/// The list of hosts within the daemon.
+const HOSTS: &str = "hosts";
 /// The disk within the daemon.
 const NODE: &str = "disk";
+/// The exports of a disk: their ids, and whether through them it is written.
+const EXPORTS: [(&str, bool); 2] = [("rw", true), ("ro", false)];
 const COPY: &str = "copy";
 
 pub struct Daemon {
@@ -27,22 +37,45 @@ pub struct Daemon {
     nbd: PathBuf,
     control: PathBuf,
     pid: PathBuf,
+    /// Of a daemon on the network: the port it is on, or was on last, where guests look for it again.
+    port: PathBuf,
+    hosts: PathBuf,
 }
 
 impl Daemon {
     pub fn of(dir: &Path, volume_id: &str) -> Self {
         let file = |end: &str| dir.join(format!("{volume_id}.{end}"));
-        Self { id: volume_id.into(), nbd: file("nbd"), control: file("qmp"), pid: file("pid") }
+        Self {
+            id: volume_id.into(),
+            nbd: file("nbd"),
+            control: file("qmp"),
+            pid: file("pid"),
+            port: file("port"),
+            hosts: file("hosts"),
+        }
+    }
+
+    /// The hosts that reach it over the network.
+    pub fn allowed(&self) -> Allowed {
+        Allowed::at(self.hosts.clone())
     }
 
     pub async fn is_running(&self) -> Result<bool> {
         Ok(Qmp::connect(&self.control).await?.is_some())
     }
 
+    /// Whether it runs and hands the disk out.
+    pub async fn is_serving(&self) -> Result<bool> {
+        match Qmp::connect(&self.control).await? {
+            Some(mut qmp) => Ok(exports(&mut qmp).await?.len() == EXPORTS.len()),
+            None => Ok(false),
+        }
+    }
+
     /// Serves the file; a daemon that does already goes on.
-    pub async fn start(&self, file: &Path) -> Result<()> {
-        if self.is_running().await? {
-            return Ok(());
+    pub async fn start(&self, file: &Path, network: Option<&Network>) -> Result<()> {
+        if let Some(mut qmp) = Qmp::connect(&self.control).await? {
+            return self.add_exports(&mut qmp).await;
         }
         if self.nbd.as_os_str().len() > SOCKET_BYTES_MAX {
             let path = self.nbd.display();
@@ -51,25 +84,76 @@ impl Daemon {
             )));
         }
         self.clear().await?;
-        let export = |name: &str, writable: &str| {
-            format!(
-                "type=nbd,id={name},node-name={NODE},name={},writable={writable}",
-                self.name(writable == "off")
-            )
+        let started = match network {
+            None => self.run(file, &[], &format!("addr.type=unix,addr.path={}", quoted(&self.nbd))).await,
+            Some(network) => self.start_on(network, file).await,
         };
-        let path = |path: &Path| path.display().to_string().replace(',', ",,");
-        let started = run("qemu-storage-daemon")
+        if let Err(error) = started {
+            self.clear().await?;
+            return Err(error);
+        }
+        if network.is_none() {
+            admit_qemu(&self.nbd).await?;
+        }
+        tracing::info!(volume = self.id, "exported");
+        Ok(())
+    }
+
+    /// On the port it had, when that is free, else on another one.
+    async fn start_on(&self, network: &Network, file: &Path) -> Result<()> {
+        let mut objects = Vec::new();
+        let mut guarded = String::new();
+        if let Some(tls) = &network.tls {
+            let directory = quoted(&tls.directory);
+            objects.push(format!("tls-creds-x509,id=tls,endpoint=server,verify-peer=on,dir={directory}"));
+            objects.push(admitted(HOSTS, &self.allowed().hosts().await?).to_string());
+            guarded = format!(",tls-creds=tls,tls-authz={HOSTS}");
+        }
+        let mut outcome = Err(Error::unavailable("no port is free for another volume"));
+        let had = self.last_port().await.filter(|port| network.ports.contains(port));
+        for port in had.into_iter().chain(network.free_ports(&self.id)).take(PORTS_TRIED) {
+            let server = format!("addr.type=inet,addr.host={},addr.port={port}{guarded}", network.address);
+            // Before it is true: who finds the daemon knows where it is.
+            tokio::fs::write(&self.port, port.to_string()).await?;
+            outcome = self.run(file, &objects, &server).await;
+            if outcome.is_ok() {
+                return Ok(());
+            }
+            self.clear().await?;
+        }
+        outcome
+    }
+
+    /// Tells a daemon that runs of other hosts. It asks the list whenever a host connects, and none without a list.
+    pub async fn admit(&self) -> Result<()> {
+        let Some(mut qmp) = Qmp::connect(&self.control).await? else { return Ok(()) };
+        // There is none after a failure between the two.
+        let _ = qmp.call("object-del", json!({"id": HOSTS})).await;
+        qmp.call("object-add", admitted(HOSTS, &self.allowed().hosts().await?)).await.map(drop)
+    }
+
+    async fn last_port(&self) -> Option<u16> {
+        tokio::fs::read_to_string(&self.port).await.ok()?.trim().parse().ok()
+    }
+
+    async fn run(&self, file: &Path, objects: &[String], server: &str) -> Result<()> {
+        let exports = EXPORTS.map(|(id, writable)| {
+            let writable_word = if writable { "on" } else { "off" };
+            format!(
+                "type=nbd,id={id},node-name={NODE},name={},writable={writable_word}",
+                self.name(!writable)
+            )
+        });
+        run("qemu-storage-daemon")
+            .args(objects.iter().flat_map(|object| ["--object", object.as_str()]))
             .arg("--blockdev")
-            .arg(format!("driver=file,node-name=file,filename={},discard=unmap", path(file)))
+            .arg(format!("driver=file,node-name=file,filename={},discard=unmap", quoted(file)))
             .args(["--blockdev", &format!("driver=raw,node-name={NODE},file=file,discard=unmap")])
-            .args([
-                "--nbd-server",
-                &format!("addr.type=unix,addr.path={},max-connections=0", path(&self.nbd)),
-            ])
-            .args(["--export", &export("rw", "on"), "--export", &export("ro", "off")])
+            .args(["--nbd-server", &format!("{server},max-connections=0")])
+            .args(exports.iter().flat_map(|export| ["--export", export.as_str()]))
             .args([
                 "--chardev",
-                &format!("socket,id=control,path={},server=on,wait=off", path(&self.control)),
+                &format!("socket,id=control,path={},server=on,wait=off", quoted(&self.control)),
             ])
             .args([
                 "--monitor",
@@ -80,22 +164,48 @@ impl Daemon {
             ])
             .timeout(START_PATIENCE)
             .output()
-            .await;
-        if let Err(error) = started {
-            self.clear().await?;
-            return Err(error);
-        }
-        admit_qemu(&self.nbd).await?;
-        tracing::info!(volume = self.id, "exported");
-        Ok(())
+            .await
+            .map(drop)
     }
 
-    pub fn export(&self, read_only: bool) -> Export {
-        Export { socket: self.nbd.clone(), name: self.name(read_only) }
+    pub async fn export(&self, read_only: bool, network: Option<&Network>) -> Result<Export> {
+        let name = self.name(read_only);
+        // One that was begun before the configuration changed goes on as it is until nobody has the disk.
+        if crate::exists(&self.nbd).await? {
+            return Ok(Export::Unix { socket: self.nbd.clone(), name });
+        }
+        let lost = || Error::conflict(format!("Volume {} is served where nobody is told.", self.id));
+        let (network, port) = network.zip(self.last_port().await).ok_or_else(lost)?;
+        let tls_name = network.tls.as_ref().map(|tls| tls.name.clone());
+        Ok(Export::Tcp { address: network.address, port, name, tls_name })
     }
 
     fn name(&self, read_only: bool) -> String {
         if read_only { format!("{}-ro", self.id) } else { self.id.clone() }
+    }
+
+    async fn add_exports(&self, qmp: &mut Qmp) -> Result<()> {
+        let there = exports(qmp).await?;
+        for (id, writable) in EXPORTS.into_iter().filter(|(id, _)| !there.iter().any(|known| known == id)) {
+            let export = json!({"type": "nbd", "id": id, "node-name": NODE, "name": self.name(!writable),
+                "writable": writable});
+            qmp.call("block-export-add", export).await?;
+        }
+        Ok(())
+    }
+
+    /// Grows the disk. The protocol tells nobody of it: hosts that have the disk are cut off for a moment and see its
+    /// size when they connect again, as they do at their next read or write.
+    pub async fn resize(&self, file: &Path, bytes: u64) -> Result<()> {
+        let connected = Qmp::connect(&self.control).await?;
+        let mut qmp = connected.ok_or_else(|| Error::unavailable("the storage daemon went away"))?;
+        let grown = match tokio::fs::metadata(file).await?.len() >= bytes {
+            true => Ok(()),
+            false => grow(&mut qmp, bytes).await,
+        };
+        // Whatever happened: hosts wait for the disk.
+        let served = self.add_exports(&mut qmp).await;
+        grown.and(served)
     }
 
     /// Copies the disk into a file of its size, as it is at one moment, while guests go on writing. By mirroring,
@@ -138,7 +248,9 @@ impl Daemon {
             tokio::time::timeout(END_PATIENCE, ended).await.map_err(stays)??;
             tracing::info!(volume = self.id, "no longer exported");
         }
-        self.clear().await
+        self.clear().await?;
+        crate::files::remove(&self.port).await?;
+        crate::files::remove(&self.hosts).await
     }
 
     /// Whether the process is there and this daemon still.
@@ -154,6 +266,35 @@ impl Daemon {
         }
         Ok(())
     }
+}
+
+/// Options are parted by commas.
+fn quoted(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
+}
+
+/// The ids of what is exported.
+async fn exports(qmp: &mut Qmp) -> Result<Vec<String>> {
+    let exports = qmp.call("query-block-exports", json!({})).await?;
+    let ids = exports.as_array().into_iter().flatten().filter(|export| export["shutting-down"] != true);
+    Ok(ids.filter_map(|export| export["id"].as_str().map(String::from)).collect())
+}
+
+/// An exported disk cannot be resized: nothing may be exported meanwhile.
+async fn grow(qmp: &mut Qmp, bytes: u64) -> Result<()> {
+    for id in exports(qmp).await? {
+        qmp.call("block-export-del", json!({"id": id, "mode": "hard"})).await?;
+    }
+    let gone = async {
+        while qmp.call("query-block-exports", json!({})).await?.as_array().is_some_and(|all| !all.is_empty())
+        {
+            tokio::time::sleep(POLL).await;
+        }
+        Ok::<(), Error>(())
+    };
+    let stay = |_| Error::timeout("the storage daemon does not let go of its hosts");
+    tokio::time::timeout(END_PATIENCE, gone).await.map_err(stay)??;
+    qmp.call("block_resize", json!({"node-name": NODE, "size": bytes})).await.map(drop)
 }
 
 /// Waits for the copy, if there is one, and lets it go when both are alike.

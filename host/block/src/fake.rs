@@ -1,6 +1,9 @@
 //! A back end that only remembers, for tests and simulated clouds.
 
-use crate::{Blocks, Export, Source, Stats, check_id, exported, snapshot_missing, volume_missing};
+use crate::{
+    Blocks, Export, Saved, Source, Stats, backup_missing, check_id, exported, snapshot_missing,
+    volume_missing,
+};
 use async_trait::async_trait;
 use base::{Error, Kept, Result};
 use parking_lot::Mutex;
@@ -20,6 +23,8 @@ struct State {
     volumes: Kept<u64>,
     snapshots: Kept<u64>,
     exports: Kept<()>,
+    /// Of how large a disk.
+    backups: Kept<u64>,
     refusals: Vec<Error>,
 }
 
@@ -33,18 +38,26 @@ impl Default for Fake {
 
 impl Fake {
     pub fn with_capacity(bytes: u64) -> Self {
-        Self::new(bytes, Kept::default(), Kept::default(), Kept::default())
+        Self::new(bytes, Kept::default(), Kept::default(), Kept::default(), Kept::default())
     }
 
     /// One that remembers its disks in a folder when the process ends.
     pub fn kept(folder: &Path) -> Result<Self> {
-        let [volumes, snapshots] = ["volumes", "snapshots"].map(|kind| Kept::open(&folder.join(kind)));
-        Ok(Self::new(CAPACITY_BYTES, volumes?, snapshots?, Kept::open(&folder.join("exports"))?))
+        let [volumes, snapshots, backups] =
+            ["volumes", "snapshots", "backups"].map(|kind| Kept::open(&folder.join(kind)));
+        let exports = Kept::open(&folder.join("exports"))?;
+        Ok(Self::new(CAPACITY_BYTES, volumes?, snapshots?, exports, backups?))
     }
 
-    fn new(capacity_bytes: u64, volumes: Kept<u64>, snapshots: Kept<u64>, exports: Kept<()>) -> Self {
+    fn new(
+        capacity_bytes: u64,
+        volumes: Kept<u64>,
+        snapshots: Kept<u64>,
+        exports: Kept<()>,
+        backups: Kept<u64>,
+    ) -> Self {
         let refusals = Vec::new();
-        Self(Arc::new(Mutex::new(State { capacity_bytes, volumes, snapshots, exports, refusals })))
+        Self(Arc::new(Mutex::new(State { capacity_bytes, volumes, snapshots, exports, backups, refusals })))
     }
 
     /// The next change fails so.
@@ -95,10 +108,12 @@ impl Blocks for Fake {
                 Source::Empty | Source::Image { .. } => Some(&0),
                 Source::Snapshot(id) => state.snapshots.get(id),
                 Source::Volume(id) => state.volumes.get(id),
+                Source::Backup(id) => state.backups.get(id),
             };
             let least = match (found, source) {
                 (Some(least), _) => *least,
                 (None, Source::Snapshot(id)) => return Err(snapshot_missing(id)),
+                (None, Source::Backup(id)) => return Err(backup_missing(id)),
                 (None, _) => return Err(volume_missing(volume_id)),
             };
             match state.volumes.get(volume_id) {
@@ -189,14 +204,14 @@ impl Blocks for Fake {
         })
     }
 
-    async fn export(&self, volume_id: &str, read_only: bool) -> Result<Export> {
+    async fn export(&self, volume_id: &str, read_only: bool, _host: &str) -> Result<Export> {
         self.change(|state| {
             if state.volumes.get(volume_id).is_none() {
                 return Err(volume_missing(volume_id));
             }
             state.exports.insert(volume_id, ())?;
             let name = if read_only { format!("{volume_id}-ro") } else { volume_id.to_string() };
-            Ok(Export { socket: format!("/fake/{volume_id}.nbd").into(), name })
+            Ok(Export::Unix { socket: format!("/fake/{volume_id}.nbd").into(), name })
         })
     }
 
@@ -204,8 +219,47 @@ impl Blocks for Fake {
         Ok(self.0.lock().exports.get(volume_id).is_some())
     }
 
-    async fn unexport(&self, volume_id: &str) -> Result<()> {
-        self.change(|state| state.exports.remove(volume_id).map(drop))
+    async fn export_again(&self, volume_id: &str) -> Result<()> {
+        self.export(volume_id, false, "").await.map(drop)
+    }
+
+    async fn unexport(&self, volume_id: &str, left: &[String]) -> Result<()> {
+        self.change(|state| match left.is_empty() {
+            true => state.exports.remove(volume_id).map(drop),
+            false => Ok(()),
+        })
+    }
+
+    async fn back_up(&self, backup_id: &str, from: &Source, _parent: Option<&str>) -> Result<Saved> {
+        check_id(backup_id)?;
+        self.change(|state| {
+            let bytes = match from {
+                Source::Volume(id) => *state.volumes.get(id).ok_or_else(|| volume_missing(id))?,
+                Source::Snapshot(id) => *state.snapshots.get(id).ok_or_else(|| snapshot_missing(id))?,
+                other => return Err(Error::internal(format!("{other:?} is not backed up"))),
+            };
+            state.backups.insert(backup_id, bytes)?;
+            Ok(Saved { bytes, chunks: 0 })
+        })
+    }
+
+    async fn saved(&self, backup_id: &str) -> Result<Saved> {
+        let bytes = self.0.lock().backups.get(backup_id).copied();
+        bytes.map(|bytes| Saved { bytes, chunks: 0 }).ok_or_else(|| backup_missing(backup_id))
+    }
+
+    async fn restore(&self, backup_id: &str, volume_id: &str) -> Result<()> {
+        self.change(|state| {
+            if state.exports.get(volume_id).is_some() {
+                return Err(exported(volume_id));
+            }
+            state.volumes.get(volume_id).ok_or_else(|| volume_missing(volume_id))?;
+            state.backups.get(backup_id).map(drop).ok_or_else(|| backup_missing(backup_id))
+        })
+    }
+
+    async fn delete_backup(&self, backup_id: &str) -> Result<()> {
+        self.change(|state| state.backups.remove(backup_id).map(drop))
     }
 
     async fn stats(&self) -> Result<Stats> {

@@ -3,15 +3,16 @@
 //! anything, and everything may be removed in any order.
 
 use crate::{
-    Blocks, Export, Source, Stats, check_id,
+    Backups, Blocks, Export, Saved, Source, Stats, check_id,
     convert::{convert, tool_format},
     daemon::Daemon,
     exists, exported,
     locks::Locks,
+    network::Network,
     snapshot_missing, volume_missing,
 };
 use async_trait::async_trait;
-use base::Result;
+use base::{Error, Result};
 use host_run::run;
 use std::{
     os::unix::fs::{DirBuilderExt, PermissionsExt},
@@ -26,6 +27,9 @@ pub struct Files {
     snapshots: PathBuf,
     images: PathBuf,
     exports: PathBuf,
+    backups: Backups,
+    /// None: disks are served to this machine's guests alone.
+    network: Option<Network>,
     locks: Locks,
 }
 
@@ -45,8 +49,23 @@ impl Files {
             images: folder("images", 0o700)?,
             // Guests' QEMU passes through.
             exports: folder("exports", 0o711)?,
+            backups: Backups::open(&dir.join("backups"))?,
+            network: None,
             locks: Locks::default(),
         })
+    }
+
+    /// Keeps backups in a folder of their own, best one that other machines have, too.
+    pub fn backups_in(mut self, dir: &Path) -> Result<Self> {
+        self.backups = Backups::open(dir)?;
+        Ok(self)
+    }
+
+    /// Serves disks to other machines, too.
+    pub fn on_network(mut self, network: Network) -> Result<Self> {
+        network.check()?;
+        self.network = Some(network);
+        Ok(self)
     }
 
     fn volume(&self, id: &str) -> Result<PathBuf> {
@@ -64,7 +83,7 @@ impl Files {
         let mut entries = tokio::fs::read_dir(&self.exports).await?;
         while let Some(entry) = entries.next_entry().await? {
             if let Some(id) = entry.file_name().to_string_lossy().strip_suffix(".qmp") {
-                self.unexport(id).await?;
+                self.unexport(id, &[]).await?;
             }
         }
         Ok(())
@@ -118,6 +137,7 @@ impl Blocks for Files {
                 let _source_held = self.locks.hold(id).await;
                 self.copy_volume(id, &part).await?;
             }
+            Source::Backup(id) => self.backups.restore(id, &part).await?,
         }
         finish(&part, &path, bytes).await?;
         remove(&self.images.join(volume_id)).await
@@ -129,19 +149,19 @@ impl Blocks for Files {
         if !exists(&path).await? {
             return Err(volume_missing(volume_id));
         }
+        let daemon = self.daemon(volume_id);
+        if daemon.is_running().await? {
+            return daemon.resize(&path, bytes).await;
+        }
         let file = tokio::fs::File::options().write(true).open(&path).await?;
-        if file.metadata().await?.len() >= bytes {
-            return Ok(());
+        if file.metadata().await?.len() < bytes {
+            file.set_len(bytes).await?;
         }
-        if self.daemon(volume_id).is_running().await? {
-            return Err(exported(volume_id));
-        }
-        file.set_len(bytes).await?;
         Ok(file.sync_all().await?)
     }
 
     fn grows_online(&self) -> bool {
-        false
+        true
     }
 
     async fn copy_out(&self, volume_id: &str, copy_id: &str, format: &str) -> Result<PathBuf> {
@@ -237,26 +257,98 @@ impl Blocks for Files {
         finish(&part, &path, metadata.len()).await
     }
 
-    async fn export(&self, volume_id: &str, read_only: bool) -> Result<Export> {
+    async fn export(&self, volume_id: &str, read_only: bool, host: &str) -> Result<Export> {
         let path = self.volume(volume_id)?;
         let _held = self.locks.hold(volume_id).await;
         if !exists(&path).await? {
             return Err(volume_missing(volume_id));
         }
         let daemon = self.daemon(volume_id);
-        daemon.start(&path).await?;
-        Ok(daemon.export(read_only))
+        if self.network.is_some() {
+            daemon.allowed().add(host).await?;
+            daemon.admit().await?;
+        }
+        daemon.start(&path, self.network.as_ref()).await?;
+        daemon.export(read_only, self.network.as_ref()).await
+    }
+
+    async fn export_again(&self, volume_id: &str) -> Result<()> {
+        let path = self.volume(volume_id)?;
+        let _held = self.locks.hold(volume_id).await;
+        match exists(&path).await? {
+            true => self.daemon(volume_id).start(&path, self.network.as_ref()).await,
+            false => Err(volume_missing(volume_id)),
+        }
     }
 
     async fn is_exported(&self, volume_id: &str) -> Result<bool> {
         check_id(volume_id)?;
-        self.daemon(volume_id).is_running().await
+        self.daemon(volume_id).is_serving().await
     }
 
-    async fn unexport(&self, volume_id: &str) -> Result<()> {
+    async fn unexport(&self, volume_id: &str, left: &[String]) -> Result<()> {
         check_id(volume_id)?;
         let _held = self.locks.hold(volume_id).await;
-        self.daemon(volume_id).stop().await
+        let daemon = self.daemon(volume_id);
+        match (left.is_empty(), &self.network) {
+            (true, _) => daemon.stop().await,
+            (false, Some(_)) => {
+                daemon.allowed().set(&left.iter().cloned().collect()).await?;
+                daemon.admit().await
+            }
+            (false, None) => Ok(()),
+        }
+    }
+
+    async fn back_up(&self, backup_id: &str, from: &Source, parent: Option<&str>) -> Result<Saved> {
+        check_id(backup_id)?;
+        let id = match from {
+            Source::Snapshot(id) => match self.snapshot_file(id)? {
+                file if exists(&file).await? => return self.backups.save(backup_id, &file, parent).await,
+                _ => return Err(snapshot_missing(id)),
+            },
+            Source::Volume(id) => id,
+            other => return Err(Error::internal(format!("{other:?} is not backed up"))),
+        };
+        let file = self.volume(id)?;
+        let held = self.locks.hold(id).await;
+        if !self.daemon(id).is_running().await? {
+            return match exists(&file).await? {
+                true => self.backups.save(backup_id, &file, parent).await,
+                false => Err(volume_missing(id)),
+            };
+        }
+        // A guest goes on writing: what is saved is of one moment.
+        let copy = self.images.join(format!("{backup_id}.backup"));
+        remove(&copy).await?;
+        let copied = self.copy_volume(id, &copy).await;
+        drop(held);
+        let saved = match copied {
+            Ok(()) => self.backups.save(backup_id, &copy, parent).await,
+            Err(error) => Err(error),
+        };
+        remove(&copy).await?;
+        saved
+    }
+
+    async fn saved(&self, backup_id: &str) -> Result<Saved> {
+        self.backups.saved(backup_id).await
+    }
+
+    async fn restore(&self, backup_id: &str, volume_id: &str) -> Result<()> {
+        let path = self.volume(volume_id)?;
+        let _held = self.locks.hold(volume_id).await;
+        if self.daemon(volume_id).is_running().await? {
+            return Err(exported(volume_id));
+        }
+        let Ok(metadata) = tokio::fs::metadata(&path).await else { return Err(volume_missing(volume_id)) };
+        let part = path.with_extension("part");
+        self.backups.restore(backup_id, &part).await?;
+        finish(&part, &path, metadata.len()).await
+    }
+
+    async fn delete_backup(&self, backup_id: &str) -> Result<()> {
+        self.backups.delete(backup_id).await
     }
 
     async fn stats(&self) -> Result<Stats> {

@@ -1,22 +1,29 @@
 //! Volumes as a host keeps them: disks that are made, grown, copied, kept as snapshots and served over NBD.
 //! Whose a volume is and who may reach it is cinder's matter; image bytes are fetched by the agent.
 
+mod backups;
 mod convert;
 mod daemon;
 mod fake;
 mod files;
 mod image;
 mod locks;
+mod network;
 mod qmp;
 
 use async_trait::async_trait;
 use base::{Error, Result};
-use std::path::{Path, PathBuf};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
+pub use backups::{Backups, Saved};
 pub use convert::convert;
 pub use fake::Fake;
 pub use files::Files;
 pub use locks::Locks;
+pub use network::{Network, Tls};
 
 /// Programs the driver calls, and the Debian package each is in.
 pub const PROGRAMS: [(&str, &str); 4] = [
@@ -71,12 +78,27 @@ pub trait Blocks: Send + Sync {
     /// Makes the disk as the snapshot has it. `Conflict` while it is exported.
     async fn revert(&self, volume_id: &str, snapshot_id: &str) -> Result<()>;
 
-    /// Serves the disk, also beyond the end of this program.
-    async fn export(&self, volume_id: &str, read_only: bool) -> Result<Export>;
+    /// Serves the disk to one more host, also beyond the end of this program.
+    async fn export(&self, volume_id: &str, read_only: bool, host: &str) -> Result<Export>;
+
+    /// Serves the disk again to the hosts that it was served to, after the machine was off or the server died.
+    async fn export_again(&self, volume_id: &str) -> Result<()>;
 
     async fn is_exported(&self, volume_id: &str) -> Result<bool>;
 
-    async fn unexport(&self, volume_id: &str) -> Result<()>;
+    /// The disk is served to these hosts alone; to none: not at all.
+    async fn unexport(&self, volume_id: &str, left: &[String]) -> Result<()>;
+
+    /// Saves a volume or a snapshot where backups are kept; of a volume that is as the parent has it, nothing.
+    async fn back_up(&self, backup_id: &str, from: &Source, parent: Option<&str>) -> Result<Saved>;
+
+    /// A backup that is there.
+    async fn saved(&self, backup_id: &str) -> Result<Saved>;
+
+    /// Makes the disk as the backup has it. `Conflict` while it is exported.
+    async fn restore(&self, backup_id: &str, volume_id: &str) -> Result<()>;
+
+    async fn delete_backup(&self, backup_id: &str) -> Result<()>;
 
     async fn stats(&self) -> Result<Stats>;
 }
@@ -91,13 +113,16 @@ pub enum Source {
     },
     Snapshot(String),
     Volume(String),
+    Backup(String),
 }
 
-/// Where a disk is served: NBD on a unix socket.
+/// Where a disk is served by NBD.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Export {
-    pub socket: PathBuf,
-    pub name: String,
+pub enum Export {
+    /// To this machine alone.
+    Unix { socket: PathBuf, name: String },
+    /// With TLS when the server's certificate has a name.
+    Tcp { address: IpAddr, port: u16, name: String, tls_name: Option<String> },
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -122,6 +147,10 @@ fn volume_missing(id: &str) -> Error {
 
 fn snapshot_missing(id: &str) -> Error {
     Error::not_found(format!("Snapshot {id} is not on this back end."))
+}
+
+fn backup_missing(id: &str) -> Error {
+    Error::not_found(format!("Backup {id} is not where this back end looks for backups."))
 }
 
 fn exported(id: &str) -> Error {

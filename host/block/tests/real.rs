@@ -1,9 +1,9 @@
-//! Files under QEMU's own storage daemon: needs qemu-utils, no root.
+//! Files under QEMU's own storage daemon: needs QEMU's tools, no root.
 
 use base::ErrorKind;
-use host_block::{Blocks, Files, Source};
+use host_block::{Blocks, Export, Files, Network, Source, Tls};
 use host_run::run;
-use std::{os::unix::fs::MetadataExt, path::Path};
+use std::{os::unix::fs::MetadataExt, path::Path, time::Duration};
 
 const VOLUME: &str = "0e8a7f6c-0000-4000-8000-000000000001";
 const COPY: &str = "0e8a7f6c-0000-4000-8000-000000000002";
@@ -12,8 +12,10 @@ const MIB: u64 = 1 << 20;
 
 /// What a guest would do, through the export.
 async fn guest(files: &Files, volume: &str, read_only: bool, command: &str) -> host_run::Output {
-    let export = files.export(volume, read_only).await.unwrap();
-    let url = format!("nbd+unix:///{}?socket={}", export.name, export.socket.display());
+    let Export::Unix { socket, name } = files.export(volume, read_only, "h1").await.unwrap() else {
+        panic!("served on the network")
+    };
+    let url = format!("nbd+unix:///{name}?socket={}", socket.display());
     let mode = if read_only { vec!["-r"] } else { vec![] };
     run("qemu-io").args(mode).args(["-f", "raw", "-c", command, &url]).status().await.unwrap()
 }
@@ -47,7 +49,6 @@ async fn a_volume_is_served_beyond_the_end_of_the_program() {
     assert!(guest(&files, VOLUME, false, "read -P 7 0 1M").await.status.success());
     let again = std::fs::read_to_string(dir.path().join("exports").join(format!("{VOLUME}.pid"))).unwrap();
     assert_eq!(again, pid, "the same daemon");
-    assert!(files.extend(VOLUME, 128 * MIB).await.unwrap_err().is(ErrorKind::Conflict));
     assert!(files.revert(VOLUME, SNAPSHOT).await.unwrap_err().is(ErrorKind::Conflict));
 
     // Kept while it is served: what is written afterwards is not in it.
@@ -64,8 +65,14 @@ async fn a_volume_is_served_beyond_the_end_of_the_program() {
     assert!(is_pattern(&copy, 0, 8));
     assert_eq!(std::fs::metadata(&copy).unwrap().len(), 96 * MIB, "grown to what was asked");
 
+    // It grows under the hands of whoever has it.
     for _ in 0..2 {
-        files.unexport(VOLUME).await.unwrap();
+        files.extend(VOLUME, 96 * MIB).await.unwrap();
+        assert!(guest(&files, VOLUME, false, "write -P 8 95M 1M").await.status.success());
+        assert!(files.is_exported(VOLUME).await.unwrap());
+    }
+    for _ in 0..2 {
+        files.unexport(VOLUME, &[]).await.unwrap();
     }
     assert!(is_gone(&pid));
     files.extend(VOLUME, 128 * MIB).await.unwrap();
@@ -77,7 +84,7 @@ async fn a_volume_is_served_beyond_the_end_of_the_program() {
     let stats = files.stats().await.unwrap();
     assert_eq!(stats.provisioned_bytes, (128 + 96 + 64) * MIB);
     assert!(stats.total_bytes > 0 && stats.free_bytes <= stats.total_bytes);
-    files.export(COPY, false).await.unwrap();
+    files.export(COPY, false, "h1").await.unwrap();
     for _ in 0..2 {
         files.delete(VOLUME).await.unwrap();
         files.delete(COPY).await.unwrap();
@@ -95,7 +102,7 @@ async fn a_dead_daemon_is_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let files = Files::open(dir.path()).unwrap();
     files.create(VOLUME, 8 * MIB, &Source::Empty).await.unwrap();
-    files.export(VOLUME, false).await.unwrap();
+    files.export(VOLUME, false, "h1").await.unwrap();
     let pid = std::fs::read_to_string(dir.path().join("exports").join(format!("{VOLUME}.pid"))).unwrap();
     run("kill").args(["-KILL", pid.trim()]).output().await.unwrap();
     while !is_gone(&pid) {
@@ -137,4 +144,89 @@ async fn images_are_checked_before_they_are_opened() {
     let refused = files.create(COPY, 64 * MIB, &source("qcow2")).await.unwrap_err();
     assert!(refused.is(ErrorKind::BadRequest), "{refused:?}");
     assert!(!dir.path().join("volumes").join(COPY).exists());
+}
+
+/// An authority, and a certificate of it for each name, as QEMU lays them out.
+async fn certificates(dir: &Path, names: &[&str]) {
+    let openssl = |args: Vec<String>| run("openssl").args(args).output();
+    let words = |text: String| text.split(' ').map(String::from).collect::<Vec<_>>();
+    let at = |name: &str| dir.join(name).display().to_string();
+    let (ca, ca_key) = (at("ca.pem"), at("ca-key.pem"));
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    openssl(words(format!("req -x509 {key} -keyout {ca_key} -out {ca} -subj /CN=authority -days 1")))
+        .await
+        .unwrap();
+    for name in names {
+        let own = dir.join(name);
+        std::fs::create_dir(&own).unwrap();
+        std::fs::copy(&ca, own.join("ca-cert.pem")).unwrap();
+        let file = |end: &str| own.join(end).display().to_string();
+        let (server, server_key, request) =
+            (file("server-cert.pem"), file("server-key.pem"), file("request"));
+        let subject = format!("-subj /O=cloud/CN={name} -addext subjectAltName=DNS:{name}");
+        openssl(words(format!("req -new {key} -keyout {server_key} -out {request} {subject}")))
+            .await
+            .unwrap();
+        let signing = format!("-CA {ca} -CAkey {ca_key} -CAcreateserial -days 1 -copy_extensions copy");
+        openssl(words(format!("x509 -req -in {request} -out {server} {signing}"))).await.unwrap();
+        std::fs::copy(&server, own.join("client-cert.pem")).unwrap();
+        std::fs::copy(&server_key, own.join("client-key.pem")).unwrap();
+    }
+}
+
+/// What a guest on another host does, whose QEMU shows that host's certificate.
+async fn from_host(export: &Export, certificate: &Path, command: &str) -> bool {
+    let Export::Tcp { address, port, name, tls_name } = export else { panic!("not on the network") };
+    let tls = format!("tls-creds-x509,id=t,endpoint=client,verify-peer=on,dir={}", certificate.display());
+    let server =
+        format!("driver=nbd,server.type=inet,server.host={address},server.port={port},export={name}");
+    let secured = format!("{server},tls-creds=t,tls-hostname={}", tls_name.as_deref().unwrap_or_default());
+    let run = run("qemu-io").args(["--object", &tls, "--image-opts", "-c", command, &secured]);
+    run.timeout(Duration::from_secs(20)).status().await.unwrap().status.success()
+}
+
+/// Other hosts reach a volume while cinder says so, each with its own certificate, and nobody else does.
+#[tokio::test(flavor = "multi_thread")]
+async fn other_hosts_reach_a_volume_with_their_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    certificates(dir.path(), &["s1", "h1", "h2", "h11"]).await;
+    let tls = Tls { directory: dir.path().join("s1"), name: "s1".into() };
+    let network = Network { address: [127, 0, 0, 1].into(), ports: 41100..=41199, tls: Some(tls) };
+    let state = dir.path().join("state");
+    let files = Files::open(&state).unwrap().on_network(network.clone()).unwrap();
+    files.create(VOLUME, 16 * MIB, &Source::Empty).await.unwrap();
+    let export = files.export(VOLUME, false, "h1").await.unwrap();
+    let certificate = |host: &str| dir.path().join(host);
+    assert!(from_host(&export, &certificate("h1"), "write -P 3 0 1M").await);
+    for stranger in ["h2", "h11"] {
+        assert!(!from_host(&export, &certificate(stranger), "read 0 1M").await, "{stranger}");
+    }
+    let Export::Tcp { address, port, name, .. } = &export else { panic!("not on the network") };
+    let plain =
+        run("qemu-io").args(["-f", "raw", "-c", "read 0 1M", &format!("nbd://{address}:{port}/{name}")]);
+    assert!(!plain.status().await.unwrap().status.success(), "without a certificate");
+
+    // A guest moves from one host to another: both have it for a while.
+    assert_eq!(files.export(VOLUME, false, "h2").await.unwrap(), export);
+    assert!(from_host(&export, &certificate("h2"), "read -P 3 0 1M").await);
+    assert!(from_host(&export, &certificate("h1"), "read -P 3 0 1M").await);
+    files.unexport(VOLUME, &["h2".into()]).await.unwrap();
+    assert!(!from_host(&export, &certificate("h1"), "read 0 1M").await);
+    assert!(from_host(&export, &certificate("h2"), "read -P 3 0 1M").await);
+
+    // The machine was off: the same hosts find it at the same place.
+    let pid = std::fs::read_to_string(state.join("exports").join(format!("{VOLUME}.pid"))).unwrap();
+    run("kill").args(["-KILL", pid.trim()]).output().await.unwrap();
+    while !is_gone(&pid) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!files.is_exported(VOLUME).await.unwrap());
+    let files = Files::open(&state).unwrap().on_network(network).unwrap();
+    files.export_again(VOLUME).await.unwrap();
+    assert!(from_host(&export, &certificate("h2"), "read -P 3 0 1M").await);
+    assert!(!from_host(&export, &certificate("h1"), "read 0 1M").await);
+    files.unexport(VOLUME, &[]).await.unwrap();
+    assert!(!from_host(&export, &certificate("h2"), "read 0 1M").await);
+    assert_eq!(std::fs::read_dir(state.join("exports")).unwrap().count(), 0, "nothing is left");
+    files.delete(VOLUME).await.unwrap();
 }

@@ -37,6 +37,9 @@ pub struct Options {
     pub instances_dir: PathBuf,
     /// None: a probe decides.
     pub accelerator: Option<Accelerator>,
+    /// The host's certificate for what its guests reach over the network, as libvirt lays it out: `ca-cert.pem`,
+    /// `client-cert.pem`, `client-key.pem`, and `server-*` where others reach it.
+    pub tls_directory: Option<PathBuf>,
 }
 
 /// The running daemon.
@@ -45,6 +48,7 @@ pub struct Daemon {
     dir: PathBuf,
     pub accelerator: Accelerator,
     run_as_root: bool,
+    tls_directory: Option<PathBuf>,
 }
 
 impl Daemon {
@@ -69,7 +73,8 @@ impl Daemon {
         if run_as_root {
             tracing::info!("QEMU runs as root");
         }
-        let daemon = Self { dir, accelerator, run_as_root };
+        let tls_directory = options.tls_directory.clone();
+        let daemon = Self { dir, accelerator, run_as_root, tls_directory };
         daemon.write_configuration().await?;
         Ok(daemon)
     }
@@ -190,6 +195,10 @@ impl Daemon {
              stdio_handler = \"file\"\n\
              vnc_listen = \"127.0.0.1\"\n"
         );
+        let tls = self.tls_directory.as_ref().map_or_else(String::new, |tls| {
+            format!("default_tls_x509_cert_dir = \"{}\"\ndefault_tls_x509_verify = 1\n", tls.display())
+        });
+        let qemu = qemu + &tls;
         let host_uuid = id::derived(&["libvirt host", &self.dir.to_string_lossy()]);
         let libvirtd = format!(
             "# Written at every start.\n\
@@ -274,6 +283,7 @@ mod tests {
             dir: dir.path().join("libvirt"),
             instances_dir: dir.path().join("instances"),
             accelerator: Some(accelerator),
+            tls_directory: None,
         };
         let daemon = Daemon::prepare(&options(Accelerator::Tcg)).await.unwrap();
         assert_eq!(daemon.script().contains("no-kvm"), Path::new("/dev/kvm").exists());

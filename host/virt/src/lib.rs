@@ -7,6 +7,7 @@ mod libvirt;
 mod probe;
 mod rpc;
 mod spec;
+mod stalled;
 mod xml;
 
 pub use daemon::Options;

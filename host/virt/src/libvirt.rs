@@ -5,6 +5,7 @@ use crate::{
     daemon::Daemon,
     not_found,
     rpc::{Answer, Args, Client, DomainRef, LifecycleEvent, Procedure},
+    stalled,
     xml::{self, Accelerator, Definition},
 };
 use async_trait::async_trait;
@@ -12,7 +13,8 @@ use base::{Error, ErrorKind, Result};
 use host_run::run;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
-    sync::{Mutex, broadcast},
+    sync::{Mutex, Notify, broadcast},
+    task::JoinSet,
     time::Instant,
 };
 use uuid::Uuid;
@@ -33,6 +35,11 @@ const LIST_ACTIVE: u32 = 1;
 const LIST_INACTIVE: u32 = 2;
 const SHUTDOWN_BY_ACPI: u32 = 1;
 const RESIZE_IN_BYTES: u32 = 1;
+const MONITOR_HUMAN: u32 = 1;
+/// How long a disk that has grown may take to be reached again.
+const RESIZE_PATIENCE: Duration = Duration::from_secs(30);
+/// What QEMU says of a disk over NBD that it has not reached again since it grew.
+const OLD_SIZE: &str = "Cannot grow NBD nodes";
 /// Saved memory, snapshots' and checkpoints' records, firmware variables.
 const UNDEFINE_ALL: u32 = 1 | 2 | 4 | 16;
 
@@ -42,6 +49,8 @@ pub struct Libvirt {
     client: Mutex<Option<Arc<Client>>>,
     lifecycle: broadcast::Sender<LifecycleEvent>,
     events: broadcast::Sender<Event>,
+    /// Ended when it is dropped.
+    _tasks: JoinSet<()>,
 }
 
 impl Libvirt {
@@ -50,9 +59,13 @@ impl Libvirt {
         let daemon = Daemon::prepare(&options).await?;
         let (lifecycle, received) = broadcast::channel(EVENTS_HELD);
         let (events, _) = broadcast::channel(EVENTS_HELD);
-        tokio::spawn(translate_events(received, events.clone()));
+        let stalled = Arc::new(Notify::new());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(translate_events(received, events.clone(), stalled.clone()));
+        tasks.spawn(stalled::let_go(daemon.socket(), stalled));
         let instances_dir = std::path::absolute(&options.instances_dir)?;
-        let driver = Self { daemon, instances_dir, client: Mutex::default(), lifecycle, events };
+        let driver =
+            Self { daemon, instances_dir, client: Mutex::default(), lifecycle, events, _tasks: tasks };
         driver.client().await?;
         Ok(driver)
     }
@@ -112,7 +125,10 @@ impl Libvirt {
 
     async fn state(&self, domain: &DomainRef) -> Result<State> {
         let mut answer = self.call(Procedure::DomainGetState, Args::new().domain(domain).u32(0)).await?;
-        match answer.i32()? {
+        let (state, reason) = (answer.i32()?, answer.i32()?);
+        match state {
+            // It waits for its disk.
+            stalled::STATE_PAUSED if reason == stalled::REASON_IO_ERROR => Ok(State::Running),
             1 | 2 | 4 | 7 => Ok(State::Running), // running, blocked, shutting down, sleeping by its own will
             3 => Ok(State::Paused),
             6 => Ok(State::Crashed),
@@ -146,6 +162,15 @@ impl Libvirt {
             nics: definition.nics.into_iter().map(|nic| nic.mac).collect(),
             vnc: definition.vnc.filter(|_| matches!(state, State::Running | State::Paused)),
         })
+    }
+
+    /// Reads a little of a disk beside the guest: QEMU connects again to what cut it off only when it has to.
+    async fn touch(&self, domain: &DomainRef, alias: &str) -> Result<()> {
+        let command = format!("qemu-io -d /machine/peripheral/{alias}/virtio-backend \"read 0 512\"");
+        let args = Args::new().domain(domain).string(&command).u32(MONITOR_HUMAN);
+        let said = self.call(Procedure::QemuMonitorCommand, args).await?.string()?;
+        tracing::debug!(domain = domain.name, alias, said, "touched");
+        Ok(())
     }
 
     async fn list(&self) -> Result<Vec<DomainRef>> {
@@ -378,8 +403,17 @@ impl Hypervisor for Libvirt {
         let definition = self.definition(&domain, 0).await?;
         let disk = definition.disks.iter().find(|disk| disk.serial == serial);
         let disk = disk.ok_or_else(|| Error::not_found(format!("Disk {serial} is not attached")))?;
-        let args = Args::new().domain(&domain).string(&disk.device).u64(bytes).u32(RESIZE_IN_BYTES);
-        self.call_long(Procedure::DomainBlockResize, args).await.map(drop)
+        let deadline = Instant::now() + RESIZE_PATIENCE;
+        loop {
+            let args = Args::new().domain(&domain).string(&disk.device).u64(bytes).u32(RESIZE_IN_BYTES);
+            match self.call_long(Procedure::DomainBlockResize, args).await {
+                Err(error) if error.message.contains(OLD_SIZE) && Instant::now() < deadline => {
+                    self.touch(&domain, &disk.alias).await?;
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+                other => return other.map(drop),
+            }
+        }
     }
 
     async fn console_log(&self, uuid: &str, bytes_max: u64) -> Result<Vec<u8>> {
@@ -399,6 +433,7 @@ impl Hypervisor for Libvirt {
 async fn translate_events(
     mut received: broadcast::Receiver<LifecycleEvent>,
     events: broadcast::Sender<Event>,
+    stalled: Arc<Notify>,
 ) {
     loop {
         let lifecycle = match received.recv().await {
@@ -410,6 +445,10 @@ async fn translate_events(
             0 => Change::Defined,
             1 => Change::Undefined,
             2 => Change::Started,
+            stalled::EVENT_SUSPENDED if lifecycle.detail == stalled::DETAIL_IO_ERROR => {
+                stalled.notify_one();
+                continue;
+            }
             3 => Change::Paused,
             4 => Change::Resumed,
             5 => Change::Stopped,

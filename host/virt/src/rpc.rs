@@ -24,6 +24,8 @@ use tokio::{
 
 /// The remote program and its version, unchanged since 2007.
 const PROGRAM: u32 = 0x2000_8086;
+/// That of what is QEMU's alone.
+const QEMU_PROGRAM: u32 = 0x2000_8087;
 const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 28;
 const MESSAGE_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -33,7 +35,7 @@ const TYPE_REPLY: i32 = 1;
 const TYPE_EVENT: i32 = 2;
 const STATUS_OK: i32 = 0;
 
-/// Procedure numbers of the remote program.
+/// Procedure numbers of the remote program; those of QEMU's have a bit beyond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Procedure {
     ConnectOpen = 1,
@@ -57,6 +59,16 @@ pub enum Procedure {
     DomainBlockResize = 251,
     DomainShutdownFlags = 258,
     ConnectListAllDomains = 273,
+    QemuMonitorCommand = 0x1_0001,
+}
+
+const QEMUS: i32 = 0x1_0000;
+
+impl Procedure {
+    fn program_and_number(self) -> (u32, i32) {
+        let number = self as i32;
+        if number & QEMUS == 0 { (PROGRAM, number) } else { (QEMU_PROGRAM, number & !QEMUS) }
+    }
 }
 
 /// A domain as the daemon names it.
@@ -153,11 +165,12 @@ fn gone(cause: impl std::fmt::Display) -> Error {
 
 fn message(procedure: Procedure, serial: u32, args: &[u8]) -> Vec<u8> {
     let length = (HEADER_BYTES + args.len()) as u32;
+    let (program, number) = procedure.program_and_number();
     let header = Args::new()
         .u32(length)
-        .u32(PROGRAM)
+        .u32(program)
         .u32(VERSION)
-        .i32(procedure as i32)
+        .i32(number)
         .i32(TYPE_CALL)
         .u32(serial)
         .i32(STATUS_OK);
@@ -209,7 +222,7 @@ fn take_message(bytes: Vec<u8>, shared: &Shared) -> Result<()> {
     let kind = answer.i32()?;
     let serial = answer.u32()?;
     let status = answer.i32()?;
-    if program != PROGRAM {
+    if program != PROGRAM && program != QEMU_PROGRAM {
         return Ok(());
     }
     if kind == TYPE_REPLY {
@@ -217,7 +230,8 @@ fn take_message(bytes: Vec<u8>, shared: &Shared) -> Result<()> {
         if let Some(waiting) = shared.waiting.lock().remove(&serial) {
             let _ = waiting.send(result);
         }
-    } else if kind == TYPE_EVENT && procedure == Procedure::DomainEventLifecycle as i32 {
+    } else if kind == TYPE_EVENT && program == PROGRAM && procedure == Procedure::DomainEventLifecycle as i32
+    {
         let event = LifecycleEvent { domain: answer.domain()?, event: answer.i32()?, detail: answer.i32()? };
         let _ = shared.events.send(event);
     }

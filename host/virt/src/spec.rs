@@ -48,6 +48,8 @@ pub enum Source {
         host: String,
         port: u16,
         export: String,
+        /// With TLS; the server's certificate has this name.
+        tls_hostname: Option<String>,
     },
     /// An NBD export on a unix socket.
     NbdUnix {

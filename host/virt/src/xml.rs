@@ -209,16 +209,18 @@ fn disk_into(x: &mut Xml, disk: &Disk, device: &str, boot_order: Option<usize>) 
             );
             x.empty("source", &[("file", &path.to_string_lossy())]);
         }
-        Source::Nbd { host, port, export } => {
-            x.open("disk", &[("type", "network"), ("device", "disk")]);
-            x.empty("driver", &[("name", "qemu"), ("type", format), ("cache", "none"), ("discard", "unmap")]);
-            x.open("source", &[("protocol", "nbd"), ("name", export)]);
+        Source::Nbd { host, port, export, tls_hostname } => {
+            open_network_disk(x, format);
+            let mut source = vec![("protocol", "nbd"), ("name", export.as_str())];
+            if let Some(name) = tls_hostname {
+                source.extend([("tls", "yes"), ("tlsHostname", name.as_str())]);
+            }
+            x.open("source", &source);
             x.empty("host", &[("name", host), ("port", &port.to_string())]);
             x.close("source");
         }
         Source::NbdUnix { socket, export } => {
-            x.open("disk", &[("type", "network"), ("device", "disk")]);
-            x.empty("driver", &[("name", "qemu"), ("type", format), ("cache", "none"), ("discard", "unmap")]);
+            open_network_disk(x, format);
             x.open("source", &[("protocol", "nbd"), ("name", export)]);
             x.empty("host", &[("transport", "unix"), ("socket", &socket.to_string_lossy())]);
             x.close("source");
@@ -233,6 +235,13 @@ fn disk_into(x: &mut Xml, disk: &Disk, device: &str, boot_order: Option<usize>) 
     }
     x.text("serial", &disk.serial);
     x.close("disk");
+}
+
+/// A guest whose disk does not answer stops, and goes on when it does: see [`crate::stalled`].
+fn open_network_disk(x: &mut Xml, format: &str) {
+    x.open("disk", &[("type", "network"), ("device", "disk")]);
+    let driver = [("name", "qemu"), ("type", format), ("cache", "none"), ("error_policy", "stop")];
+    x.empty("driver", &[&driver[..], &[("discard", "unmap")]].concat());
 }
 
 fn nic_into(x: &mut Xml, nic: &Nic) {
@@ -310,6 +319,8 @@ pub struct Definition {
 pub struct DiskElement {
     pub serial: String,
     pub device: String,
+    /// As QEMU calls the running guest's.
+    pub alias: String,
     /// The element as it stands, to hand back when detaching.
     pub xml: String,
 }
@@ -346,6 +357,7 @@ pub fn read(text: &str) -> Result<Definition> {
             .map(|node| DiskElement {
                 serial: child(node, "serial").and_then(|n| n.text()).unwrap_or_default().to_string(),
                 device: child(node, "target").map(|n| attribute(n, "dev")).unwrap_or_default(),
+                alias: child(node, "alias").map(|n| attribute(n, "name")).unwrap_or_default(),
                 xml: text[node.range()].to_string(),
             })
             .collect(),
@@ -425,7 +437,12 @@ mod tests {
                 Disk::file("root", "/s/a&b/disk", Format::Qcow2),
                 Disk::network(
                     "vol-1",
-                    Source::Nbd { host: "10.0.0.1".into(), port: 10809, export: "v\"1".into() },
+                    Source::Nbd {
+                        host: "10.0.0.1".into(),
+                        port: 10809,
+                        export: "v\"1".into(),
+                        tls_hostname: Some("s1".into()),
+                    },
                 ),
             ],
             config_drive: Some("/s/disk.config".into()),

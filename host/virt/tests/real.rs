@@ -34,7 +34,12 @@ fn image() -> PathBuf {
 }
 
 fn options(dir: &std::path::Path) -> Options {
-    Options { dir: dir.join("libvirt"), instances_dir: dir.join("instances"), accelerator: None }
+    Options {
+        dir: dir.join("libvirt"),
+        instances_dir: dir.join("instances"),
+        accelerator: None,
+        tls_directory: None,
+    }
 }
 
 impl Bench {

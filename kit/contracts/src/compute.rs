@@ -182,8 +182,18 @@ pub struct Volume {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "driver_volume_type", content = "data", rename_all = "snake_case")]
 pub enum Connection {
-    Nbd { host: String, port: u16, export: String },
-    NbdUnix { socket: String, export: String },
+    Nbd {
+        host: String,
+        port: u16,
+        export: String,
+        /// With TLS; the server's certificate has this name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tls_hostname: Option<String>,
+    },
+    NbdUnix {
+        socket: String,
+        export: String,
+    },
 }
 
 /// A neutron port as the guest's network card.
@@ -302,7 +312,12 @@ mod tests {
     /// Cinder's API shows the connection in this very form.
     #[test]
     fn connection_info_is_cinders() {
-        let nbd = Connection::Nbd { host: "10.0.0.1".into(), port: 10809, export: "volume-1".into() };
+        let nbd = Connection::Nbd {
+            host: "10.0.0.1".into(),
+            port: 10809,
+            export: "volume-1".into(),
+            tls_hostname: None,
+        };
         let json = serde_json::json!({"driver_volume_type": "nbd",
             "data": {"host": "10.0.0.1", "port": 10809, "export": "volume-1"}});
         assert_eq!(serde_json::to_value(&nbd).unwrap(), json);

@@ -4,10 +4,10 @@ use crate::Options;
 use async_trait::async_trait;
 use base::{Context, Error, Result};
 use contracts::{
-    agents::volume::{BackEnd, DiskSource, KeptDisk, NewDisk, Reach, VolumeAgent},
+    agents::volume::{BackEnd, DiskSource, KeptDisk, NewBackup, NewDisk, Reach, SavedBackup, VolumeAgent},
     compute::{Connection, ImageSink, ImageSource},
 };
-use host_block::{Blocks, GIB, Locks, Source};
+use host_block::{Blocks, Export, GIB, Locks, Saved, Source};
 use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
 
@@ -28,10 +28,7 @@ pub struct Agent {
 
 impl Agent {
     pub fn new(options: Options, blocks: Arc<dyn Blocks>, images: Option<Arc<dyn ImageSource>>) -> Self {
-        let machine = match options.host.as_str() {
-            "" => std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_string(),
-            host => host.to_string(),
-        };
+        let machine = options.machine();
         let host = format!("{machine}@{}", options.volume_backend_name);
         Self { options, host, machine, blocks, images, sink: None, fetches: Locks::default() }
     }
@@ -74,7 +71,7 @@ impl Agent {
 
     /// Serves a volume that hosts reach.
     pub async fn export_again(&self, volume_id: &str) -> Result<()> {
-        self.blocks.export(volume_id, false).await.map(drop)
+        self.blocks.export_again(volume_id).await
     }
 
     /// Brings the image's bytes where the driver makes a disk of them.
@@ -100,6 +97,7 @@ impl VolumeAgent for Agent {
             DiskSource::Empty => Source::Empty,
             DiskSource::Snapshot { id } => Source::Snapshot(id.clone()),
             DiskSource::Volume { id } => Source::Volume(id.clone()),
+            DiskSource::Backup { id } => Source::Backup(id.clone()),
             DiskSource::Image { id, disk_format } => {
                 self.fetch(cx, &volume.id, id).await?;
                 Source::Image { format: disk_format.clone() }
@@ -152,24 +150,61 @@ impl VolumeAgent for Agent {
         self.blocks.delete_snapshot(snapshot_id).await
     }
 
+    async fn back_up(&self, _cx: &Context, backup: &NewBackup) -> Result<SavedBackup> {
+        let from = match &backup.snapshot_id {
+            Some(id) => Source::Snapshot(id.clone()),
+            None => Source::Volume(backup.volume_id.clone()),
+        };
+        // One message may come twice.
+        let _held = self.fetches.hold(&backup.id).await;
+        self.blocks.back_up(&backup.id, &from, backup.parent_id.as_deref()).await.map(told)
+    }
+
+    async fn saved_backup(&self, _cx: &Context, backup_id: &str) -> Result<SavedBackup> {
+        self.blocks.saved(backup_id).await.map(told)
+    }
+
+    async fn restore(&self, _cx: &Context, backup_id: &str, volume_id: &str) -> Result<()> {
+        self.blocks.restore(backup_id, volume_id).await
+    }
+
+    async fn delete_backup(&self, _cx: &Context, backup_id: &str) -> Result<()> {
+        let _held = self.fetches.hold(backup_id).await;
+        self.blocks.delete_backup(backup_id).await
+    }
+
     async fn revert(&self, _cx: &Context, volume_id: &str, snapshot_id: &str) -> Result<()> {
         self.blocks.revert(volume_id, snapshot_id).await
     }
 
-    /// The socket is this machine's: guests elsewhere do not reach it.
     async fn connect(&self, _cx: &Context, volume_id: &str, from: &Reach) -> Result<Connection> {
         let here = from.host == self.machine || from.ip == self.options.my_ip;
-        if !here && self.images.is_some() {
-            return Err(Error::conflict(format!(
+        let reached = here || self.images.is_none() || self.options.serves_others();
+        let out_of_reach = || {
+            Error::conflict(format!(
                 "Volume {volume_id} is reached from host {} only, not from {}.",
                 self.machine, from.host
-            )));
+            ))
+        };
+        if !reached {
+            return Err(out_of_reach());
         }
-        let export = self.blocks.export(volume_id, from.read_only).await?;
-        Ok(Connection::NbdUnix { socket: export.socket.display().to_string(), export: export.name })
+        match self.blocks.export(volume_id, from.read_only, &from.host).await? {
+            Export::Unix { .. } if !here && self.images.is_some() => Err(out_of_reach()),
+            Export::Unix { socket, name } => {
+                Ok(Connection::NbdUnix { socket: socket.display().to_string(), export: name })
+            }
+            Export::Tcp { address, port, name, tls_name } => {
+                Ok(Connection::Nbd { host: address.to_string(), port, export: name, tls_hostname: tls_name })
+            }
+        }
     }
 
-    async fn disconnect(&self, _cx: &Context, volume_id: &str) -> Result<()> {
-        self.blocks.unexport(volume_id).await
+    async fn disconnect(&self, _cx: &Context, volume_id: &str, left: &[String]) -> Result<()> {
+        self.blocks.unexport(volume_id, left).await
     }
+}
+
+fn told(saved: Saved) -> SavedBackup {
+    SavedBackup { bytes: saved.bytes, objects: saved.chunks }
 }

@@ -26,8 +26,16 @@ pub fn on_files(
     images: Arc<dyn ImageSource>,
     sink: Arc<dyn ImageSink>,
 ) -> Result<Arc<Agent>> {
-    let files = Arc::new(Files::open(&state.join("volumes"))?);
-    Ok(Arc::new(Agent::new(options, files, Some(images)).uploads_to(sink)))
+    let files = Files::open(&state.join("volumes"))?;
+    let files = match options.backup_directory.as_str() {
+        "" => files,
+        dir => files.backups_in(Path::new(dir))?,
+    };
+    let files = match options.network()? {
+        Some(network) => files.on_network(network)?,
+        None => files,
+    };
+    Ok(Arc::new(Agent::new(options, Arc::new(files), Some(images)).uploads_to(sink)))
 }
 
 /// Ends what outlives the agent: the exports of the volumes below `state`.

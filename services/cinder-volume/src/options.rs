@@ -1,6 +1,7 @@
 //! The `[cinder_volume]` section of the configuration file.
 
-use base::config::Section;
+use base::{Error, Result, config::Section};
+use host_block::{Network, Tls};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,18 @@ pub struct Options {
     pub max_over_subscription_ratio: f64,
     /// How much of the space is never given to volumes, in percent.
     pub reserved_percentage: u32,
+    /// The address, on the storage network, at which other hosts' guests reach volumes; empty: this host's alone do.
+    pub nbd_address: String,
+    /// The ports for it, one per connected volume: the first and the last.
+    pub nbd_ports: (u16, u16),
+    /// Holds `ca-cert.pem`, `server-cert.pem` and `server-key.pem`: volumes are served by TLS, to hosts whose
+    /// certificate bears the name of a host that cinder connected, and to no other.
+    pub nbd_tls_directory: String,
+    /// Serves volumes on `nbd_address` without TLS: whoever reaches that address reads and writes them.
+    pub nbd_without_tls: bool,
+    /// Where backups are kept, best in a place that outlives this machine and that all back ends have; empty: below
+    /// the state directory.
+    pub backup_directory: String,
     /// How often the back end reports its space and gives a sign of life.
     pub report_interval_seconds: u64,
 }
@@ -31,8 +44,44 @@ impl Default for Options {
             availability_zone: "nova".into(),
             max_over_subscription_ratio: 20.0,
             reserved_percentage: 0,
+            nbd_address: String::new(),
+            nbd_ports: (10809, 14904),
+            nbd_tls_directory: String::new(),
+            nbd_without_tls: false,
+            backup_directory: String::new(),
             report_interval_seconds: 10,
         }
+    }
+}
+
+impl Options {
+    /// The host's own name.
+    pub(crate) fn machine(&self) -> String {
+        match self.host.as_str() {
+            "" => std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_string(),
+            host => host.to_string(),
+        }
+    }
+
+    pub(crate) fn serves_others(&self) -> bool {
+        !self.nbd_address.is_empty()
+    }
+
+    /// How volumes are served to other hosts; none: they are not.
+    pub(crate) fn network(&self) -> Result<Option<Network>> {
+        if !self.serves_others() {
+            return Ok(None);
+        }
+        let wrong = || Error::bad_request(format!("nbd_address: '{}' is no address", self.nbd_address));
+        let address = self.nbd_address.parse().map_err(|_| wrong())?;
+        let tls = (!self.nbd_tls_directory.is_empty())
+            .then(|| Tls { directory: (&self.nbd_tls_directory).into(), name: self.machine() });
+        if tls.is_none() && !self.nbd_without_tls {
+            return Err(Error::bad_request(
+                "nbd_address needs nbd_tls_directory, or nbd_without_tls where the storage network is trusted",
+            ));
+        }
+        Ok(Some(Network { address, ports: self.nbd_ports.0..=self.nbd_ports.1, tls }))
     }
 }
 

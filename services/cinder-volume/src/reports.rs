@@ -39,7 +39,7 @@ async fn repair(agent: &Agent, reports: &dyn VolumeReports, cx: &Context, volume
     let connected = reports.volumes_connected(cx, agent.host()).await?;
     match connected.iter().any(|id| id == volume_id) {
         true => Ok(()),
-        false => agent.disconnect(cx, volume_id).await,
+        false => agent.disconnect(cx, volume_id, &[]).await,
     }
 }
 
@@ -123,7 +123,7 @@ mod tests {
         assert!(agent.revert(&cx, VOLUME, LOST).await.is_err(), "it is connected");
         agent.extend(&cx, VOLUME, 3).await.unwrap();
         for _ in 0..2 {
-            agent.disconnect(&cx, VOLUME).await.unwrap();
+            agent.disconnect(&cx, VOLUME, &[]).await.unwrap();
             agent.delete_snapshot(&cx, LOST).await.unwrap();
             agent.delete(&cx, VOLUME).await.unwrap();
         }

@@ -2,9 +2,11 @@
 //! make, grow, keep and remove it. The disks themselves are the back ends' agents' matter, images glance's.
 
 mod api;
+mod backups;
 mod bootstrap;
 mod errors;
 mod flows;
+mod groups;
 mod messages;
 mod model;
 mod options;
@@ -20,7 +22,7 @@ mod torture;
 mod volumes;
 
 pub use api::routes;
-pub use model::TABLES;
+pub use model::{MIGRATIONS, TABLES};
 pub use options::Options;
 pub use rules::RULES;
 

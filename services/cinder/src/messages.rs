@@ -18,6 +18,9 @@ pub enum Action {
     Create,
     SnapshotCreate,
     SnapshotDelete,
+    BackupCreate,
+    BackupDelete,
+    BackupRestore,
     Delete,
     Revert,
 }
@@ -34,6 +37,9 @@ impl Action {
             Action::Create => ("008", "create volume from backend storage"),
             Action::SnapshotCreate => ("009", "create snapshot"),
             Action::SnapshotDelete => ("010", "delete snapshot"),
+            Action::BackupCreate => ("013", "create backup"),
+            Action::BackupDelete => ("014", "delete backup"),
+            Action::BackupRestore => ("015", "restore backup"),
             // Upstream has no numbers for these.
             Action::Delete => ("000", "delete volume"),
             Action::Manage => ("000", "manage existing volume"),

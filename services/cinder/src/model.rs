@@ -2,7 +2,7 @@
 
 use base::{Json, Timestamp};
 use contracts::{agents::volume, compute::Connection};
-use db::{AsJson, Resource, Table, text_enum};
+use db::{AsJson, Migration, Resource, Table, text_enum};
 use std::collections::BTreeMap;
 
 pub const TABLES: &[&Table] = &[
@@ -16,10 +16,25 @@ pub const TABLES: &[&Table] = &[
     BackEnd::TABLE,
     Message::TABLE,
     Transfer::TABLE,
+    GroupType::TABLE,
+    Group::TABLE,
+    GroupSnapshot::TABLE,
+    Backup::TABLE,
     DefaultType::TABLE,
     flow::TABLES[0],
     flow::TABLES[1],
 ];
+
+/// What databases from before lack.
+pub const MIGRATIONS: &[Migration] = &[Migration {
+    number: 1,
+    name: "groups and backups",
+    statements: &[
+        "ALTER TABLE volumes ADD COLUMN group_id TEXT",
+        "ALTER TABLE volumes ADD COLUMN backup_id TEXT",
+        "ALTER TABLE snapshots ADD COLUMN group_snapshot_id TEXT",
+    ],
+}];
 
 pub type Texts = AsJson<BTreeMap<String, String>>;
 
@@ -61,7 +76,8 @@ text_enum! {
     index = "created_at DESC, id DESC",
     index = "host",
     index = "source_volid",
-    index = "snapshot_id"
+    index = "snapshot_id",
+    index = "group_id"
 )]
 pub struct Volume {
     #[field(key, sort, filter)]
@@ -95,6 +111,7 @@ pub struct Volume {
     pub snapshot_id: Option<String>,
     #[field(sort, filter)]
     pub source_volid: Option<String>,
+    pub backup_id: Option<String>,
     pub image_id: Option<String>,
     /// As glance has it, for the agent.
     pub image_disk_format: Option<String>,
@@ -111,6 +128,8 @@ pub struct Volume {
     /// `host@backend#pool`; none before it is scheduled.
     #[field(sort, filter)]
     pub host: Option<String>,
+    #[field(filter)]
+    pub group_id: Option<String>,
     #[field(sort, filter)]
     pub created_at: Timestamp,
     #[field(sort, filter)]
@@ -158,6 +177,7 @@ pub struct Attachment {
     singular = "snapshot",
     plural = "snapshots",
     index = "volume_id",
+    index = "group_snapshot_id",
     index = "project_id, created_at DESC, id DESC",
     index = "created_at DESC, id DESC"
 )]
@@ -180,6 +200,8 @@ pub struct Snapshot {
     #[field(sort, filter)]
     pub volume_size: i64,
     pub volume_type_id: String,
+    #[field(filter)]
+    pub group_snapshot_id: Option<String>,
     pub metadata: Texts,
     #[field(sort)]
     pub created_at: Timestamp,
@@ -323,6 +345,153 @@ pub struct Transfer {
     pub no_snapshots: bool,
     #[field(sort)]
     pub created_at: Timestamp,
+}
+
+text_enum! {
+    pub enum GroupStatus {
+        Error = "error", Available = "available", Creating = "creating", Deleting = "deleting",
+        Deleted = "deleted", Updating = "updating", InUse = "in-use", ErrorDeleting = "error_deleting",
+    }
+}
+
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "group_types", singular = "group_type", plural = "group_types", unique = "name")]
+pub struct GroupType {
+    #[field(key, sort)]
+    pub id: String,
+    #[field(sort, filter)]
+    pub name: String,
+    #[field(sort)]
+    pub description: Option<String>,
+    #[field(filter)]
+    pub is_public: bool,
+    pub group_specs: AsJson<BTreeMap<String, Option<String>>>,
+    #[field(sort)]
+    pub created_at: Timestamp,
+    #[field(sort)]
+    pub updated_at: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug, Resource)]
+#[resource(
+    table = "groups",
+    singular = "group",
+    plural = "groups",
+    index = "project_id, created_at DESC, id DESC",
+    index = "group_type_id"
+)]
+pub struct Group {
+    #[field(key, sort, filter)]
+    pub id: String,
+    #[field(sort, filter)]
+    pub project_id: String,
+    pub user_id: String,
+    #[field(sort, filter)]
+    pub name: Option<String>,
+    #[field(sort, filter)]
+    pub description: Option<String>,
+    #[field(sort, filter)]
+    pub status: GroupStatus,
+    #[field(sort, filter)]
+    pub availability_zone: String,
+    #[field(filter)]
+    pub group_type_id: String,
+    /// Ids of those that its volumes may have.
+    pub volume_types: Vec<String>,
+    #[field(filter)]
+    pub group_snapshot_id: Option<String>,
+    #[field(filter)]
+    pub source_group_id: Option<String>,
+    /// Where all its volumes are; none: no back end fits.
+    pub host: Option<String>,
+    #[field(sort)]
+    pub created_at: Timestamp,
+    #[field(sort)]
+    pub updated_at: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug, Resource)]
+#[resource(
+    table = "group_snapshots",
+    singular = "group_snapshot",
+    plural = "group_snapshots",
+    index = "project_id, created_at DESC, id DESC",
+    index = "group_id"
+)]
+pub struct GroupSnapshot {
+    #[field(key, sort, filter)]
+    pub id: String,
+    #[field(sort, filter)]
+    pub group_id: String,
+    pub group_type_id: String,
+    #[field(sort, filter)]
+    pub project_id: String,
+    pub user_id: String,
+    #[field(sort, filter)]
+    pub name: Option<String>,
+    #[field(sort, filter)]
+    pub description: Option<String>,
+    #[field(sort, filter)]
+    pub status: GroupStatus,
+    #[field(sort)]
+    pub created_at: Timestamp,
+}
+
+text_enum! {
+    pub enum BackupStatus {
+        Creating = "creating", Available = "available", Deleting = "deleting", Error = "error",
+        Restoring = "restoring", ErrorDeleting = "error_deleting",
+    }
+}
+
+#[derive(Clone, Debug, Resource)]
+#[resource(
+    table = "backups",
+    singular = "backup",
+    plural = "backups",
+    index = "project_id, created_at DESC, id DESC",
+    index = "volume_id",
+    index = "parent_id"
+)]
+pub struct Backup {
+    #[field(key, sort, filter)]
+    pub id: String,
+    #[field(sort, filter)]
+    pub project_id: String,
+    pub user_id: String,
+    #[field(sort, filter)]
+    pub display_name: Option<String>,
+    #[field(sort, filter)]
+    pub display_description: Option<String>,
+    #[field(sort, filter)]
+    pub volume_id: String,
+    #[field(filter)]
+    pub snapshot_id: Option<String>,
+    /// The one whose chunks it does not repeat.
+    #[field(filter)]
+    pub parent_id: Option<String>,
+    #[field(sort, filter)]
+    pub status: BackupStatus,
+    /// GiB of the volume.
+    #[field(sort, filter)]
+    pub size: i64,
+    pub object_count: i64,
+    #[field(sort, filter)]
+    pub container: Option<String>,
+    #[field(sort, filter)]
+    pub availability_zone: Option<String>,
+    pub fail_reason: Option<String>,
+    /// The back end that saved it.
+    #[field(filter)]
+    pub host: String,
+    /// When the volume was as it is in here.
+    #[field(sort)]
+    pub data_timestamp: Timestamp,
+    pub metadata: Texts,
+    #[field(sort)]
+    pub created_at: Timestamp,
+    #[field(sort)]
+    pub updated_at: Option<Timestamp>,
 }
 
 /// The type of a project's volumes that name none.

@@ -22,11 +22,11 @@ pub struct Options {
     pub quota_gigabytes: i64,
     /// GiB of one volume.
     pub per_volume_size_limit: i64,
-    /// Shown to clients that ask; there are no backups yet.
+    /// A project's backups.
     pub quota_backups: i64,
-    /// Shown to clients that ask; there are no backups yet.
+    /// GiB of the volumes that a project's backups are of.
     pub quota_backup_gigabytes: i64,
-    /// Shown to clients that ask; there are no groups yet.
+    /// A project's groups.
     pub quota_groups: i64,
     /// A back end that gave no sign of life for so long gets no new volumes.
     pub service_down_time_seconds: u64,

@@ -1,9 +1,9 @@
 //! How much a project may have. Usage is counted from the nouns themselves in the transaction that adds one, so that
 //! requests at the same time cannot pass a limit together.
 
-use crate::{Cinder, Options, store};
+use crate::{Cinder, Options, model::Group, store};
 use base::{Error, Result};
-use db::Tx;
+use db::{Filter, Tx};
 use std::collections::BTreeMap;
 
 /// The owner of limits that hold for every project without its own.
@@ -56,6 +56,10 @@ pub fn used(tx: &mut Tx, project_id: &str) -> Result<BTreeMap<String, i64>> {
             }
         }
     }
+    let (backups, gigabytes) = store::backups_used(tx, project_id)?;
+    used.insert("backups".into(), backups);
+    used.insert("backup_gigabytes".into(), gigabytes);
+    used.insert("groups".into(), tx.count::<Group>(&[Filter::eq("project_id", project_id)])?);
     Ok(used)
 }
 
@@ -94,6 +98,24 @@ pub fn check(tx: &mut Tx, options: &Options, project_id: &str, type_name: &str, 
                 "SnapshotLimitExceeded: Maximum number of snapshots allowed ({limit}) exceeded"
             )));
         }
+    }
+    Ok(())
+}
+
+/// One more backup, of a volume of that size.
+pub fn check_backup(tx: &mut Tx, options: &Options, project_id: &str, size: i64) -> Result<()> {
+    let limits = limits(tx, options, project_id)?;
+    let limit = |name: &str| limits.get(name).copied().filter(|limit| *limit >= 0);
+    let (backups, gigabytes) = store::backups_used(tx, project_id)?;
+    if let Some(quota) = limit("backup_gigabytes").filter(|quota| gigabytes + size > *quota) {
+        return Err(Error::over_quota(format!(
+            "VolumeBackupSizeExceedsAvailableQuota: Requested backup exceeds allowed Backup gigabytes quota. Requested {size}G, quota is {quota}G and {gigabytes}G has been consumed."
+        )));
+    }
+    if let Some(quota) = limit("backups").filter(|quota| backups + 1 > *quota) {
+        return Err(Error::over_quota(format!(
+            "BackupLimitExceeded: Maximum number of backups allowed ({quota}) exceeded"
+        )));
     }
     Ok(())
 }

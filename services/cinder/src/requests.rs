@@ -41,6 +41,8 @@ pub struct Wanted {
     pub volume_type: Option<String>,
     pub availability_zone: Option<String>,
     pub metadata: BTreeMap<String, String>,
+    pub group_id: Option<String>,
+    pub backup_id: Option<String>,
 }
 
 /// Others' things are as if they were not there.
@@ -102,7 +104,12 @@ pub fn is_multiattach(kind: &VolumeType) -> bool {
 
 /// Takes its quota and begins to make the volume.
 pub fn create(cinder: &Arc<Cinder>, tx: &mut Tx, cx: &Context, wanted: &Wanted) -> Result<Volume> {
-    let sources = [wanted.image.is_some(), wanted.snapshot_id.is_some(), wanted.source_volid.is_some()];
+    let sources = [
+        wanted.image.is_some(),
+        wanted.snapshot_id.is_some(),
+        wanted.source_volid.is_some(),
+        wanted.backup_id.is_some(),
+    ];
     if sources.iter().filter(|given| **given).count() > 1 {
         return Err(invalid_input("May specify only one of backup, imageRef, snapshot, source volume"));
     }
@@ -114,11 +121,22 @@ pub fn create(cinder: &Arc<Cinder>, tx: &mut Tx, cx: &Context, wanted: &Wanted) 
     };
     check_sources(snapshot.as_ref(), source.as_ref())?;
     let kind = kind(cinder, tx, cx, wanted, snapshot.as_ref(), source.as_ref())?;
-    let size = size(wanted, snapshot.as_ref(), source.as_ref())?;
+    let size = match &wanted.backup_id {
+        Some(id) => {
+            let backup = crate::backups::hold(tx, cx, id, cinder.clock.now())?;
+            let size = wanted.size.unwrap_or(backup.size);
+            check_backup_size(size, backup.size)?;
+            size
+        }
+        None => size(wanted, snapshot.as_ref(), source.as_ref())?,
+    };
     if let Some(image) = &wanted.image {
         check_image(image, size)?;
     }
     check_type_size(&kind, size)?;
+    if let Some(id) = &wanted.group_id {
+        crate::groups::admit(tx, cx, id, &kind)?;
+    }
     let availability_zone = zone(cinder, tx, wanted, source.as_ref())?;
     quota::check_size(tx, &cinder.options, &cx.project_id, size)?;
     let added = Added { volumes: 1, gigabytes: size, ..Added::default() };
@@ -140,6 +158,7 @@ pub fn create(cinder: &Arc<Cinder>, tx: &mut Tx, cx: &Context, wanted: &Wanted) 
         volume_type_id: kind.id,
         snapshot_id: wanted.snapshot_id.clone(),
         source_volid: wanted.source_volid.clone(),
+        backup_id: wanted.backup_id.clone(),
         image_id: wanted.image.as_ref().map(|image| image.id.clone()),
         image_disk_format: wanted.image.as_ref().map(|image| image.disk_format.clone()),
         bootable: false,
@@ -153,6 +172,7 @@ pub fn create(cinder: &Arc<Cinder>, tx: &mut Tx, cx: &Context, wanted: &Wanted) 
             (None, None) => AsJson::default(),
         },
         host: None,
+        group_id: wanted.group_id.clone(),
         created_at: cinder.clock.now(),
         updated_at: None,
         launched_at: None,
@@ -189,6 +209,15 @@ fn kind(
         (None, Some(id), _) => tx.find::<VolumeType>(id)?.ok_or_else(|| type_not_found(id)),
         (None, None, Some(named)) => type_for(tx, cx, named),
         (None, None, None) => default_type(cinder, tx, &cx.project_id),
+    }
+}
+
+fn check_backup_size(size: i64, least: i64) -> Result<()> {
+    match size < least {
+        true => Err(invalid_input(format!(
+            "Volume size {size} GB cannot be smaller than the backup size {least} GB. It must be >= backup size."
+        ))),
+        false => Ok(()),
     }
 }
 
@@ -316,11 +345,35 @@ pub fn delete(
     cascade: bool,
     force: bool,
 ) -> Result<()> {
+    refuse_in_group(tx, id)?;
     end(cinder, tx, cx, id, cascade, force, false)
+}
+
+/// With its group, whose snapshots are looked at before.
+pub fn delete_with_group(cinder: &Arc<Cinder>, tx: &mut Tx, cx: &Context, id: &str) -> Result<()> {
+    end(cinder, tx, cx, id, false, true, false)
+}
+
+fn refuse_in_group(tx: &mut Tx, id: &str) -> Result<()> {
+    match store::volume(tx, id)?.group_id {
+        None => Ok(()),
+        Some(_) => Err(undeletable(false)),
+    }
+}
+
+fn undeletable(force: bool) -> Error {
+    let statuses = match force {
+        true => String::new(),
+        false => format!(" status must be {} and", or_list(DELETABLE)),
+    };
+    invalid_volume(format!(
+        "Volume{statuses} must not be migrating, attached, belong to a group, have snapshots, awaiting a transfer, or be disassociated from snapshots after volume transfer."
+    ))
 }
 
 /// As a delete, and the disk stays where it is.
 pub fn unmanage(cinder: &Arc<Cinder>, tx: &mut Tx, cx: &Context, id: &str) -> Result<()> {
+    refuse_in_group(tx, id)?;
     end(cinder, tx, cx, id, false, false, true)
 }
 
@@ -351,13 +404,7 @@ fn end(
     };
     let status_fits = force || DELETABLE.contains(&volume.status);
     if !status_fits || kept || volume.attach_status == AttachStatus::Attached {
-        let statuses = match force {
-            true => String::new(),
-            false => format!(" status must be {} and", or_list(DELETABLE)),
-        };
-        return Err(invalid_volume(format!(
-            "Volume{statuses} must not be migrating, attached, belong to a group, have snapshots, awaiting a transfer, or be disassociated from snapshots after volume transfer."
-        )));
+        return Err(undeletable(force));
     }
     let now = cinder.clock.now();
     store::change(tx, id, now, |volume| {
@@ -431,6 +478,8 @@ pub struct WantedSnapshot {
     pub metadata: BTreeMap<String, String>,
     /// Of a volume that is in use, too.
     pub in_use: bool,
+    /// That of the group whose snapshot it belongs to.
+    pub group_snapshot_id: Option<String>,
 }
 
 fn new_snapshot(cinder: &Cinder, cx: &Context, volume: &Volume, wanted: &WantedSnapshot) -> Snapshot {
@@ -445,6 +494,7 @@ fn new_snapshot(cinder: &Cinder, cx: &Context, volume: &Volume, wanted: &WantedS
         progress: "0%".into(),
         volume_size: volume.size,
         volume_type_id: volume.volume_type_id.clone(),
+        group_snapshot_id: wanted.group_snapshot_id.clone(),
         metadata: AsJson(wanted.metadata.clone()),
         created_at: cinder.clock.now(),
         updated_at: None,
@@ -487,11 +537,27 @@ pub fn create_snapshot(
 }
 
 pub fn delete_snapshot(cinder: &Arc<Cinder>, tx: &mut Tx, cx: &Context, id: &str, force: bool) -> Result<()> {
+    refuse_in_group_snapshot(tx, id)?;
     end_snapshot(cinder, tx, cx, id, force, false)
+}
+
+/// With the snapshot of its group.
+pub fn delete_snapshot_with_group(cinder: &Arc<Cinder>, tx: &mut Tx, cx: &Context, id: &str) -> Result<()> {
+    end_snapshot(cinder, tx, cx, id, true, false)
+}
+
+fn refuse_in_group_snapshot(tx: &mut Tx, id: &str) -> Result<()> {
+    match store::snapshot(tx, id)?.group_snapshot_id {
+        None => Ok(()),
+        Some(_) => Err(invalid_snapshot(
+            "Snapshot status must be available or error and must not be part of a group.",
+        )),
+    }
 }
 
 /// As a delete, and its data stays where it is.
 pub fn unmanage_snapshot(cinder: &Arc<Cinder>, tx: &mut Tx, cx: &Context, id: &str) -> Result<()> {
+    refuse_in_group_snapshot(tx, id)?;
     end_snapshot(cinder, tx, cx, id, false, true)
 }
 
@@ -574,6 +640,7 @@ pub fn manage(cinder: &Arc<Cinder>, tx: &mut Tx, cx: &Context, wanted: &WantedDi
         volume_type_id: kind.id,
         snapshot_id: None,
         source_volid: None,
+        backup_id: None,
         image_id: None,
         image_disk_format: None,
         bootable: wanted.bootable,
@@ -582,6 +649,7 @@ pub fn manage(cinder: &Arc<Cinder>, tx: &mut Tx, cx: &Context, wanted: &WantedDi
         metadata: AsJson(wanted.metadata.clone()),
         image_metadata: AsJson::default(),
         host: Some(crate::scheduler::pool(&back_end)),
+        group_id: None,
         created_at: cinder.clock.now(),
         updated_at: None,
         launched_at: None,

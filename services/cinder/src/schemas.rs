@@ -106,6 +106,30 @@ fn volume_create(since: (bool, bool, bool)) -> Json {
     })
 }
 
+fn object_or_null(properties: Json) -> Json {
+    json!({"type": ["object", "null"], "properties": properties, "additionalProperties": false})
+}
+
+fn backup_create(metadata: bool, zone: bool) -> Json {
+    let mut properties = json!({
+        "volume_id": uuid(),
+        "container": name_or_null(),
+        "description": description(),
+        "incremental": flag(),
+        "force": flag(),
+        "name": name_or_null(),
+        "snapshot_id": optional_uuid(),
+    });
+    if metadata {
+        properties["metadata"] =
+            texts(KEY, json!(["object", "null"]), json!({"type": "string", "maxLength": 255}));
+    }
+    if zone {
+        properties["availability_zone"] = name_or_null();
+    }
+    wrapped("backup", object(properties, json!(["volume_id"])))
+}
+
 fn any_of(keys: &[&str]) -> Json {
     keys.iter().map(|key| json!({"required": [key]})).collect()
 }
@@ -327,6 +351,89 @@ forms! {
     ));
     ENCRYPTION_CREATE = encryption(json!(["provider", "control_location"]));
     ENCRYPTION_UPDATE = encryption(json!([]));
+
+    BACKUP_CREATE = backup_create(false, false);
+    BACKUP_CREATE_V343 = backup_create(true, false);
+    BACKUP_CREATE_V351 = backup_create(true, true);
+    BACKUP_UPDATE = wrapped("backup", object_or_null(json!({
+        "name": name_or_null(), "description": description(),
+    })));
+    BACKUP_UPDATE_V343 = wrapped("backup", object_or_null(json!({
+        "name": name_or_null(), "description": description(), "metadata": specs_without_spaces(),
+    })));
+    RESTORE = wrapped("restore", object_or_null(json!({
+        "name": name_or_null(), "volume_id": optional_uuid(),
+    })));
+    IMPORT_RECORD = wrapped("backup-record", object(
+        json!({
+            "backup_service": {"type": "string", "minLength": 0, "maxLength": 255},
+            "backup_url": {"type": "string", "minLength": 1, "format": "base64"},
+        }),
+        json!(["backup_service", "backup_url"]),
+    ));
+    RESET_STATUS_BACKUP =
+        wrapped("os-reset_status", object(json!({"status": {"type": "string"}}), json!(["status"])));
+
+    GROUP_TYPE_CREATE = wrapped("group_type", object(
+        json!({
+            "name": {"type": "string", "minLength": 1, "maxLength": 255, "format": "name"},
+            "description": description(),
+            "is_public": flag(),
+            "group_specs": specs_with_null(),
+        }),
+        json!(["name"]),
+    ));
+    GROUP_TYPE_UPDATE = wrapped("group_type", object(
+        json!({"name": name_or_null(), "description": description(), "is_public": flag()}),
+        json!([]),
+    ));
+    GROUP_SPECS = wrapped("group_specs", specs_without_spaces());
+    GROUP_SPEC = {
+        let mut one = specs_without_spaces();
+        one["minProperties"] = json!(1);
+        one["maxProperties"] = json!(1);
+        one
+    };
+    GROUP_CREATE = wrapped("group", object(
+        json!({
+            "description": description(),
+            "group_type": {"type": "string", "minLength": 1, "maxLength": 255},
+            "name": name_or_null(),
+            "volume_types": {
+                "type": "array", "minItems": 1, "items": {"type": "string", "maxLength": 255}, "uniqueItems": true,
+            },
+            "availability_zone": {"type": ["string", "null"], "minLength": 1, "maxLength": 255},
+        }),
+        json!(["group_type", "volume_types"]),
+    ));
+    GROUP_FROM_SRC = {
+        let mut inner = object(
+            json!({
+                "description": description(), "name": name_or_null(),
+                "source_group_id": uuid(), "group_snapshot_id": uuid(),
+            }),
+            json!([]),
+        );
+        inner["oneOf"] = any_of(&["group_snapshot_id", "source_group_id"]);
+        wrapped("create-from-src", inner)
+    };
+    GROUP_UPDATE = {
+        let mut inner = object(
+            json!({
+                "description": description(), "name": name_or_null(),
+                "add_volumes": description(), "remove_volumes": description(),
+            }),
+            json!([]),
+        );
+        inner["anyOf"] = any_of(&["name", "description", "add_volumes", "remove_volumes"]);
+        wrapped("group", inner)
+    };
+    GROUP_DELETE = wrapped("delete", object(json!({"delete-volumes": flag()}), json!([])));
+    RESET_STATUS = wrapped("reset_status", object(json!({"status": {"type": "string"}}), json!(["status"])));
+    GROUP_SNAPSHOT_CREATE = wrapped("group_snapshot", object(
+        json!({"group_id": uuid(), "name": name_or_null(), "description": description()}),
+        json!(["group_id"]),
+    ));
 
     METADATA = wrapped("metadata", metadata());
     META = wrapped("meta", {

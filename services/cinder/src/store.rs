@@ -273,3 +273,50 @@ pub fn volumes_of_snapshots(tx: &mut Tx) -> Result<BTreeMap<String, String>> {
     let rows = tx.query(sql!("SELECT id, volume_id FROM snapshots"), &[])?;
     rows.iter().map(|row| Ok((row.at(0)?, row.at(1)?))).collect()
 }
+
+/// Those of these backups that others build on.
+pub fn parents_among(tx: &mut Tx, ids: &[&str]) -> Result<BTreeSet<String>> {
+    let mut parents = BTreeSet::new();
+    for ids in ids.chunks(PARAMETERS_MAX) {
+        let children = List::all().filter(Filter::any("parent_id", ids.iter().copied()));
+        parents.extend(tx.list::<Backup>(&children)?.into_iter().filter_map(|child| child.parent_id));
+    }
+    Ok(parents)
+}
+
+/// How many backups a project has, of how many GiB together.
+pub fn backups_used(tx: &mut Tx, project_id: &str) -> Result<(i64, i64)> {
+    let row = tx.one(
+        sql!("SELECT COUNT(*), CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM backups WHERE project_id = $1"),
+        params![project_id],
+    )?;
+    row.map_or(Ok((0, 0)), |row| Ok((row.at(0)?, row.at(1)?)))
+}
+
+pub fn change_group(tx: &mut Tx, id: &str, now: Timestamp, change: impl FnOnce(&mut Group)) -> Result<()> {
+    let Some(mut group) = tx.find::<Group>(id)? else { return Ok(()) };
+    change(&mut group);
+    group.updated_at = Some(now);
+    tx.update(&group).map(drop)
+}
+
+pub fn volumes_of_group(tx: &mut Tx, group_id: &str) -> Result<Vec<Volume>> {
+    tx.list(&List::all().eq("group_id", group_id).sort("created_at", db::Direction::Asc))
+}
+
+pub fn snapshots_of_group(tx: &mut Tx, group_snapshot_id: &str) -> Result<Vec<Snapshot>> {
+    tx.list(&List::all().eq("group_snapshot_id", group_snapshot_id).sort("created_at", db::Direction::Asc))
+}
+
+/// The ids of volumes that are in groups.
+pub fn volumes_by_group(tx: &mut Tx) -> Result<HashMap<String, Vec<String>>> {
+    let mut found: HashMap<String, Vec<String>> = HashMap::new();
+    let rows = tx.query(
+        sql!("SELECT group_id, id FROM volumes WHERE group_id IS NOT NULL ORDER BY created_at, id"),
+        &[],
+    )?;
+    for row in rows {
+        found.entry(row.at(0)?).or_default().push(row.at(1)?);
+    }
+    Ok(found)
+}

@@ -1,7 +1,7 @@
 //! Every flow through everything that may happen to it: steps fail, run twice, lose their answer, the process is
 //! killed. Afterwards the operation has ended or is undone, and nothing is left over.
 
-use crate::{Cinder, Options, Peers, TABLES, model::*, requests, store};
+use crate::{Cinder, Options, Peers, TABLES, backups, model::*, requests, store};
 use async_trait::async_trait;
 use base::{Clock, Context, Error, Result, Timestamp, id};
 use bus::{Bus, Serving};
@@ -402,6 +402,82 @@ impl Case for Unmanaging {
     }
 }
 
+struct BackingUp;
+
+#[async_trait]
+impl Case for BackingUp {
+    async fn start(base: &Base, id: &mut String) {
+        let wanted = backups::Wanted { volume_id: base.volume.clone(), ..Default::default() };
+        let (cinder, cx) = (base.cinder.clone(), base.cx.clone());
+        let made = base.cinder.write(move |tx| backups::create(&cinder, tx, &cx, &wanted)).await;
+        *id = made.unwrap().id;
+    }
+
+    async fn check(base: &Base, id: &str, fails: bool) {
+        let found = id.to_string();
+        let backup = base.cinder.read(move |tx| tx.find::<Backup>(&found)).await.unwrap().unwrap();
+        let (wanted, at) = if fails { (BackupStatus::Error, 0) } else { (BackupStatus::Available, 1) };
+        assert_eq!((backup.status, base.fake.backups().len()), (wanted, at));
+        assert_eq!(backup.fail_reason.is_some(), fails);
+        let volume = base.find(&base.volume).await.unwrap();
+        assert_eq!((volume.status, volume.previous_status), (VolumeStatus::Available, None));
+    }
+}
+
+/// A backup that is there, for what follows.
+async fn backed_up(base: &Base) -> String {
+    let mut id = String::new();
+    BackingUp::start(base, &mut id).await;
+    base.cinder.flows.settled().await;
+    id
+}
+
+struct DeletingBackup;
+
+#[async_trait]
+impl Case for DeletingBackup {
+    async fn build(base: &Base) -> String {
+        backed_up(base).await
+    }
+
+    async fn start(base: &Base, id: &mut String) {
+        let (cinder, cx, id) = (base.cinder.clone(), base.cx.clone(), id.clone());
+        base.cinder.write(move |tx| backups::delete(&cinder, tx, &cx, &id, false)).await.unwrap();
+    }
+
+    async fn check(base: &Base, id: &str, fails: bool) {
+        let found = id.to_string();
+        let backup = base.cinder.read(move |tx| tx.find::<Backup>(&found)).await.unwrap();
+        assert_eq!(backup.map(|one| one.status), fails.then_some(BackupStatus::ErrorDeleting));
+        assert!(fails || base.fake.backups().is_empty());
+    }
+}
+
+struct Restoring;
+
+#[async_trait]
+impl Case for Restoring {
+    async fn build(base: &Base) -> String {
+        backed_up(base).await
+    }
+
+    async fn start(base: &Base, id: &mut String) {
+        let (cinder, cx, id, onto) = (base.cinder.clone(), base.cx.clone(), id.clone(), base.volume.clone());
+        base.cinder
+            .write(move |tx| backups::restore(&cinder, tx, &cx, &id, Some(&onto), None).map(drop))
+            .await
+            .unwrap();
+    }
+
+    async fn check(base: &Base, id: &str, fails: bool) {
+        let found = id.to_string();
+        let backup = base.cinder.read(move |tx| tx.find::<Backup>(&found)).await.unwrap().unwrap();
+        let volume = base.find(&base.volume).await.unwrap();
+        let status = if fails { VolumeStatus::ErrorRestoring } else { VolumeStatus::Available };
+        assert_eq!((backup.status, volume.status), (BackupStatus::Available, status));
+    }
+}
+
 struct Snapshotting;
 
 #[async_trait]
@@ -451,7 +527,7 @@ impl Case for Connecting {
                 (attached.attach_status, volume.status),
                 (AttachStatus::Attaching, VolumeStatus::Attaching)
             );
-            assert!(attached.connection.is_some() && base.fake.exports().contains(&base.volume));
+            assert!(attached.connection.is_some() && base.fake.exports().contains_key(&base.volume));
         }
     }
 }
@@ -525,6 +601,21 @@ async fn managing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn unmanaging() {
     assert!(torture::<Played<Unmanaging>>().await > 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backing_up() {
+    assert!(torture::<Played<BackingUp>>().await > 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_backup() {
+    assert!(torture::<Played<DeletingBackup>>().await > 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restoring() {
+    assert!(torture::<Played<Restoring>>().await > 6);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -47,7 +47,9 @@ pub async fn on_libvirt(
         Accelerator::Tcg => Some(host_virt::Accelerator::Tcg),
     };
     let dir = state.join("libvirt");
-    let settings = host_virt::Options { dir, instances_dir: instances_dir.clone(), accelerator };
+    let tls_directory = (!options.tls_directory.is_empty()).then(|| options.tls_directory.clone().into());
+    let settings =
+        host_virt::Options { dir, instances_dir: instances_dir.clone(), accelerator, tls_directory };
     let libvirt = Arc::new(Libvirt::start(settings).await?);
     let guests_have_cpu = libvirt.accelerator() == host_virt::Accelerator::Kvm;
     let disks = Arc::new(FileDisks::new(std::path::absolute(&instances_dir)?, images));

@@ -17,6 +17,9 @@ pub struct Options {
     pub reserved_host_memory_mb: u64,
     /// Disk kept for the host itself, in GiB.
     pub reserved_host_disk_gb: u64,
+    /// The host's certificate, with which its guests reach volumes on other hosts: `ca-cert.pem`, `client-cert.pem`,
+    /// `client-key.pem`, readable to the user QEMU runs as. Empty: none.
+    pub tls_directory: String,
     /// The address guests' screens are served on.
     pub vnc_listen: String,
     /// How long a guest waits for the network agent to plug its ports before its build fails.
@@ -51,6 +54,7 @@ impl Default for Options {
             accelerator: Accelerator::Auto,
             reserved_host_memory_mb: 512,
             reserved_host_disk_gb: 0,
+            tls_directory: String::new(),
             vnc_listen: "127.0.0.1".into(),
             vif_plugging_timeout_seconds: 300,
             detach_timeout_seconds: 60,

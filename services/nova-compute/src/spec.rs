@@ -45,9 +45,12 @@ pub fn domain(instance: &Instance, local: &LocalDisks, options: &Options) -> Res
 /// A volume as a disk; its id is its serial, by which the guest finds it.
 pub fn disk(volume: &Volume) -> Disk {
     let source = match &volume.connection {
-        Connection::Nbd { host, port, export } => {
-            Source::Nbd { host: host.clone(), port: *port, export: export.clone() }
-        }
+        Connection::Nbd { host, port, export, tls_hostname } => Source::Nbd {
+            host: host.clone(),
+            port: *port,
+            export: export.clone(),
+            tls_hostname: tls_hostname.clone(),
+        },
         Connection::NbdUnix { socket, export } => {
             Source::NbdUnix { socket: socket.into(), export: export.clone() }
         }
@@ -123,7 +126,7 @@ mod tests {
     fn volume(id: &str, boot_index: Option<i32>, device: Option<&str>) -> Volume {
         Volume {
             volume_id: id.into(),
-            connection: Connection::Nbd { host: "h".into(), port: 1, export: id.into() },
+            connection: Connection::Nbd { host: "h".into(), port: 1, export: id.into(), tls_hostname: None },
             device_name: device.map(String::from),
             boot_index,
             read_only: false,

@@ -33,14 +33,25 @@ pub trait VolumeAgent: Send + Sync {
 
     async fn delete_snapshot(&self, cx: &Context, snapshot_id: &str) -> Result<()>;
 
+    /// Saves a volume, as it is at one moment, or a snapshot.
+    async fn back_up(&self, cx: &Context, backup: &NewBackup) -> Result<SavedBackup>;
+
+    /// A backup that is where this agent looks for them; `NotFound` otherwise.
+    async fn saved_backup(&self, cx: &Context, backup_id: &str) -> Result<SavedBackup>;
+
+    /// Makes a volume that nobody is connected to as the backup has it.
+    async fn restore(&self, cx: &Context, backup_id: &str, volume_id: &str) -> Result<()>;
+
+    async fn delete_backup(&self, cx: &Context, backup_id: &str) -> Result<()>;
+
     /// Makes a volume that nobody is connected to as the snapshot has it.
     async fn revert(&self, cx: &Context, volume_id: &str, snapshot_id: &str) -> Result<()>;
 
     /// Makes the volume reachable from a host.
     async fn connect(&self, cx: &Context, volume_id: &str, from: &Reach) -> Result<Connection>;
 
-    /// No host reaches the volume any more.
-    async fn disconnect(&self, cx: &Context, volume_id: &str) -> Result<()>;
+    /// These hosts reach the volume still, and no other.
+    async fn disconnect(&self, cx: &Context, volume_id: &str, left: &[String]) -> Result<()>;
 }
 
 /// What the agent tells cinder, and the one thing it asks.
@@ -65,9 +76,13 @@ bus::remote! {
         adopt(id: &str = String, volume_id: &str = String) -> u64;
         adopt_snapshot(id: &str = String, snapshot_id: &str = String) -> ();
         delete_snapshot(snapshot_id: &str = String) -> ();
+        back_up(backup: &NewBackup = NewBackup) -> SavedBackup;
+        saved_backup(backup_id: &str = String) -> SavedBackup;
+        restore(backup_id: &str = String, volume_id: &str = String) -> ();
+        delete_backup(backup_id: &str = String) -> ();
         revert(volume_id: &str = String, snapshot_id: &str = String) -> ();
         connect(volume_id: &str = String, from: &Reach = Reach) -> Connection;
-        disconnect(volume_id: &str = String) -> ();
+        disconnect(volume_id: &str = String, left: &[String] = Vec<String>) -> ();
     }
 }
 
@@ -115,6 +130,28 @@ pub enum DiskSource {
     Volume {
         id: String,
     },
+    Backup {
+        id: String,
+    },
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NewBackup {
+    pub id: String,
+    pub volume_id: String,
+    /// Instead of the volume as it is now.
+    pub snapshot_id: Option<String>,
+    /// Only what differs from this one is saved.
+    pub parent_id: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedBackup {
+    /// The volume's.
+    pub bytes: u64,
+    /// How many pieces were saved.
+    pub objects: u64,
 }
 
 /// The host that wants to reach a volume.

@@ -2,7 +2,8 @@
 
 use crate::{
     agents::volume::{
-        AGENT_TOPIC, BackEnd, DiskSource, KeptDisk, NewDisk, Reach, VolumeAgent, volume_agent_handlers,
+        AGENT_TOPIC, BackEnd, DiskSource, KeptDisk, NewBackup, NewDisk, Reach, SavedBackup, VolumeAgent,
+        volume_agent_handlers,
     },
     compute::{Connection, ImageSink},
 };
@@ -32,7 +33,10 @@ struct State {
     /// Bytes by id.
     volumes: BTreeMap<String, u64>,
     snapshots: BTreeMap<String, u64>,
-    exports: BTreeSet<String>,
+    /// The hosts that reach a volume.
+    exports: BTreeMap<String, BTreeSet<String>>,
+    /// Of how large a disk.
+    backups: BTreeMap<String, u64>,
     refusals: Vec<Error>,
 }
 
@@ -99,8 +103,12 @@ impl FakeVolumeAgent {
         self.state().snapshots.clone()
     }
 
-    pub fn exports(&self) -> BTreeSet<String> {
+    pub fn exports(&self) -> BTreeMap<String, BTreeSet<String>> {
         self.state().exports.clone()
+    }
+
+    pub fn backups(&self) -> BTreeMap<String, u64> {
+        self.state().backups.clone()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -124,6 +132,10 @@ fn snapshot_missing(id: &str) -> Error {
     Error::not_found(format!("Snapshot {id} is not on this back end."))
 }
 
+fn backup_missing(id: &str) -> Error {
+    Error::not_found(format!("Backup {id} is not where this back end looks for backups."))
+}
+
 fn exported(id: &str) -> Error {
     Error::conflict(format!("Volume {id} is connected to a host."))
 }
@@ -138,6 +150,7 @@ impl VolumeAgent for FakeVolumeAgent {
                     *state.snapshots.get(id).ok_or_else(|| snapshot_missing(id))?
                 }
                 DiskSource::Volume { id } => *state.volumes.get(id).ok_or_else(|| volume_missing(id))?,
+                DiskSource::Backup { id } => *state.backups.get(id).ok_or_else(|| backup_missing(id))?,
             };
             state.volumes.entry(volume.id.clone()).or_insert((volume.size_gb * GIB).max(least));
             Ok(())
@@ -152,9 +165,14 @@ impl VolumeAgent for FakeVolumeAgent {
         })
     }
 
-    async fn upload(&self, cx: &Context, volume_id: &str, image_id: &str, _disk_format: &str) -> Result<()> {
+    async fn upload(&self, cx: &Context, volume_id: &str, image_id: &str, disk_format: &str) -> Result<()> {
         let bytes = self
             .change(|state| state.volumes.get(volume_id).copied().ok_or_else(|| volume_missing(volume_id)))?;
+        if disk_format != "raw" {
+            return Err(Error::bad_request(format!(
+                "A pretended disk is copied as raw, not as {disk_format}."
+            )));
+        }
         let sink = self.sink.as_ref().ok_or_else(|| Error::conflict("This back end reaches no images."))?;
         sink.upload(cx, image_id, &mut tokio::io::repeat(0).take(bytes)).await
     }
@@ -183,7 +201,7 @@ impl VolumeAgent for FakeVolumeAgent {
 
     async fn adopt(&self, _cx: &Context, id: &str, volume_id: &str) -> Result<u64> {
         self.change(|state| {
-            if state.exports.contains(id) {
+            if state.exports.contains_key(id) {
                 return Err(exported(id));
             }
             let bytes = rename(&mut state.volumes, id, volume_id).ok_or_else(|| volume_missing(id))?;
@@ -206,9 +224,50 @@ impl VolumeAgent for FakeVolumeAgent {
         })
     }
 
+    async fn back_up(&self, _cx: &Context, backup: &NewBackup) -> Result<SavedBackup> {
+        self.change(|state| {
+            let bytes = match &backup.snapshot_id {
+                Some(id) => *state.snapshots.get(id).ok_or_else(|| snapshot_missing(id))?,
+                None => {
+                    let id = &backup.volume_id;
+                    *state.volumes.get(id).ok_or_else(|| volume_missing(id))?
+                }
+            };
+            if let Some(parent) = &backup.parent_id {
+                state.backups.get(parent).ok_or_else(|| backup_missing(parent))?;
+            }
+            state.backups.insert(backup.id.clone(), bytes);
+            Ok(SavedBackup { bytes, objects: 1 })
+        })
+    }
+
+    async fn saved_backup(&self, _cx: &Context, backup_id: &str) -> Result<SavedBackup> {
+        self.change(|state| {
+            let bytes = *state.backups.get(backup_id).ok_or_else(|| backup_missing(backup_id))?;
+            Ok(SavedBackup { bytes, objects: 1 })
+        })
+    }
+
+    async fn restore(&self, _cx: &Context, backup_id: &str, volume_id: &str) -> Result<()> {
+        self.change(|state| {
+            if state.exports.contains_key(volume_id) {
+                return Err(exported(volume_id));
+            }
+            state.volumes.get(volume_id).ok_or_else(|| volume_missing(volume_id))?;
+            state.backups.get(backup_id).map(drop).ok_or_else(|| backup_missing(backup_id))
+        })
+    }
+
+    async fn delete_backup(&self, _cx: &Context, backup_id: &str) -> Result<()> {
+        self.change(|state| {
+            state.backups.remove(backup_id);
+            Ok(())
+        })
+    }
+
     async fn revert(&self, _cx: &Context, volume_id: &str, snapshot_id: &str) -> Result<()> {
         self.change(|state| {
-            if state.exports.contains(volume_id) {
+            if state.exports.contains_key(volume_id) {
                 return Err(exported(volume_id));
             }
             state.snapshots.get(snapshot_id).map(drop).ok_or_else(|| snapshot_missing(snapshot_id))
@@ -220,15 +279,19 @@ impl VolumeAgent for FakeVolumeAgent {
             if !state.volumes.contains_key(volume_id) {
                 return Err(volume_missing(volume_id));
             }
-            state.exports.insert(volume_id.into());
+            state.exports.entry(volume_id.into()).or_default().insert(from.host.clone());
             let export = if from.read_only { format!("{volume_id}-ro") } else { volume_id.to_string() };
             Ok(Connection::NbdUnix { socket: format!("/fake/{volume_id}.nbd"), export })
         })
     }
 
-    async fn disconnect(&self, _cx: &Context, volume_id: &str) -> Result<()> {
+    async fn disconnect(&self, _cx: &Context, volume_id: &str, left: &[String]) -> Result<()> {
         self.change(|state| {
-            state.exports.remove(volume_id);
+            match (left.is_empty(), state.exports.get_mut(volume_id)) {
+                (true, _) => drop(state.exports.remove(volume_id)),
+                (false, Some(hosts)) => *hosts = left.iter().cloned().collect(),
+                (false, None) => {}
+            }
             Ok(())
         })
     }

@@ -5,7 +5,7 @@ use crate::{
     Cinder, errors::attachment_not_found, model::*, requests, schemas, store, volumes::attachment_for,
 };
 use base::{Error, ErrorKind, Json, Result, id};
-use db::{Filter, Resource};
+use db::Resource;
 use serde_json::json;
 use std::sync::Arc;
 use web::{Reply, Request, Routes, StatusCode, action, delete, get, post, put};
@@ -53,19 +53,9 @@ async fn list_detail(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
 async fn listed(cinder: Arc<Cinder>, request: Request, detail: bool) -> Result<Reply> {
     request.can(&of_project(&request.ctx.project_id))?;
     let page = lists::page(&request, &cinder.options, Attachment::TABLE, NAMES)?;
-    let mut given = lists::filters(&request);
-    lists::allowed(&request, &mut given, FILTERS)?;
-    let everywhere = request.ctx.is_admin() && given.iter().any(|(key, _)| key == "all_tenants");
-    let mut filters = Vec::new();
-    if !everywhere {
-        filters.push(Filter::eq("project_id", &request.ctx.project_id));
-    }
-    for (key, value) in given.iter().filter(|(key, _)| key != "all_tenants") {
-        match lists::condition(Attachment::TABLE, NAMES, key, value) {
-            Some(condition) => filters.push(condition),
-            None => return Ok(Reply::ok(json!({"attachments": []}))),
-        }
-    }
+    let Some(filters) = lists::conditions(&request, Attachment::TABLE, NAMES, FILTERS)? else {
+        return Ok(Reply::ok(json!({"attachments": []})));
+    };
     let (found, _) = cinder
         .read(move |tx| {
             lists::fetch::<Attachment>(tx, &page, &filters, None, |one| one.id.as_str(), attachment_not_found)

@@ -79,6 +79,8 @@ const FILTERS: &[(&str, &[&str])] = &[
     ("snapshot", &["name", "status", "volume_id", "metadata", "availability_zone", "consumes_quota"]),
     ("attachment", &["volume_id", "status", "instance_id", "attach_status"]),
     ("message", &["resource_uuid", "resource_type", "event_id", "request_id", "message_level"]),
+    ("group", &["name", "status"]),
+    ("group_snapshot", &["name", "status"]),
     ("pool", &["name"]),
     ("volume_type", &["is_public", "extra_specs"]),
 ];

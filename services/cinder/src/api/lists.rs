@@ -5,10 +5,11 @@ use crate::{Options, errors::invalid_input};
 use base::{Error, Json, Result, Timestamp};
 use db::{Direction, Filter, Kind, List, Op, Resource, Table, Tx, Value};
 use serde_json::json;
-use web::Request;
+use web::{Reply, Request};
 
 /// Query keys that are no filters.
-const PAGING: &[&str] = &["limit", "marker", "offset", "sort", "sort_key", "sort_dir", "with_count"];
+const PAGING: &[&str] =
+    &["limit", "marker", "offset", "sort", "sort_key", "sort_dir", "with_count", "list_volume"];
 
 #[derive(Clone, Debug)]
 pub struct Page {
@@ -126,6 +127,51 @@ pub fn allowed(request: &Request, given: &mut Vec<(String, String)>, names: &[&s
             invalid.join(",")
         ))),
     }
+}
+
+/// What a plain list's query asks for, in the caller's project or, for administrators that say so, in all. None:
+/// nothing can match.
+pub fn conditions(
+    request: &Request,
+    table: &'static Table,
+    names: Names,
+    users: &[&str],
+) -> Result<Option<Vec<Filter>>> {
+    let mut given = filters(request);
+    allowed(request, &mut given, users)?;
+    let everywhere = request.ctx.is_admin()
+        && given.iter().any(|(key, value)| key == "all_tenants" && super::word_is_true(value));
+    let own = (!everywhere).then(|| Filter::eq("project_id", &request.ctx.project_id));
+    let wanted = given.iter().filter(|(key, _)| key != "all_tenants");
+    let wanted = wanted.map(|(key, value)| condition(table, names, key, value));
+    Ok(own.into_iter().map(Some).chain(wanted).collect())
+}
+
+/// A page of a list, with the link to the next one, and how many there are in all if that was asked for.
+pub fn answer(
+    request: &Request,
+    plural: &str,
+    detail: bool,
+    page: &Page,
+    shown: Vec<Json>,
+    total: Option<usize>,
+) -> Reply {
+    let path = if detail { format!("{plural}/detail") } else { plural.to_string() };
+    let last = shown.last().and_then(|one| one["id"].as_str()).map(String::from);
+    let next = next_links(request, &path, page, last.as_deref(), shown.len());
+    let mut answer = json!({plural: shown});
+    if let Some(next) = next {
+        answer[format!("{plural}_links")] = next;
+    }
+    if let Some(total) = total {
+        answer["count"] = total.into();
+    }
+    Reply::ok(answer)
+}
+
+/// Whether the answer says how many there are.
+pub fn with_count(request: &Request) -> Result<bool> {
+    Ok(request.since(3, 45) && super::query_flag(request, "with_count")?)
 }
 
 /// A condition on a column that may be filtered by; none: nothing can match.

@@ -164,6 +164,7 @@ async fn manage_snapshot(cinder: Arc<Cinder>, request: Request) -> Result<Reply>
         description: text(&given, "description").map(String::from),
         metadata: texts(given.get("metadata")),
         in_use: true,
+        group_snapshot_id: None,
     };
     let (own, cx, source) = (cinder.clone(), request.ctx.clone(), source(&given));
     let snapshot =

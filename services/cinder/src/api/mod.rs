@@ -2,9 +2,12 @@
 
 mod attachments;
 mod back_ends;
+mod backups;
 mod default_types;
 mod encryption;
 mod extensions;
+mod group_types;
+mod groups;
 mod lists;
 mod manageable;
 mod messages;
@@ -36,12 +39,15 @@ pub fn routes() -> Routes<Cinder> {
         snapshots::routes(),
         types::routes(),
         type_access::routes(),
+        group_types::routes(),
+        groups::routes(),
         encryption::routes(),
         manageable::routes(),
         qos_specs::routes(),
         default_types::routes(),
         quotas::routes(),
         back_ends::routes(),
+        backups::routes(),
         messages::routes(),
         transfers::routes(),
         extensions::routes(),

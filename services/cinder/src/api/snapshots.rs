@@ -70,7 +70,7 @@ async fn list_detail(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
 async fn listed(cinder: Arc<Cinder>, request: Request, detail: bool) -> Result<Reply> {
     request.can(&of_project(&request.ctx.project_id))?;
     let page = lists::page(&request, &cinder.options, Snapshot::TABLE, NAMES)?;
-    let with_count = request.since(3, 45) && super::query_flag(&request, "with_count")?;
+    let with_count = lists::with_count(&request)?;
     let Some((filters, metadata)) = conditions(&request)? else {
         return Ok(Reply::ok(json!({"snapshots": []})));
     };
@@ -85,16 +85,8 @@ async fn listed(cinder: Arc<Cinder>, request: Request, detail: bool) -> Result<R
         })
         .await?;
     let view = |one: &Snapshot| if detail { detailed(&request, one, true) } else { summary(one) };
-    let mut answer = json!({"snapshots": found.iter().map(view).collect::<Vec<_>>()});
-    let path = if detail { "snapshots/detail" } else { "snapshots" };
-    let last = found.last().map(|one| one.id.as_str());
-    if let Some(next) = lists::next_links(&request, path, &page, last, found.len()) {
-        answer["snapshots_links"] = next;
-    }
-    if with_count {
-        answer["count"] = total.into();
-    }
-    Ok(Reply::ok(answer))
+    let shown = found.iter().map(view).collect();
+    Ok(lists::answer(&request, "snapshots", detail, &page, shown, with_count.then_some(total)))
 }
 
 type Pairs = Vec<(String, String)>;
@@ -154,6 +146,7 @@ async fn create(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
         description: trimmed(&given, "description"),
         metadata: texts(given.get("metadata")),
         in_use: force || always,
+        group_snapshot_id: None,
     };
     let (own, cx) = (cinder.clone(), request.ctx.clone());
     let snapshot = cinder.write(move |tx| requests::create_snapshot(&own, tx, &cx, &wanted)).await?;
@@ -284,7 +277,7 @@ fn summary(snapshot: &Snapshot) -> Json {
 pub fn detailed(request: &Request, snapshot: &Snapshot, extended: bool) -> Json {
     let mut body = summary(snapshot);
     if request.since(3, 14) {
-        body["group_snapshot_id"] = Json::Null;
+        body["group_snapshot_id"] = json!(snapshot.group_snapshot_id);
     }
     if request.since(3, 41) {
         body["user_id"] = snapshot.user_id.as_str().into();

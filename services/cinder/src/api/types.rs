@@ -93,7 +93,7 @@ async fn list(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
 }
 
 /// None: all. Only administrators choose.
-fn is_public(request: &Request, word: Option<&str>) -> Result<Option<bool>> {
+pub fn is_public(request: &Request, word: Option<&str>) -> Result<Option<bool>> {
     if !request.ctx.is_admin() {
         return Ok(Some(true));
     }

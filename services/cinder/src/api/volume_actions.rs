@@ -529,7 +529,7 @@ async fn terminate_connection(cinder: Arc<Cinder>, request: Request) -> Result<R
         .await?;
     // Attachments of the newer kind keep their own connections.
     if let Some(host) = volume.back_end().filter(|_| !connected) {
-        cinder.agent(host).disconnect(&cinder.own(&request.ctx), &volume.id).await?;
+        cinder.agent(host).disconnect(&cinder.own(&request.ctx), &volume.id, &[]).await?;
     }
     let to = db::Stored::store(&VolumeStatus::Available);
     let id = volume.id.clone();

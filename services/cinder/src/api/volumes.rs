@@ -97,7 +97,7 @@ async fn list_detail(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
 async fn listed(cinder: Arc<Cinder>, request: Request, detail: bool) -> Result<Reply> {
     request.can(&of_project(&request.ctx.project_id))?;
     let page = lists::page(&request, &cinder.options, Volume::TABLE, NAMES)?;
-    let with_count = request.since(3, 45) && query_flag(&request, "with_count")?;
+    let with_count = lists::with_count(&request)?;
     let Some((filters, metadata)) = conditions(&request)? else {
         return Ok(Reply::ok(json!({"volumes": []})));
     };
@@ -125,16 +125,8 @@ async fn listed(cinder: Arc<Cinder>, request: Request, detail: bool) -> Result<R
             "links": links(&request, "volumes", &shown.volume.id),
         }),
     };
-    let mut answer = json!({"volumes": shown.iter().map(view).collect::<Vec<_>>()});
-    let path = if detail { "volumes/detail" } else { "volumes" };
-    let last = shown.last().map(|shown| shown.volume.id.as_str());
-    if let Some(next) = lists::next_links(&request, path, &page, last, shown.len()) {
-        answer["volumes_links"] = next;
-    }
-    if with_count {
-        answer["count"] = total.into();
-    }
-    Ok(Reply::ok(answer))
+    let shown = shown.iter().map(view).collect();
+    Ok(lists::answer(&request, "volumes", detail, &page, shown, with_count.then_some(total)))
 }
 
 /// Pairs that a volume's metadata must have.
@@ -259,8 +251,11 @@ async fn create(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
         volume_type: text(&given, "volume_type").filter(|name| !name.is_empty()).map(String::from),
         availability_zone: text(&given, "availability_zone").map(String::from),
         metadata: texts(given.get("metadata")),
+        group_id: text(&given, "group_id").filter(|id| !id.is_empty()).map(String::from),
+        backup_id: text(&given, "backup_id").map(String::from),
     };
-    if wanted.size.is_none() && wanted.snapshot_id.is_none() && wanted.source_volid.is_none() {
+    let sources = [&wanted.snapshot_id, &wanted.source_volid, &wanted.backup_id];
+    if wanted.size.is_none() && sources.iter().all(|source| source.is_none()) {
         return Err(malformed());
     }
     let (own, cx) = (cinder.clone(), request.ctx.clone());
@@ -273,15 +268,10 @@ async fn create(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
     Ok(Reply::accepted(json!({"volume": detailed(&request, &shown, false)})))
 }
 
-/// Groups and backups, which are not built; and an old way that upstream has removed.
+/// Consistency groups, which groups have replaced; and an old way that upstream has removed.
 fn refuse_what_is_not_there(given: &Object) -> Result<()> {
-    for key in ["group_id", "consistencygroup_id"] {
-        if let Some(id) = text(given, key) {
-            return Err(Error::not_found(format!("Group {id} could not be found.")));
-        }
-    }
-    if let Some(id) = text(given, "backup_id") {
-        return Err(Error::not_found(format!("Backup {id} could not be found.")));
+    if let Some(id) = text(given, "consistencygroup_id") {
+        return Err(Error::not_found(format!("Group {id} could not be found.")));
     }
     match given.get("multiattach").is_some_and(flag) {
         true => Err(Error::bad_request(
@@ -391,7 +381,7 @@ pub fn detailed(request: &Request, shown: &Shown, extended: bool) -> Json {
         add("migration_status", json!(volume.migration_status));
     }
     if request.since(3, 13) {
-        add("group_id", Json::Null);
+        add("group_id", json!(volume.group_id));
     }
     if admin && request.since(3, 21) {
         add("provider_id", Json::Null);

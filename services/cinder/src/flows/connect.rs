@@ -107,7 +107,7 @@ async fn unexport(cinder: &Arc<Cinder>, cx: &Context, flow: &mut Connect) -> Res
 }
 
 impl Cinder {
-    /// Ends the export when no other attachment needs it.
+    /// Leaves the volume to the hosts of its other attachments; without any the export ends.
     pub(super) async fn disconnect_unless_shared(
         &self,
         cx: &Context,
@@ -117,10 +117,12 @@ impl Cinder {
         let Some(volume) = self.volume_if_there(volume_id).await? else { return Ok(()) };
         let id = volume_id.to_string();
         let attachments = self.read(move |tx| store::attachments(tx, &id)).await?;
-        let shared = attachments.iter().any(|other| other.id != attachment_id && other.connection.is_some());
-        if shared || volume.host.is_none() {
+        if volume.host.is_none() {
             return Ok(());
         }
-        super::or_gone(self.agent_of(&volume)?.disconnect(&self.own(cx), volume_id).await)
+        let others =
+            attachments.into_iter().filter(|other| other.id != attachment_id && other.connection.is_some());
+        let left: Vec<String> = others.filter_map(|other| other.attached_host).collect();
+        super::or_gone(self.agent_of(&volume)?.disconnect(&self.own(cx), volume_id, &left).await)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::or_gone;
 use crate::{
-    Cinder,
+    Cinder, backups, groups,
     messages::{self, Action, NO_BACK_END},
     model::*,
     requests::is_multiattach,
@@ -33,7 +33,9 @@ impl Flow for Create {
             return Ok(());
         }
         let Some(volume) = tx.find::<Volume>(&self.volume_id)? else { return Ok(()) };
-        store::change(tx, &volume.id, cinder.clock.now(), |volume| volume.status = VolumeStatus::Error)?;
+        let now = cinder.clock.now();
+        store::change(tx, &volume.id, now, |volume| volume.status = VolumeStatus::Error)?;
+        settle(tx, &volume, now)?;
         let action = match (&volume.image_id, error.code.as_deref()) {
             (_, Some(NO_BACK_END)) => Action::Schedule,
             (Some(_), _) => Action::CopyImage,
@@ -82,14 +84,15 @@ async fn make(cinder: &Arc<Cinder>, cx: &Context, flow: &mut Create) -> Result<E
     let disk = NewDisk {
         id: volume.id.clone(),
         size_gb: volume.size.unsigned_abs(),
-        source: match (&volume.image_id, &volume.snapshot_id, &volume.source_volid) {
+        source: match (&volume.image_id, &volume.snapshot_id, &volume.source_volid, &volume.backup_id) {
             (Some(id), ..) => DiskSource::Image {
                 id: id.clone(),
                 disk_format: volume.image_disk_format.clone().unwrap_or_default(),
             },
-            (None, Some(id), _) => DiskSource::Snapshot { id: id.clone() },
-            (None, None, Some(id)) => DiskSource::Volume { id: id.clone() },
-            (None, None, None) => DiskSource::Empty,
+            (None, Some(id), ..) => DiskSource::Snapshot { id: id.clone() },
+            (None, None, Some(id), _) => DiskSource::Volume { id: id.clone() },
+            (None, None, None, Some(id)) => DiskSource::Backup { id: id.clone() },
+            (None, None, None, None) => DiskSource::Empty,
         },
     };
     cinder.agent_of(&volume)?.create(&cinder.own(cx), &disk).await?;
@@ -106,8 +109,8 @@ async fn make(cinder: &Arc<Cinder>, cx: &Context, flow: &mut Create) -> Result<E
             }
             volume.bootable |= bootable;
             volume.launched_at = Some(now);
-        })
-        .map(drop)
+        })?;
+        settle(tx, &volume, now)
     }))
 }
 
@@ -119,8 +122,19 @@ async fn unmake(cinder: &Arc<Cinder>, cx: &Context, flow: &mut Create) -> Result
     Ok(Effect::none())
 }
 
-/// Copies are made where the original is.
+/// What it belongs to, or was made from, has waited for its end.
+fn settle(tx: &mut Tx, volume: &Volume, now: base::Timestamp) -> Result<()> {
+    volume.backup_id.as_ref().map_or(Ok(()), |id| backups::release(tx, id, now))?;
+    volume.group_id.as_ref().map_or(Ok(()), |id| groups::settle(tx, id, now))
+}
+
+/// Copies are made where the original is, and volumes of a group where the group is.
 fn source_host(tx: &mut Tx, volume: &Volume) -> Result<Option<String>> {
+    if let Some(id) = &volume.group_id
+        && let Some(group) = tx.find::<Group>(id)?
+    {
+        return Ok(group.host);
+    }
     Ok(source(tx, volume)?.and_then(|source| source.host))
 }
 

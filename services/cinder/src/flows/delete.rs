@@ -2,7 +2,7 @@
 
 use super::or_gone;
 use crate::{
-    Cinder,
+    Cinder, groups,
     messages::{self, Action},
     model::*,
     store,
@@ -37,6 +37,12 @@ impl Flow for Delete {
         for snapshot in store::snapshots(tx, &volume.id)? {
             store::change_snapshot(tx, &snapshot.id, now, |s| s.status = SnapshotStatus::ErrorDeleting)?;
         }
+        if let Some(id) = &volume.backup_id {
+            crate::backups::release(tx, id, now)?;
+        }
+        if let Some(id) = &volume.group_id {
+            groups::settle(tx, id, now)?;
+        }
         let action = if self.unmanage { Action::Unmanage } else { Action::Delete };
         messages::tell(cinder, tx, cx, ("VOLUME", &volume.id, &volume.project_id), action, error)
     }
@@ -59,9 +65,12 @@ async fn remove(cinder: &Arc<Cinder>, cx: &Context, flow: &mut Delete) -> Result
     if volume.host.is_some() && !flow.unmanage {
         or_gone(cinder.agent_of(&volume)?.delete(&cinder.own(cx), &volume.id).await)?;
     }
+    let cinder = cinder.clone();
     Ok(Effect::write(move |tx| {
         store::delete_attachments(tx, &volume.id)?;
         store::delete_transfer_of(tx, &volume.id)?;
-        tx.remove::<Volume>(&volume.id).map(drop)
+        tx.remove::<Volume>(&volume.id)?;
+        let now = cinder.clock.now();
+        volume.group_id.as_ref().map_or(Ok(()), |id| groups::settle(tx, id, now))
     }))
 }

@@ -1,5 +1,6 @@
 //! The long operations on volumes, each in a file named by its verb, and what they share.
 
+pub mod backup;
 pub mod connect;
 pub mod create;
 pub mod delete;
@@ -27,6 +28,9 @@ pub fn register(cinder: &Arc<Cinder>) {
     cinder.flows.register::<manage::ManageVolume>(cinder.clone());
     cinder.flows.register::<manage::ManageSnapshot>(cinder.clone());
     cinder.flows.register::<disconnect::Disconnect>(cinder.clone());
+    cinder.flows.register::<backup::MakeBackup>(cinder.clone());
+    cinder.flows.register::<backup::DeleteBackup>(cinder.clone());
+    cinder.flows.register::<backup::Restore>(cinder.clone());
 }
 
 impl Cinder {

@@ -2,7 +2,7 @@
 
 use super::or_gone;
 use crate::{
-    Cinder,
+    Cinder, groups,
     messages::{self, Action},
     model::*,
     store,
@@ -42,6 +42,7 @@ impl Flow for CreateSnapshot {
         }
         let Some(snapshot) = tx.find::<Snapshot>(&self.snapshot_id)? else { return Ok(()) };
         store::change_snapshot(tx, &snapshot.id, cinder.clock.now(), |s| s.status = SnapshotStatus::Error)?;
+        settle_group(tx, &snapshot)?;
         let about = ("VOLUME_SNAPSHOT", snapshot.id.as_str(), snapshot.project_id.as_str());
         messages::tell(cinder, tx, cx, about, Action::SnapshotCreate, error)
     }
@@ -60,6 +61,7 @@ impl Flow for DeleteSnapshot {
         let Some(snapshot) = tx.find::<Snapshot>(&self.snapshot_id)? else { return Ok(()) };
         let now = cinder.clock.now();
         store::change_snapshot(tx, &snapshot.id, now, |s| s.status = SnapshotStatus::ErrorDeleting)?;
+        settle_group(tx, &snapshot)?;
         let about = ("VOLUME_SNAPSHOT", snapshot.id.as_str(), snapshot.project_id.as_str());
         messages::tell(cinder, tx, cx, about, Action::SnapshotDelete, error)
     }
@@ -75,8 +77,11 @@ async fn take(cinder: &Arc<Cinder>, cx: &Context, flow: &mut CreateSnapshot) -> 
             if snapshot.status == SnapshotStatus::Creating {
                 snapshot.status = SnapshotStatus::Available;
             }
-        })
-        .map(drop)
+        })?;
+        match tx.find::<Snapshot>(&id)? {
+            Some(snapshot) => settle_group(tx, &snapshot),
+            None => Ok(()),
+        }
     }))
 }
 
@@ -93,5 +98,13 @@ async fn remove(cinder: &Arc<Cinder>, cx: &Context, flow: &mut DeleteSnapshot) -
         or_gone(cinder.agent_of(&volume)?.delete_snapshot(&cinder.own(cx), &flow.snapshot_id).await)?;
     }
     let id = flow.snapshot_id.clone();
-    Ok(Effect::write(move |tx| tx.remove::<Snapshot>(&id).map(drop)))
+    Ok(Effect::write(move |tx| {
+        let Some(snapshot) = tx.find::<Snapshot>(&id)? else { return Ok(()) };
+        tx.remove::<Snapshot>(&id)?;
+        settle_group(tx, &snapshot)
+    }))
+}
+
+fn settle_group(tx: &mut Tx, snapshot: &Snapshot) -> Result<()> {
+    snapshot.group_snapshot_id.as_ref().map_or(Ok(()), |id| groups::settle_snapshot(tx, id))
 }

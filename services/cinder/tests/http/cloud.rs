@@ -4,19 +4,20 @@ use async_trait::async_trait;
 use base::{Clock, Context, Error, Json, Result, Timestamp, id};
 use bus::{Bus, Serving};
 use cinder::{Cinder, Options, Peers, TABLES};
-use cinder_volume::Agent;
 use contracts::{
     agents::volume::VolumeReports,
     compute::ImageSink,
+    fakes::volume::FakeVolumeAgent,
     images::{Image, ImageMaker, Images, NewImage},
 };
-use host_block::Fake;
 use parking_lot::Mutex;
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::io::AsyncRead;
 pub use web::testing::{Answer, OTHER, PROJECT};
 use web::testing::{People, Surface};
 
+/// An id that nothing has.
+pub const NOBODY: &str = "00000000-0000-0000-0000-000000000000";
 pub const IMAGE: &str = "0e8a7f6c-0000-4000-8000-0000000000aa";
 
 /// One image, a gigabyte at least, and those that cinder makes: with what it is, and how many bytes it got.
@@ -78,13 +79,17 @@ impl Images for OneImage {
 
 pub struct Cloud {
     pub cinder: Arc<Cinder>,
-    pub fake: Fake,
-    pub agent: Arc<Agent>,
+    pub fake: FakeVolumeAgent,
     pub clock: Clock,
     pub images: Arc<OneImage>,
     pub surface: Surface,
     _servings: Vec<Serving>,
     _database: db::testing::TestDb,
+}
+
+/// A back end without anything.
+pub fn fake() -> FakeVolumeAgent {
+    FakeVolumeAgent::new("h1@files")
 }
 
 pub fn options() -> Options {
@@ -93,30 +98,26 @@ pub fn options() -> Options {
 
 impl Cloud {
     pub async fn new() -> Self {
-        Self::with(options(), Fake::default(), db::testing::sqlite(TABLES, &[]).await.unwrap()).await
+        Self::with(options(), fake(), db::testing::sqlite(TABLES, &[]).await.unwrap()).await
     }
 
-    pub async fn with(options: Options, fake: Fake, database: db::testing::TestDb) -> Self {
+    pub async fn with(options: Options, fake: FakeVolumeAgent, database: db::testing::TestDb) -> Self {
         let clock = Clock::test(Timestamp::parse("2026-11-20T08:15:30.5Z").unwrap());
         let bus = Bus::local_twice();
         let images = Arc::new(OneImage::default());
         let peers = Peers { images: images.clone(), image_maker: images.clone() };
         let cinder = Cinder::new(database.db.clone(), clock.clone(), options, bus.clone(), peers);
-        let agent_options = cinder_volume::Options { host: "h1".into(), ..cinder_volume::Options::default() };
-        let agent = cinder_volume::simulated(agent_options, fake.clone(), Some(images.clone()));
-        let servings =
-            vec![cinder.start().await.unwrap(), cinder_volume::serve(&bus, agent.clone()).await.unwrap()];
+        let fake = fake.uploads_to(images.clone());
+        let servings = vec![cinder.start().await.unwrap(), fake.serve(&bus).await.unwrap()];
         let surface = Surface::new(cinder.service(None, Arc::new(People), "http://k").unwrap(), "c:8776");
-        let cloud =
-            Self { cinder, fake, agent, clock, images, surface, _servings: servings, _database: database };
+        let cloud = Self { cinder, fake, clock, images, surface, _servings: servings, _database: database };
         cloud.report().await;
         cloud
     }
 
     /// The back end's sign of life.
     pub async fn report(&self) {
-        let back_end = self.agent.back_end().await.unwrap();
-        self.cinder.back_end_reported(&Context::internal(), &back_end).await.unwrap();
+        self.cinder.back_end_reported(&Context::internal(), &self.fake.back_end()).await.unwrap();
     }
 
     pub async fn ask(
