@@ -2,7 +2,7 @@
 //! nodes, and their door for images and certificates.
 
 use crate::{
-    Settings,
+    Settings, certificates,
     host::{Host, Surroundings},
     state::Running,
 };
@@ -21,6 +21,11 @@ pub fn membership(settings: &Settings) -> PathBuf {
     settings.state.join("host")
 }
 
+/// Below the state directory: its certificate as QEMU wants it.
+pub fn qemu_certificates(settings: &Settings) -> PathBuf {
+    settings.state.join("pki")
+}
+
 pub struct Agents {
     host: Host,
     running: Running,
@@ -37,6 +42,8 @@ impl Agents {
         if let Err(error) = member.renew_in_time(&directory, &clock).await {
             tracing::warn!(%error, "the certificate was not renewed; tried again");
         }
+        let for_qemu = qemu_certificates(settings);
+        certificates::hand_to_qemu(&directory, &for_qemu)?;
         let identity = member.identity.clone();
         let brokers = member.common.brokers.iter().map(|url| url.expose().to_string()).collect();
         let bus = crate::broker::bus(settings, brokers, &member.common.bus_prefix, &identity.name).await?;
@@ -52,7 +59,7 @@ impl Agents {
         };
         let alive = tokio::spawn(alive(settings, &bus, &identity));
         let host = Host::start(settings, &around).await?;
-        let renewing = tokio::spawn(renew(member, directory, clock));
+        let renewing = tokio::spawn(renew(member, directory, for_qemu, clock));
         running.ready()?;
         Ok(Self { host, running, alive, renewing })
     }
@@ -85,10 +92,12 @@ fn alive(
     hosts::alive(bus.clone(), host)
 }
 
-async fn renew(mut member: Member, directory: PathBuf, clock: Clock) {
+async fn renew(mut member: Member, directory: PathBuf, for_qemu: PathBuf, clock: Clock) {
     loop {
         tokio::time::sleep(RENEWAL_LOOKED_AT_EVERY).await;
-        match member.renew_in_time(&directory, &clock).await {
+        let renewed = member.renew_in_time(&directory, &clock).await;
+        let renewed = renewed.and_then(|new| certificates::hand_to_qemu(&directory, &for_qemu).map(|()| new));
+        match renewed {
             Ok(true) => tracing::info!("the certificate of this host is renewed"),
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "the certificate was not renewed; tried again"),

@@ -27,11 +27,14 @@ async fn from_host(directory: &Path, config: &Config) -> Result<()> {
             dir: directory.join("libvirt"),
             instances_dir: directory.join("instances"),
             accelerator: Some(host_virt::Accelerator::Tcg),
+            tls_directory: None,
         };
         host_virt::Libvirt::start(options).await?.remove_everything().await?;
     }
-    if directory.join("volumes").exists() {
-        cinder_volume::clean(directory).await?;
+    for (_, dir) in config.section::<cinder_volume::Options>()?.each(directory) {
+        if dir.exists() {
+            cinder_volume::clean(&dir).await?;
+        }
     }
     if directory.join("net").exists() {
         let physical_networks = config.section::<neutron_agent::Options>()?.physical_networks;

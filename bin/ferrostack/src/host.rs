@@ -119,18 +119,22 @@ impl Host {
 
     async fn volume_agent(&mut self, settings: &Settings, around: &Surroundings) -> Result<()> {
         let options = volume_options(settings, around)?;
-        let agent = match settings.simulate {
-            true => {
-                let disks = host_block::Fake::kept(&settings.state.join("simulated/disks"))?;
-                cinder_volume::simulated(options, disks, Some(around.image_sink.clone()))
-            }
-            false => cinder_volume::on_files(
-                options,
-                &settings.state,
-                around.images.clone(),
-                around.image_sink.clone(),
-            )?,
-        };
+        for (number, (options, dir)) in options.each(&settings.state).into_iter().enumerate() {
+            let kept = if number == 0 { "disks".into() } else { format!("disks-{number}") };
+            let (images, sink) = (around.images.clone(), around.image_sink.clone());
+            let agent = match settings.simulate {
+                true => {
+                    let disks = host_block::Fake::kept(&settings.state.join("simulated").join(&kept))?;
+                    cinder_volume::simulated(options, disks, Some(sink))
+                }
+                false => cinder_volume::on_files(options, &dir, images, sink)?,
+            };
+            self.back_end(around, agent).await?;
+        }
+        Ok(())
+    }
+
+    async fn back_end(&mut self, around: &Surroundings, agent: Arc<cinder_volume::Agent>) -> Result<()> {
         self.serving.push(cinder_volume::serve(&around.bus, agent.clone()).await?);
         let reports = Arc::new(RemoteVolumeReports::new(around.bus.clone(), Topic::any(VOLUME_REPORTS)));
         reports.back_end_reported(&Context::internal(), &agent.back_end().await?).await?;
@@ -190,6 +194,9 @@ fn compute_options(settings: &Settings, around: &Surroundings) -> Result<nova_co
         options.host = around.name();
     }
     if let Some(address) = around.address() {
+        if options.tls_directory.is_empty() {
+            options.tls_directory = crate::agents::qemu_certificates(settings).display().to_string();
+        }
         for said in [&mut options.my_ip, &mut options.vnc_listen] {
             if *said == unsaid.my_ip {
                 *said = address.to_string();
@@ -204,10 +211,17 @@ fn volume_options(settings: &Settings, around: &Surroundings) -> Result<cinder_v
     if options.host.is_empty() {
         options.host = around.name();
     }
-    if let Some(address) = around.address()
-        && options.my_ip == cinder_volume::Options::default().my_ip
-    {
-        options.my_ip = address.to_string();
+    if let Some(address) = around.address() {
+        if options.my_ip == cinder_volume::Options::default().my_ip {
+            options.my_ip = address.to_string();
+        }
+        // A host of several serves its volumes to the others, which show their certificates.
+        if options.nbd_address.is_empty() && !settings.simulate {
+            options.nbd_address = address.to_string();
+        }
+        if options.nbd_tls_directory.is_empty() && !options.nbd_without_tls {
+            options.nbd_tls_directory = crate::agents::qemu_certificates(settings).display().to_string();
+        }
     }
     Ok(options)
 }

@@ -5,6 +5,7 @@ mod agents;
 mod api;
 pub mod background;
 mod broker;
+mod certificates;
 pub mod clean;
 mod cloud;
 mod clouds_yaml;

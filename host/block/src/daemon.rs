@@ -26,6 +26,7 @@ const POLL: Duration = Duration::from_millis(20);
 const PORTS_TRIED: usize = 5;
 /// The list of hosts within the daemon.
 const HOSTS: &str = "hosts";
+const CREDENTIALS: &str = "tls";
 /// The disk within the daemon.
 const NODE: &str = "disk";
 /// The exports of a disk: their ids, and whether through them it is written.
@@ -72,9 +73,37 @@ impl Daemon {
         }
     }
 
+    /// Whether the certificate is another one than that which it was started with.
+    pub async fn has_old_certificate(&self, network: &Network) -> Result<bool> {
+        let Some(tls) = &network.tls else { return Ok(false) };
+        let Ok(started) = tokio::fs::metadata(&self.port).await else { return Ok(false) };
+        let certificate = tokio::fs::metadata(tls.certificate()).await?;
+        Ok(certificate.modified()? > started.modified()?)
+    }
+
+    /// Ends the server and begins another one in the same daemon, at the same place: hosts connect again.
+    async fn renew(&self, qmp: &mut Qmp, network: &Network) -> Result<()> {
+        let (Some(tls), Some(port)) = (&network.tls, self.last_port().await) else { return Ok(()) };
+        qmp.call("nbd-server-stop", json!({})).await?;
+        let _ = qmp.call("object-del", json!({"id": CREDENTIALS})).await;
+        qmp.call("object-add", tls.credentials(CREDENTIALS)).await?;
+        let address =
+            json!({"type": "inet", "data": {"host": network.address.to_string(), "port": port.to_string()}});
+        let server =
+            json!({"addr": address, "tls-creds": CREDENTIALS, "tls-authz": HOSTS, "max-connections": 0});
+        qmp.call("nbd-server-start", server).await?;
+        tracing::info!(volume = self.id, "served with the new certificate");
+        Ok(tokio::fs::write(&self.port, port.to_string()).await?)
+    }
+
     /// Serves the file; a daemon that does already goes on.
     pub async fn start(&self, file: &Path, network: Option<&Network>) -> Result<()> {
         if let Some(mut qmp) = Qmp::connect(&self.control).await? {
+            if let Some(network) = network
+                && self.has_old_certificate(network).await?
+            {
+                self.renew(&mut qmp, network).await?;
+            }
             return self.add_exports(&mut qmp).await;
         }
         if self.nbd.as_os_str().len() > SOCKET_BYTES_MAX {
@@ -104,10 +133,9 @@ impl Daemon {
         let mut objects = Vec::new();
         let mut guarded = String::new();
         if let Some(tls) = &network.tls {
-            let directory = quoted(&tls.directory);
-            objects.push(format!("tls-creds-x509,id=tls,endpoint=server,verify-peer=on,dir={directory}"));
+            objects.push(tls.credentials(CREDENTIALS).to_string());
             objects.push(admitted(HOSTS, &self.allowed().hosts().await?).to_string());
-            guarded = format!(",tls-creds=tls,tls-authz={HOSTS}");
+            guarded = format!(",tls-creds={CREDENTIALS},tls-authz={HOSTS}");
         }
         let mut outcome = Err(Error::unavailable("no port is free for another volume"));
         let had = self.last_port().await.filter(|port| network.ports.contains(port));
@@ -269,7 +297,7 @@ impl Daemon {
 }
 
 /// Options are parted by commas.
-fn quoted(path: &Path) -> String {
+pub fn quoted(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
 }
 

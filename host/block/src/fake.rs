@@ -105,7 +105,7 @@ impl Blocks for Fake {
         check_id(volume_id)?;
         self.change(|state| {
             let found = match source {
-                Source::Empty | Source::Image { .. } => Some(&0),
+                Source::Empty | Source::Image { .. } | Source::Export(_) => Some(&0),
                 Source::Snapshot(id) => state.snapshots.get(id),
                 Source::Volume(id) => state.volumes.get(id),
                 Source::Backup(id) => state.backups.get(id),

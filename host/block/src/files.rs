@@ -5,7 +5,7 @@
 use crate::{
     Backups, Blocks, Export, Saved, Source, Stats, check_id,
     convert::{convert, tool_format},
-    daemon::Daemon,
+    daemon::{Daemon, quoted},
     exists, exported,
     locks::Locks,
     network::Network,
@@ -138,6 +138,7 @@ impl Blocks for Files {
                 self.copy_volume(id, &part).await?;
             }
             Source::Backup(id) => self.backups.restore(id, &part).await?,
+            Source::Export(export) => fetch(export, self.network.as_ref(), &part).await?,
         }
         finish(&part, &path, bytes).await?;
         remove(&self.images.join(volume_id)).await
@@ -283,7 +284,12 @@ impl Blocks for Files {
 
     async fn is_exported(&self, volume_id: &str) -> Result<bool> {
         check_id(volume_id)?;
-        self.daemon(volume_id).is_serving().await
+        let daemon = self.daemon(volume_id);
+        let renewed = match &self.network {
+            Some(network) => daemon.has_old_certificate(network).await?,
+            None => false,
+        };
+        Ok(!renewed && daemon.is_serving().await?)
     }
 
     async fn unexport(&self, volume_id: &str, left: &[String]) -> Result<()> {
@@ -373,6 +379,33 @@ pub async fn remove(path: &Path) -> Result<()> {
 async fn copy(from: &Path, to: &Path) -> Result<()> {
     let copied = run("cp").args(["--sparse=always", "--reflink=auto", "--"]).args([from, to]);
     copied.timeout(COPY_PATIENCE).output().await.map(drop)
+}
+
+/// Copies what another driver serves; zeros become holes.
+async fn fetch(export: &Export, network: Option<&Network>, to: &Path) -> Result<()> {
+    let mut convert = run("qemu-img").args(["convert", "-O", "raw", "-S", "4k"]);
+    let source = match export {
+        Export::Unix { socket, name } => {
+            format!("driver=nbd,server.type=unix,server.path={},export={name}", quoted(socket))
+        }
+        Export::Tcp { address, port, name, tls_name } => {
+            let plain =
+                format!("driver=nbd,server.type=inet,server.host={address},server.port={port},export={name}");
+            match tls_name {
+                None => plain,
+                Some(tls_name) => {
+                    let own = network.and_then(|network| network.tls.as_ref());
+                    let own = own.ok_or_else(|| Error::conflict("This host has no certificate to show."))?;
+                    let directory = quoted(&own.directory);
+                    let tls = format!("tls-creds-x509,id=tls,endpoint=client,verify-peer=on,dir={directory}");
+                    convert = convert.args(["--object", &tls]);
+                    format!("{plain},tls-creds=tls,tls-hostname={tls_name}")
+                }
+            }
+        }
+    };
+    let copied = convert.arg("--image-opts").arg(source).arg(to).timeout(COPY_PATIENCE);
+    copied.output().await.map(drop)
 }
 
 /// At least so large, on the disk, and nobody else's to read; then it has its name.

@@ -114,6 +114,8 @@ pub enum Source {
     Snapshot(String),
     Volume(String),
     Backup(String),
+    /// What another machine's driver, or another one of this machine, serves.
+    Export(Export),
 }
 
 /// Where a disk is served by NBD.

@@ -63,6 +63,18 @@ impl Network {
     }
 }
 
+impl Tls {
+    pub fn certificate(&self) -> PathBuf {
+        self.directory.join("server-cert.pem")
+    }
+
+    /// For QEMU.
+    pub fn credentials(&self, id: &str) -> Json {
+        json!({"qom-type": "tls-creds-x509", "id": id, "endpoint": "server", "verify-peer": true,
+            "dir": self.directory})
+    }
+}
+
 /// The hosts that may reach one disk, remembered beyond the end of its daemon.
 pub struct Allowed(PathBuf);
 

@@ -214,6 +214,18 @@ async fn other_hosts_reach_a_volume_with_their_certificate() {
     assert!(!from_host(&export, &certificate("h1"), "read 0 1M").await);
     assert!(from_host(&export, &certificate("h2"), "read -P 3 0 1M").await);
 
+    // The host has a new certificate: it is served with that one, at the same place.
+    let file = dir.path().join("s1/server-cert.pem");
+    let later = std::time::SystemTime::now() + Duration::from_secs(5);
+    std::fs::File::options().write(true).open(&file).unwrap().set_modified(later).unwrap();
+    assert!(!files.is_exported(VOLUME).await.unwrap());
+    files.export_again(VOLUME).await.unwrap();
+    assert!(from_host(&export, &certificate("h2"), "read -P 3 0 1M").await);
+    assert!(!from_host(&export, &certificate("h1"), "read 0 1M").await);
+    let earlier = std::time::SystemTime::now() - Duration::from_secs(60);
+    std::fs::File::options().write(true).open(&file).unwrap().set_modified(earlier).unwrap();
+    assert!(files.is_exported(VOLUME).await.unwrap());
+
     // The machine was off: the same hosts find it at the same place.
     let pid = std::fs::read_to_string(state.join("exports").join(format!("{VOLUME}.pid"))).unwrap();
     run("kill").args(["-KILL", pid.trim()]).output().await.unwrap();

@@ -98,6 +98,7 @@ impl VolumeAgent for Agent {
             DiskSource::Snapshot { id } => Source::Snapshot(id.clone()),
             DiskSource::Volume { id } => Source::Volume(id.clone()),
             DiskSource::Backup { id } => Source::Backup(id.clone()),
+            DiskSource::Export { connection } => Source::Export(export(connection)?),
             DiskSource::Image { id, disk_format } => {
                 self.fetch(cx, &volume.id, id).await?;
                 Source::Image { format: disk_format.clone() }
@@ -207,4 +208,16 @@ impl VolumeAgent for Agent {
 
 fn told(saved: Saved) -> SavedBackup {
     SavedBackup { bytes: saved.bytes, objects: saved.chunks }
+}
+
+fn export(connection: &Connection) -> Result<Export> {
+    Ok(match connection.clone() {
+        Connection::NbdUnix { socket, export } => Export::Unix { socket: socket.into(), name: export },
+        Connection::Nbd { host, port, export, tls_hostname } => Export::Tcp {
+            address: host.parse().map_err(|_| Error::bad_request(format!("'{host}' is no address")))?,
+            port,
+            name: export,
+            tls_name: tls_hostname,
+        },
+    })
 }

@@ -19,17 +19,17 @@ pub use host_block::PROGRAMS;
 pub use options::Options;
 pub use reports::run;
 
-/// The agent of this machine, volumes as files below `state`.
+/// The agent of one back end of this machine, volumes as files below `dir`.
 pub fn on_files(
     options: Options,
-    state: &Path,
+    dir: &Path,
     images: Arc<dyn ImageSource>,
     sink: Arc<dyn ImageSink>,
 ) -> Result<Arc<Agent>> {
-    let files = Files::open(&state.join("volumes"))?;
+    let files = Files::open(dir)?;
     let files = match options.backup_directory.as_str() {
         "" => files,
-        dir => files.backups_in(Path::new(dir))?,
+        place => files.backups_in(Path::new(place))?,
     };
     let files = match options.network()? {
         Some(network) => files.on_network(network)?,
@@ -38,9 +38,9 @@ pub fn on_files(
     Ok(Arc::new(Agent::new(options, Arc::new(files), Some(images)).uploads_to(sink)))
 }
 
-/// Ends what outlives the agent: the exports of the volumes below `state`.
-pub async fn clean(state: &Path) -> Result<()> {
-    Files::open(&state.join("volumes"))?.unexport_all().await
+/// Ends what outlives the agent: the exports of the volumes below `dir`.
+pub async fn clean(dir: &Path) -> Result<()> {
+    Files::open(dir)?.unexport_all().await
 }
 
 /// An agent like it on a fake back end, for tests and `--simulate`.

@@ -4,6 +4,7 @@ use base::{Error, Result, config::Section};
 use host_block::{Network, Tls};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -28,11 +29,23 @@ pub struct Options {
     pub nbd_tls_directory: String,
     /// Serves volumes on `nbd_address` without TLS: whoever reaches that address reads and writes them.
     pub nbd_without_tls: bool,
+    /// Further back ends of this host, each with disks of its own.
+    pub back_ends: Vec<FurtherBackEnd>,
     /// Where backups are kept, best in a place that outlives this machine and that all back ends have; empty: below
     /// the state directory.
     pub backup_directory: String,
     /// How often the back end reports its space and gives a sign of life.
     pub report_interval_seconds: u64,
+}
+
+/// A back end beside the first.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FurtherBackEnd {
+    /// As `volume_backend_name`.
+    pub name: String,
+    /// Where its disks are.
+    pub directory: PathBuf,
 }
 
 impl Default for Options {
@@ -48,6 +61,7 @@ impl Default for Options {
             nbd_ports: (10809, 14904),
             nbd_tls_directory: String::new(),
             nbd_without_tls: false,
+            back_ends: Vec::new(),
             backup_directory: String::new(),
             report_interval_seconds: 10,
         }
@@ -55,6 +69,24 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Each back end of this host, with the folder of its disks; the first one's is below the state directory, and so
+    /// is that of all backups that are given no other place.
+    pub fn each(&self, state: &Path) -> Vec<(Self, PathBuf)> {
+        let first = state.join("volumes");
+        let backup_directory = match self.backup_directory.as_str() {
+            "" => first.join("backups").display().to_string(),
+            chosen => chosen.to_string(),
+        };
+        let named = |name: &String| Self {
+            volume_backend_name: name.clone(),
+            back_ends: Vec::new(),
+            backup_directory: backup_directory.clone(),
+            ..self.clone()
+        };
+        let further = self.back_ends.iter().map(|one| (named(&one.name), one.directory.clone()));
+        std::iter::once((named(&self.volume_backend_name), first)).chain(further).collect()
+    }
+
     /// The host's own name.
     pub(crate) fn machine(&self) -> String {
         match self.host.as_str() {

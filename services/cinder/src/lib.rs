@@ -9,6 +9,7 @@ mod flows;
 mod groups;
 mod messages;
 mod model;
+mod moves;
 mod options;
 mod quota;
 mod reports;

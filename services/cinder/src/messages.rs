@@ -22,6 +22,8 @@ pub enum Action {
     BackupDelete,
     BackupRestore,
     Delete,
+    Migrate,
+    Retype,
     Revert,
 }
 
@@ -43,6 +45,8 @@ impl Action {
             // Upstream has no numbers for these.
             Action::Delete => ("000", "delete volume"),
             Action::Manage => ("000", "manage existing volume"),
+            Action::Migrate => ("000", "migrate volume"),
+            Action::Retype => ("000", "retype volume"),
             Action::Revert => ("000", "revert volume to snapshot"),
         }
     }

@@ -303,6 +303,35 @@ forms! {
         }),
         json!(["new_type"]),
     ));
+    MIGRATE = wrapped("os-migrate_volume", object(
+        json!({
+            "host": {"type": "string", "maxLength": 255},
+            "force_host_copy": flag(),
+            "lock_volume": flag(),
+        }),
+        json!(["host"]),
+    ));
+    MIGRATE_V316 = wrapped("os-migrate_volume", object(
+        json!({
+            "host": {"type": ["string", "null"], "maxLength": 255},
+            "force_host_copy": flag(),
+            "lock_volume": flag(),
+            "cluster": name_or_null(),
+        }),
+        json!([]),
+    ));
+    EXTEND_COMPLETION = wrapped("os-extend_volume_completion", object(
+        json!({"error": {"type": ["string", "null", "boolean"]}}),
+        json!([]),
+    ));
+    CLUSTER = object(
+        json!({
+            "name": {"type": "string", "minLength": 1, "maxLength": 255},
+            "binary": name_or_null(),
+            "disabled_reason": name_or_null(),
+        }),
+        json!(["name"]),
+    );
     SET_BOOTABLE = wrapped("os-set_bootable", object(json!({"bootable": flag()}), json!(["bootable"])));
     READONLY = wrapped("os-update_readonly_flag", object(json!({"readonly": flag()}), json!(["readonly"])));
     INITIALIZE_CONNECTION = wrapped("os-initialize_connection", connector(json!(["object", "string"])));

@@ -1,7 +1,7 @@
 //! Every flow through everything that may happen to it: steps fail, run twice, lose their answer, the process is
 //! killed. Afterwards the operation has ended or is undone, and nothing is left over.
 
-use crate::{Cinder, Options, Peers, TABLES, backups, model::*, requests, store};
+use crate::{Cinder, Options, Peers, TABLES, backups, model::*, moves, requests, store};
 use async_trait::async_trait;
 use base::{Clock, Context, Error, Result, Timestamp, id};
 use bus::{Bus, Serving};
@@ -80,10 +80,12 @@ struct Base {
     bus: Bus,
     clock: Clock,
     fake: FakeVolumeAgent,
+    /// A second back end, which cinder knows of when a case says so.
+    other: FakeVolumeAgent,
     cinder: Arc<Cinder>,
     outside: Arc<Outside>,
     told: Arc<Told>,
-    _agent_serving: Serving,
+    _agents: [Serving; 2],
     _serving: Serving,
     cx: Context,
     volume: String,
@@ -98,12 +100,13 @@ impl Base {
         let clock = Clock::test(Timestamp::parse("2026-11-20T08:15:30Z").unwrap());
         let (outside, told) = (Arc::new(Outside::default()), Arc::new(Told::default()));
         let fake = FakeVolumeAgent::new("h1@files").uploads_to(outside.clone());
-        let _agent_serving = fake.serve(&bus).await.unwrap();
+        let other = FakeVolumeAgent::new("h1@other");
+        let _agents = [fake.serve(&bus).await.unwrap(), other.serve(&bus).await.unwrap()];
         let (cinder, _serving) = start(&database, &bus, &clock, &outside, &told).await;
         let cx = Context { project_id: "p".into(), user_id: "u".into(), ..Context::default() };
         let volume = id::uuid();
         let base =
-            Self { database, bus, clock, fake, cinder, outside, told, _agent_serving, _serving, cx, volume };
+            Self { database, bus, clock, fake, other, cinder, outside, told, _agents, _serving, cx, volume };
         base.cinder.back_end_reported(&base.cx, &base.fake.back_end()).await.unwrap();
         base.create(&base.volume).await;
         base.cinder.flows.settled().await;
@@ -402,6 +405,43 @@ impl Case for Unmanaging {
     }
 }
 
+/// To another back end: the volume is on one of them, and on one alone.
+struct Migrating;
+
+#[async_trait]
+impl Case for Migrating {
+    async fn build(base: &Base) -> String {
+        base.cinder.back_end_reported(&base.cx, &base.other.back_end()).await.unwrap();
+        String::new()
+    }
+
+    async fn start(base: &Base, _id: &mut String) {
+        let (cinder, cx, id) = (base.cinder.clone(), base.cx.clone(), base.volume.clone());
+        let to = "h1@other#other".to_string();
+        base.cinder
+            .write(move |tx| {
+                let volume = store::volume(tx, &id)?;
+                moves::begin(&cinder, tx, &cx, &volume, to.clone(), None)
+            })
+            .await
+            .unwrap();
+    }
+
+    async fn check(base: &Base, _id: &str, fails: bool) {
+        let volume = base.find(&base.volume).await.unwrap();
+        assert_eq!((volume.status, volume.previous_status), (VolumeStatus::Available, None));
+        let moved = volume.host.as_deref() == Some("h1@other#other");
+        let (here, there) = (base.fake.volumes().len(), base.other.volumes().len());
+        let migrated = volume.migration_status.as_deref();
+        match moved {
+            // What fails after that is the removal of the old disk.
+            true => assert_eq!((migrated, here <= usize::from(fails), there), (Some("success"), true, 1)),
+            false => assert_eq!((migrated, fails, here, there), (Some("error"), true, 1, 0)),
+        }
+        assert!(base.fake.exports().is_empty());
+    }
+}
+
 struct BackingUp;
 
 #[async_trait]
@@ -601,6 +641,11 @@ async fn managing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn unmanaging() {
     assert!(torture::<Played<Unmanaging>>().await > 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn migrating() {
+    assert!(torture::<Played<Migrating>>().await > 12);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,7 +17,7 @@ pub use door::{DOOR_PORT, serve as serve_door};
 pub use model::{HostState, TABLES};
 pub use options::Options;
 pub use reports::{REPORT_EVERY, alive};
-pub use tls::Credentials;
+pub use tls::{AUTHORITY_FILE, CERTIFICATE_FILE, Credentials, KEY_FILE};
 pub use tokens::Token;
 
 use authority::Authority;

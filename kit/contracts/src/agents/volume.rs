@@ -133,6 +133,10 @@ pub enum DiskSource {
     Backup {
         id: String,
     },
+    /// What another back end serves.
+    Export {
+        connection: Connection,
+    },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -145,7 +145,7 @@ impl VolumeAgent for FakeVolumeAgent {
     async fn create(&self, _cx: &Context, volume: &NewDisk) -> Result<()> {
         self.change(|state| {
             let least = match &volume.source {
-                DiskSource::Empty | DiskSource::Image { .. } => 0,
+                DiskSource::Empty | DiskSource::Image { .. } | DiskSource::Export { .. } => 0,
                 DiskSource::Snapshot { id } => {
                     *state.snapshots.get(id).ok_or_else(|| snapshot_missing(id))?
                 }

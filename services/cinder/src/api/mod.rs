@@ -3,6 +3,7 @@
 mod attachments;
 mod back_ends;
 mod backups;
+mod clusters;
 mod default_types;
 mod encryption;
 mod extensions;
@@ -20,6 +21,7 @@ mod type_access;
 mod types;
 mod versions;
 mod volume_actions;
+mod volume_moves;
 mod volumes;
 
 use crate::Cinder;
@@ -34,6 +36,7 @@ pub fn routes() -> Routes<Cinder> {
     for table in [
         volumes::routes(),
         volume_actions::routes(),
+        volume_moves::routes(),
         metadata::routes(),
         attachments::routes(),
         snapshots::routes(),
@@ -48,6 +51,7 @@ pub fn routes() -> Routes<Cinder> {
         quotas::routes(),
         back_ends::routes(),
         backups::routes(),
+        clusters::routes(),
         messages::routes(),
         transfers::routes(),
         extensions::routes(),

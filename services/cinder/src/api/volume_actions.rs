@@ -6,9 +6,8 @@ use crate::{
     errors::{invalid_input, invalid_volume},
     flows::revert::Revert,
     model::*,
-    quota::{self, Added},
-    requests::{self, is_multiattach, settle_after_detach, swap_or_refuse},
-    scheduler, schemas, store,
+    requests::{self, settle_after_detach, swap_or_refuse},
+    schemas, store,
 };
 use base::{Error, Json, Result, id};
 use contracts::images::NewImage;
@@ -28,7 +27,6 @@ pub fn routes() -> Routes<Cinder> {
         action(PATH, "os-force_delete", "volume_extension:volume_admin_actions:force_delete", force_delete),
         action(PATH, "os-volume_upload_image", "volume_extension:volume_actions:upload_image", upload_image),
         action(PATH, "os-unmanage", "volume_extension:volume_unmanage", unmanage),
-        action(PATH, "os-retype", "volume:retype", retype),
         action(PATH, "os-reserve", "volume_extension:volume_actions:reserve", reserve),
         action(PATH, "os-unreserve", "volume_extension:volume_actions:unreserve", unreserve),
         action(
@@ -71,7 +69,7 @@ pub fn routes() -> Routes<Cinder> {
 }
 
 /// A volume that the caller may do this to.
-async fn permitted(cinder: &Cinder, request: &Request) -> Result<Volume> {
+pub async fn permitted(cinder: &Cinder, request: &Request) -> Result<Volume> {
     let volume = load(cinder, request).await?;
     request.can(&of_project(&volume.project_id))?;
     Ok(volume)
@@ -250,70 +248,6 @@ async fn force_delete(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
     let (own, cx) = (cinder.clone(), request.ctx.clone());
     cinder.write(move |tx| requests::delete(&own, tx, &cx, &volume.id, false, true)).await?;
     accepted()
-}
-
-/// To a type that the volume's own back end can serve; it does not move.
-async fn retype(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
-    let given = body(&request, &schemas::RETYPE, "os-retype")?;
-    let wanted = text(&given, "new_type").unwrap_or_default().to_string();
-    let volume = permitted(&cinder, &request).await?;
-    let (own, cx) = (cinder.clone(), request.ctx.clone());
-    cinder
-        .write(move |tx| {
-            let volume = store::volume(tx, &volume.id)?;
-            let kind = requests::type_for(tx, &cx, &wanted)?;
-            requests::check_type_size(&kind, volume.size)?;
-            if is_multiattach(&kind) != volume.multiattach && volume.status != VolumeStatus::Available {
-                return Err(invalid_input(format!(
-                    "Invalid volume_type passed, retypes affecting multiattach are only allowed on available volumes, the specified volume however currently has a status of: {}.",
-                    volume.status
-                )));
-            }
-            let may = matches!(volume.status, VolumeStatus::Available | VolumeStatus::InUse)
-                && volume.volume_type_id != kind.id;
-            if !may {
-                return Err(invalid_volume(
-                    "Retype needs volume to be in available or in-use state, not be part of an active migration or a consistency group, requested type has to be different that the one from the volume, and for in-use volumes front-end qos specs cannot change.",
-                ));
-            }
-            check_type_quota(&own, tx, &volume, &kind)?;
-            check_stays(&own, tx, &volume, &kind)?;
-            store::change(tx, &volume.id, own.clock.now(), |volume| {
-                volume.multiattach = is_multiattach(&kind);
-                volume.volume_type_id = kind.id;
-            })
-            .map(drop)
-        })
-        .await?;
-    accepted()
-}
-
-/// Only the limits of the new type: the project has the volume already.
-fn check_type_quota(cinder: &Cinder, tx: &mut Tx, volume: &Volume, kind: &VolumeType) -> Result<()> {
-    let limits = quota::limits(tx, &cinder.options, &volume.project_id)?;
-    let used = quota::used(tx, &volume.project_id)?;
-    let added = Added { volumes: 1, gigabytes: volume.size, ..Added::default() };
-    for (resource, amount) in [("volumes", added.volumes), ("gigabytes", added.gigabytes)] {
-        let name = format!("{resource}_{}", kind.name);
-        let limit = limits.get(&name).copied().unwrap_or(-1);
-        if limit >= 0 && used.get(&name).copied().unwrap_or(0) + amount > limit {
-            return Err(Error::over_quota(format!(
-                "VolumeLimitExceeded: Maximum number of volumes allowed ({limit}) exceeded for quota '{name}'."
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn check_stays(cinder: &Cinder, tx: &mut Tx, volume: &Volume, kind: &VolumeType) -> Result<()> {
-    let Some(host) = volume.back_end() else { return Ok(()) };
-    let Some(back_end) = tx.find::<BackEnd>(host)? else { return Ok(()) };
-    let fits = scheduler::fits_type(tx, &back_end, &cinder.options, cinder.clock.now(), volume, kind)?;
-    fits.map_err(|reason| {
-        Error::bad_request(format!(
-            "Invalid volume: The volume would have to move, for {reason}; volumes do not move."
-        ))
-    })
 }
 
 async fn reserve(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {

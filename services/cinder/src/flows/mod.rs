@@ -7,6 +7,7 @@ pub mod delete;
 pub mod disconnect;
 pub mod extend;
 pub mod manage;
+pub mod migrate;
 pub mod revert;
 pub mod snapshot;
 pub mod upload;
@@ -28,6 +29,8 @@ pub fn register(cinder: &Arc<Cinder>) {
     cinder.flows.register::<manage::ManageVolume>(cinder.clone());
     cinder.flows.register::<manage::ManageSnapshot>(cinder.clone());
     cinder.flows.register::<disconnect::Disconnect>(cinder.clone());
+    cinder.flows.register::<migrate::Migrate>(cinder.clone());
+    cinder.flows.register::<migrate::RemoveOld>(cinder.clone());
     cinder.flows.register::<backup::MakeBackup>(cinder.clone());
     cinder.flows.register::<backup::DeleteBackup>(cinder.clone());
     cinder.flows.register::<backup::Restore>(cinder.clone());

@@ -81,6 +81,7 @@ pub struct Cloud {
     pub cinder: Arc<Cinder>,
     pub fake: FakeVolumeAgent,
     pub clock: Clock,
+    pub bus: Bus,
     pub images: Arc<OneImage>,
     pub surface: Surface,
     _servings: Vec<Serving>,
@@ -110,7 +111,8 @@ impl Cloud {
         let fake = fake.uploads_to(images.clone());
         let servings = vec![cinder.start().await.unwrap(), fake.serve(&bus).await.unwrap()];
         let surface = Surface::new(cinder.service(None, Arc::new(People), "http://k").unwrap(), "c:8776");
-        let cloud = Self { cinder, fake, clock, images, surface, _servings: servings, _database: database };
+        let cloud =
+            Self { cinder, fake, clock, bus, images, surface, _servings: servings, _database: database };
         cloud.report().await;
         cloud
     }

@@ -7,6 +7,7 @@ mod cloud;
 mod groups;
 mod images;
 mod manageable;
+mod moves;
 mod quotas;
 mod refusals;
 mod snapshots;

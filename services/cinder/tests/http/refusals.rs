@@ -297,7 +297,7 @@ async fn refusals() {
             "member",
             "POST",
             action.clone(),
-            json!({"os-migrate_volume": {"host": "x"}}),
+            json!({"os-juggle": {"host": "x"}}),
             400,
             "There is no such action",
         ),
