@@ -71,6 +71,10 @@ chaos: build guest ## The cloud killed at random in the middle of creates and de
 differ: build ## Every scenario against a reference OpenStack and against this cloud, differences side by side
 	scripts/differ
 
+commands: build ## Every image and placement command of the official client, with success and with failure
+	@scripts/install client
+	FERROSTACK=$(FERROSTACK) scripts/commands
+
 conformance: ## An official suite against the running cloud: make conformance SUITE=smoke
 	@scripts/conformance $(SUITE)
 
@@ -78,4 +82,4 @@ bench: build ## Speed and size, on a pretended host
 	@scripts/install client
 	scripts/bench
 
-.PHONY: help run simulate stop clean-cloud build guest test test-host test-stores test-identity test-client test-reference fuzz measure lint e2e chaos differ conformance bench
+.PHONY: help run simulate stop clean-cloud build guest test test-host test-stores test-identity test-client test-reference fuzz measure lint e2e chaos differ commands conformance bench

@@ -111,15 +111,14 @@ async fn run(
                     let changes = [("os_hash_algo", Option::<String>::None.store())];
                     tx.set::<Image>(&known, &changes).map(drop)
                 }
+                // As upstream: where its bytes are is kept, for web servers forget nothing.
                 Err(_) => {
                     let changes = [
                         ("status", Status::Queued.store()),
-                        ("stores", Option::<String>::None.store()),
                         ("os_hash_algo", Option::<String>::None.store()),
                         ("updated_at", now.store()),
                     ];
-                    tx.set::<Image>(&known, &changes)?;
-                    store::set_locations(tx, &task.image_id, &[])
+                    tx.set::<Image>(&known, &changes).map(drop)
                 }
             }
         })

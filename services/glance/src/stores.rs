@@ -37,6 +37,10 @@ pub trait Backend: Send + Sync {
         None
     }
 
+    fn is_read_only(&self) -> bool {
+        false
+    }
+
     /// Takes over all of an image's bytes. When this returns, it has them.
     async fn keep(&self, image_id: &str, arrived: Arrived) -> Result<Facts>;
 

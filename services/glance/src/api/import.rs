@@ -142,7 +142,8 @@ fn wanted_stores(glance: &Glance, request: &Request, asked: &Json) -> Result<Vec
                 "All_stores parameter can't be used with x-image-meta-store header or stores parameter";
             return Err(Error::bad_request(sentence));
         }
-        return Ok(glance.stores.all().iter().map(|store| store.id.clone()).collect());
+        let written = glance.stores.all().iter().filter(|store| !store.backend.is_read_only());
+        return Ok(written.map(|store| store.id.clone()).collect());
     }
     let Some(named) = named else {
         let store = match header {

@@ -31,6 +31,9 @@ fn view(glance: &Glance, store: &Store) -> Json {
     if !store.description.is_empty() {
         view["description"] = json!(store.description);
     }
+    if store.backend.is_read_only() {
+        view["read-only"] = json!("true");
+    }
     if glance.stores.is_default(store) {
         view["default"] = json!("true");
     }

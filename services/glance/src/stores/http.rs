@@ -30,6 +30,10 @@ impl Backend for WebStore {
         String::new()
     }
 
+    fn is_read_only(&self) -> bool {
+        true
+    }
+
     async fn keep(&self, _image_id: &str, _arrived: Arrived) -> Result<Facts> {
         Err(Error::gone("Error in store configuration. Adding images to store is disabled."))
     }

@@ -67,7 +67,7 @@ async fn a_location_is_what_it_is_said_to_be_or_nothing() {
         (&shown["status"], &shown["os_hash_algo"], &shown["checksum"]),
         (&json!("queued"), &Json::Null, &Json::Null)
     );
-    assert!(shown.get("stores").is_none());
+    assert_eq!(shown["stores"], "web");
     let md5 = with("md5", "a89fe3e1533d745a6e77efb32c65367f");
     assert_eq!(add(&cloud, &id, md5).await.status, 202);
     cloud.until(&id, "active").await;
@@ -83,6 +83,8 @@ async fn the_web_store_takes_no_uploads() {
         ("content-type", "application/octet-stream"),
         ("x-image-meta-store", "web"),
     ];
+    let stores = cloud.get(OWNER, "/v2/info/stores").await.body;
+    assert_eq!(stores["stores"][1], json!({"id": "web", "read-only": "true"}));
     let answer = cloud.surface.send("PUT", &format!("/v2/images/{id}/file"), &headers, "x".into()).await;
     assert_eq!(answer.status, 410, "{}", answer.text());
     assert_eq!(cloud.show(&id).await["status"], "queued");
