@@ -9,12 +9,14 @@ use crate::{
     first_steps::FirstSteps,
     host::{Host, Surroundings},
     operator,
+    shared::{self, Shared},
     state::{self, Running},
 };
 use base::{Clock, Error, Result};
 use bus::Bus;
 use cinder::Cinder;
 use db::Db;
+use futures::future::BoxFuture;
 use glance::Glance;
 use keystone::{Bootstrap, FirstMember, Keystone};
 use neutron::Neutron;
@@ -36,6 +38,8 @@ pub struct Cloud {
     first: FirstSteps,
     host: tokio::sync::Mutex<Starting>,
     running: Running,
+    /// With other control nodes.
+    shared: Option<Arc<Shared>>,
     serving: Serving,
 }
 
@@ -49,6 +53,21 @@ impl Cloud {
     pub async fn start_with(settings: Settings, clock: Clock) -> Result<Self> {
         let running = Running::take(&settings.state, settings.listen)?;
         state::make_directory(&settings.state.join("db"), 0o700)?;
+        let shared = Shared::open(&settings, &clock).await?;
+        let building = Self::build(settings, clock, running, shared.clone());
+        match &shared {
+            // Tables, keys and what a cloud begins with are made by one node, and found by the others.
+            Some(shared) => shared.alone("start", building).await,
+            None => building.await,
+        }
+    }
+
+    async fn build(
+        settings: Settings,
+        clock: Clock,
+        running: Running,
+        shared: Option<Arc<Shared>>,
+    ) -> Result<Self> {
         let secrets = Secrets::open(&settings.state)?;
         // All ports first: one that is taken is the commonest reason why a cloud cannot start.
         let mut listeners = Vec::new();
@@ -109,7 +128,7 @@ impl Cloud {
         let volumes = cinder.service(policy.as_deref(), keystone.clone(), &identity_url)?.into_router()?;
         serve("cinder", volumes.clone())?;
         let stopped = cinder.clone();
-        held.stop.push(Box::new(move || stopped.stop()));
+        held.stop.get_mut().push(Box::pin(async move { stopped.stop().await }));
 
         let db = open(&settings, "nova", nova::TABLES).await?;
         let peers = nova::Peers {
@@ -137,7 +156,13 @@ impl Cloud {
         serve(endpoints::METADATA, nova.metadata_router(&secrets.metadata))?;
         serve(endpoints::CONSOLES, nova.console_router())?;
         let stopped = nova.clone();
-        held.stop.push(Box::new(move || stopped.stop()));
+        held.stop.get_mut().push(Box::pin(async move { stopped.stop().await }));
+        if let Some(shared) = &shared {
+            serving.background.push(shared.keep_agreeing());
+            let (hearing, telling) = shared::tell_of_tokens(&bus, &keystone).await?;
+            held.running.push(Box::new(hearing));
+            serving.background.push(telling);
+        }
         if let Some(outside) = outside {
             outside.open_door(&settings, &secrets, &glance, &mut serving, &mut held).await?;
         }
@@ -162,14 +187,16 @@ impl Cloud {
         });
         let first = FirstSteps { keystone: keystone.clone(), glance, neutron };
         let host = tokio::sync::Mutex::new(Starting::Underway(host));
-        Ok(Self { settings, secrets, clock, keystone, first, host, running, serving })
+        Ok(Self { settings, secrets, clock, keystone, first, host, running, shared, serving })
     }
 
     /// Returns when the cloud has all that it begins with, and its hosts have reported.
     pub async fn ready(&self) -> Result<()> {
         if !self.running.has_begun() {
-            self.first.take(&self.settings).await?;
-            self.running.begun()?;
+            match &self.shared {
+                Some(shared) => shared.alone("first steps", self.begin()).await?,
+                None => self.begin().await?,
+            }
         }
         let mut host = self.host.lock().await;
         if let Starting::Underway(starting) = &mut *host {
@@ -177,6 +204,14 @@ impl Cloud {
             *host = Starting::Done(started);
         }
         self.running.ready()
+    }
+
+    async fn begin(&self) -> Result<()> {
+        if !self.running.has_begun() {
+            self.first.take(&self.settings).await?;
+            self.running.begun()?;
+        }
+        Ok(())
     }
 
     /// Finishes the requests that run, stops operations where they stand, ends. Guests go on.
@@ -292,7 +327,7 @@ struct Held {
     /// Ends when it is dropped.
     running: Vec<Box<dyn Send + Sync>>,
     /// Leaves operations where they stand.
-    stop: Vec<Box<dyn Fn() + Send + Sync>>,
+    stop: tokio::sync::Mutex<Vec<BoxFuture<'static, ()>>>,
 }
 
 /// The servers behind the ports.
@@ -333,7 +368,9 @@ impl Serving {
         let finished = async { while self.servers.join_next().await.is_some() {} };
         // A client that keeps its connection busy does not keep the cloud from ending.
         let _ = tokio::time::timeout(REQUESTS_END_WITHIN, finished).await;
-        self.held.stop.iter().for_each(|stop| stop());
+        for stop in self.held.stop.into_inner() {
+            stop.await;
+        }
         self.held.running.clear();
     }
 }

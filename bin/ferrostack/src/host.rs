@@ -181,6 +181,8 @@ fn network_options(settings: &Settings, around: &Surroundings) -> Result<neutron
         options.host = around.name();
     }
     options.local_ip = options.local_ip.or(around.address());
+    options.dhcp_and_routers &= settings.roles.network;
+    options.external_gateway &= settings.roles.network;
     if options.metadata_shared_secret.is_empty() {
         options.metadata_shared_secret = around.metadata_secret.clone();
     }

@@ -1,6 +1,6 @@
 //! What an operator does to identity while nobody can log in: begin, rotate keys, get back in.
 
-use crate::{Secrets, Settings, cloud, clouds_yaml, state, state::Running};
+use crate::{Secrets, Settings, cloud, clouds_yaml, shared::Shared, state, state::Running};
 use base::{Clock, Error, Json, Result, Secret, config::Config};
 use keystone::{Keystone, mapping};
 use serde_json::json;
@@ -98,8 +98,15 @@ fn with_keystone<T>(
     work: impl AsyncFnOnce(Arc<Keystone>) -> Result<T>,
 ) -> Result<T> {
     tokio::runtime::Runtime::new()?.block_on(async {
-        let keystone = cloud::start_keystone(settings, secrets, &Clock::real()).await?;
-        work(keystone).await
+        let clock = Clock::real();
+        let working = async {
+            let keystone = cloud::start_keystone(settings, secrets, &clock).await?;
+            work(keystone).await
+        };
+        match Shared::open(settings, &clock).await? {
+            Some(shared) => shared.alone("start", working).await,
+            None => working.await,
+        }
     })
 }
 

@@ -21,6 +21,7 @@ pub mod roles;
 pub mod routes;
 mod secrets;
 mod settings;
+mod shared;
 mod state;
 pub mod status;
 

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// Where services keep their state: `sqlite`, a file each below the state directory, or the address of a
-    /// PostgreSQL server, `postgres://user:password@host`, on which every service has a database of its own name.
+    /// PostgreSQL server, `postgres://user:password@host`, on which every service has a database of its own name, or
+    /// `…@host/first` for names that begin with `first_`. Databases that are missing are made.
     pub database: String,
     /// The region that the endpoints are in.
     pub region: String,

@@ -57,7 +57,7 @@ impl Settings {
     pub fn database(&self, service: &str) -> db::Options {
         let options = db::Options::new(match self.options.database.as_str() {
             "sqlite" => format!("sqlite:{}", self.state.join("db").join(format!("{service}.db")).display()),
-            server => format!("{}/{service}", server.trim_end_matches('/')),
+            server => database_url(server, service),
         });
         db::Options { durable: self.durable, ..options }
     }
@@ -78,5 +78,26 @@ impl Settings {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// `postgres://host` and `nova` make `postgres://host/nova`; a name in the address goes before the service's.
+fn database_url(server: &str, service: &str) -> String {
+    let server = server.trim_end_matches('/');
+    let behind_scheme = server.find("://").map_or(0, |place| place + 3);
+    match server[behind_scheme..].contains('/') {
+        true => format!("{server}_{service}"),
+        false => format!("{server}/{service}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::database_url;
+
+    #[test]
+    fn databases() {
+        assert_eq!(database_url("postgres://u:p@h:1/", "nova"), "postgres://u:p@h:1/nova");
+        assert_eq!(database_url("postgres://u@h/cloud", "nova"), "postgres://u@h/cloud_nova");
     }
 }

@@ -12,7 +12,7 @@ use std::{
 const LOCK: &str = "ferrostack.pid";
 const READY: &str = "ready";
 /// Written when a new cloud has got what it begins with.
-const BEGUN: &str = "begun";
+pub const BEGUN: &str = "begun";
 
 /// While it lives, no other process runs a cloud on the directory.
 pub struct Running {

@@ -1,6 +1,6 @@
 //! List queries as data (filters, several sort keys, marker, limit) and the SQL they become.
 
-use crate::{Field, Row, Stored, Table, Value};
+use crate::{Field, Row, Stored, Table, Value, table::named};
 use base::{Error, Result};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +122,8 @@ pub(crate) fn update_sql(table: &Table) -> (String, Vec<usize>) {
     let is_key = |field: &&Field| table.key.contains(&field.column);
     let position = |column: &str| table.fields.iter().position(|f| f.column == column).unwrap_or(0);
     let plain: Vec<&str> = table.fields.iter().filter(|f| !is_key(f)).map(|f| f.column).collect();
-    let sets: Vec<String> = plain.iter().enumerate().map(|(n, c)| format!("{c} = ${}", n + 1)).collect();
+    let sets: Vec<String> =
+        plain.iter().enumerate().map(|(n, c)| format!("{} = ${}", named(c), n + 1)).collect();
     let condition = key_condition(table, plain.len() + 1);
     let order = plain.iter().chain(table.key).map(|column| position(column)).collect();
     (format!("UPDATE {} SET {} WHERE {condition}", table.name, sets.join(", ")), order)
@@ -135,7 +136,7 @@ pub(crate) fn set_sql(
 ) -> Result<(String, Vec<Value>)> {
     let mut params: Vec<Value> = columns.iter().map(|(_, value)| value.clone()).collect();
     let sets: Vec<String> =
-        columns.iter().enumerate().map(|(n, (c, _))| format!("{c} = ${}", n + 1)).collect();
+        columns.iter().enumerate().map(|(n, (c, _))| format!("{} = ${}", named(c), n + 1)).collect();
     let conditions = conditions(table, filters, &mut params)?;
     Ok((format!("UPDATE {} SET {}{}", table.name, sets.join(", "), where_clause(&conditions)), params))
 }
@@ -183,7 +184,7 @@ fn order_term(field: &Field, direction: Direction) -> String {
         (true, Direction::Asc) => " NULLS FIRST",
         (true, Direction::Desc) => " NULLS LAST",
     };
-    format!("{} {word}{nulls}", field.column)
+    format!("{} {word}{nulls}", named(field.column))
 }
 
 /// `(a > $1) OR (a = $1 AND b > $2) …`, with absent values below all others.
@@ -194,7 +195,7 @@ fn after_marker(order: &[(&Field, Direction)], marker: &Row, params: &mut Vec<Va
         let position = marker.columns.iter().position(|c| c == field.column);
         let value =
             position.map(|p| marker.values[p].clone()).ok_or_else(|| Error::internal("marker row"))?;
-        let column = field.column;
+        let column = named(field.column);
         let (beyond, equal) = if value == Value::Null {
             let beyond = match direction {
                 Direction::Asc => Some(format!("{column} IS NOT NULL")),
@@ -228,7 +229,7 @@ fn condition(table: &Table, filter: &Filter, params: &mut Vec<Value>) -> Result<
     if filter.op == Op::Sql {
         return written_out(filter, params);
     }
-    let column = column_of(table, filter.column)?.column;
+    let column = named(column_of(table, filter.column)?.column);
     let comparison = match filter.op {
         Op::Sql => return Err(Error::internal("a written condition has no column")),
         Op::IsNull => return Ok(format!("{column} IS NULL")),
@@ -278,7 +279,7 @@ fn where_clause(conditions: &[String]) -> String {
 
 fn key_condition(table: &Table, first: usize) -> String {
     let terms: Vec<String> =
-        table.key.iter().enumerate().map(|(n, k)| format!("{k} = ${}", first + n)).collect();
+        table.key.iter().enumerate().map(|(n, k)| format!("{} = ${}", named(k), first + n)).collect();
     terms.join(" AND ")
 }
 

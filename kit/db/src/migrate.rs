@@ -14,7 +14,12 @@ pub struct Migration {
 
 pub(crate) async fn run(db: &Db, tables: &[&'static Table], migrations: &[Migration]) -> Result<()> {
     let (tables, migrations) = (tables.to_vec(), migrations.to_vec());
+    let shared = db.is_postgres();
     db.write(move |tx| {
+        if shared {
+            // Two processes that start at once do not make the same tables.
+            tx.query("SELECT CAST(pg_advisory_xact_lock(7232) AS TEXT)", &[])?;
+        }
         tx.execute(
             "CREATE TABLE IF NOT EXISTS schema_version (name TEXT PRIMARY KEY, number BIGINT NOT NULL)",
             &[],

@@ -4,10 +4,14 @@ use crate::{Options, Row, Tx, Value, constraint, tx::EngineTx};
 use base::{Error, Result};
 use bytes::BytesMut;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Transaction};
-use std::{error::Error as StdError, sync::Arc, time::Duration};
+use std::{
+    error::Error as StdError,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::runtime::Handle;
 use tokio_postgres::{
-    IsolationLevel, NoTls,
+    Config, IsolationLevel, NoTls,
     error::SqlState,
     types::{FromSql, IsNull, ToSql, Type, to_sql_checked},
 };
@@ -21,7 +25,9 @@ pub(crate) struct Postgres {
 
 impl Postgres {
     pub async fn open(options: &Options) -> Result<Self> {
-        let config = options.url.parse().map_err(|e| Error::bad_request(format!("database url: {e}")))?;
+        let config: Config =
+            options.url.parse().map_err(|e| Error::bad_request(format!("database url: {e}")))?;
+        create_if_missing(&config).await?;
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(config, NoTls, recycling);
         let pool = Pool::builder(manager).max_size(CONNECTIONS_MAX).build();
@@ -37,12 +43,16 @@ impl Postgres {
         let pool = self.pool.clone();
         let handle = Handle::current();
         let running = tokio::task::spawn_blocking(move || {
-            let mut repeats = 0;
+            let (mut repeats, since) = (0, Instant::now());
             loop {
                 match attempt(&handle, &pool, &mut work, read_only) {
                     Err(e) if e.code.as_deref() == Some(REPEAT) && repeats < REPEATS_MAX => {
                         repeats += 1;
                         std::thread::sleep(Duration::from_millis(u64::from(repeats * 2)));
+                    }
+                    // Nothing was written: a server that restarts is waited for.
+                    Err(e) if e.code.as_deref() == Some(LOST) && since.elapsed() < LOST_WITHIN => {
+                        std::thread::sleep(LOST_PAUSE);
                     }
                     outcome => break outcome,
                 }
@@ -57,13 +67,36 @@ impl Postgres {
     }
 }
 
+/// A database that is not there is made, if the user may.
+async fn create_if_missing(config: &Config) -> Result<()> {
+    match config.connect(NoTls).await {
+        Ok(_) => return Ok(()),
+        Err(cause) if cause.code() == Some(&SqlState::UNDEFINED_DATABASE) => {}
+        Err(cause) => return Err(error(cause)),
+    }
+    let name = config.get_dbname().unwrap_or_default().replace('"', "");
+    let mut server = config.clone();
+    let (client, connection) = server.dbname("postgres").connect(NoTls).await.map_err(error)?;
+    let serving = tokio::spawn(connection);
+    let created = client.batch_execute(&format!("CREATE DATABASE \"{name}\"")).await;
+    serving.abort();
+    match created {
+        Ok(()) => tracing::info!(database = name, "created"),
+        // Another process did it at the same moment.
+        Err(cause) if matches!(cause.code(), Some(s) if *s == SqlState::DUPLICATE_DATABASE || *s == SqlState::UNIQUE_VIOLATION) =>
+            {}
+        Err(cause) => return Err(error(cause)),
+    }
+    Ok(())
+}
+
 fn attempt<T>(
     handle: &Handle,
     pool: &Pool,
     work: &mut impl FnMut(&mut Tx) -> Result<T>,
     read_only: bool,
 ) -> Result<T> {
-    let unreachable = |e| Error::unavailable(format!("postgresql: {e}"));
+    let unreachable = |e| Error::unavailable(format!("postgresql: {e}")).code(LOST);
     let mut client = handle.block_on(pool.get()).map_err(unreachable)?;
     let isolation = if read_only { IsolationLevel::RepeatableRead } else { IsolationLevel::Serializable };
     let begin = client.build_transaction().isolation_level(isolation).read_only(read_only).start();
@@ -76,7 +109,13 @@ fn attempt<T>(
     let Tx { engine: EngineTx::Postgres(postgres), after_commit } = tx else {
         return Err(Error::internal("not a postgresql transaction"));
     };
-    handle.block_on(postgres.transaction.commit()).map_err(error)?;
+    handle.block_on(postgres.transaction.commit()).map_err(|cause| {
+        let error = error(cause);
+        match error.code.as_deref() {
+            Some(LOST) if !read_only => Error::timeout("postgresql: whether it was written is not known"),
+            _ => error,
+        }
+    })?;
     after_commit.into_iter().for_each(|work| work());
     Ok(answer)
 }
@@ -121,6 +160,10 @@ impl PostgresTx<'_> {
 
 /// The server wants the whole transaction again: it collided with another one.
 const REPEAT: &str = "db.repeat";
+/// The connection is gone, and with it the transaction.
+const LOST: &str = "db.lost";
+const LOST_WITHIN: Duration = Duration::from_secs(10);
+const LOST_PAUSE: Duration = Duration::from_millis(100);
 
 fn error(cause: tokio_postgres::Error) -> Error {
     let state = cause.code().cloned();
@@ -128,12 +171,16 @@ fn error(cause: tokio_postgres::Error) -> Error {
         Some(s) if s == SqlState::T_R_SERIALIZATION_FAILURE || s == SqlState::T_R_DEADLOCK_DETECTED => {
             Error::conflict("transactions collided").code(REPEAT)
         }
+        // The server shuts down, starts, or has ended this connection; classes 57P and 08.
+        Some(s) if s.code().starts_with("57P") || s.code().starts_with("08") => {
+            Error::unavailable(format!("postgresql: {cause}")).code(LOST).cause(cause)
+        }
         Some(s) if s.code().starts_with("23") => constraint(cause.to_string()),
         Some(_) => {
             let detail = cause.as_db_error().map(ToString::to_string).unwrap_or_default();
             Error::internal(format!("postgresql: {detail}")).cause(cause)
         }
-        None => Error::unavailable(format!("postgresql: {cause}")).cause(cause),
+        None => Error::unavailable(format!("postgresql: {cause}")).code(LOST).cause(cause),
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a noun is, as data: its table and, per field, what callers may do with it.
 
+use std::borrow::Cow;
+
 /// The kind of a column. The comment is its SQL type on both databases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -71,7 +73,7 @@ impl Table {
     }
 
     pub fn columns(&self) -> String {
-        self.fields.iter().map(|field| field.column).collect::<Vec<_>>().join(", ")
+        names(&self.fields.iter().map(|field| field.column).collect::<Vec<_>>())
     }
 
     /// The statements that make the table on an empty database.
@@ -81,21 +83,119 @@ impl Table {
             .iter()
             .map(|field| {
                 let null = if field.null { "" } else { " NOT NULL" };
-                format!("{} {}{null}", field.column, field.kind.sql())
+                format!("{} {}{null}", named(field.column), field.kind.sql())
             })
             .collect();
-        lines.push(format!("PRIMARY KEY ({})", self.key.join(", ")));
-        lines.extend(self.unique.iter().map(|columns| format!("UNIQUE ({})", columns.join(", "))));
+        lines.push(format!("PRIMARY KEY ({})", names(self.key)));
+        lines.extend(self.unique.iter().map(|columns| format!("UNIQUE ({})", names(columns))));
         let mut statements = vec![format!("CREATE TABLE IF NOT EXISTS {} ({})", self.name, lines.join(", "))];
         statements.extend(self.index.iter().map(|columns| {
             let name = columns.join("_").replace(' ', "");
-            format!(
-                "CREATE INDEX IF NOT EXISTS {}_{name} ON {} ({})",
-                self.name,
-                self.name,
-                columns.join(", ")
-            )
+            format!("CREATE INDEX IF NOT EXISTS {}_{name} ON {} ({})", self.name, self.name, names(columns))
         }));
         statements
+    }
+}
+
+/// Words that a column may be called by and SQL may not read without quotation marks, on one database or the other.
+const RESERVED: &[&str] = &[
+    "all",
+    "analyze",
+    "array",
+    "authorization",
+    "binary",
+    "both",
+    "case",
+    "check",
+    "collate",
+    "collation",
+    "column",
+    "concurrently",
+    "constraint",
+    "cross",
+    "default",
+    "desc",
+    "distinct",
+    "do",
+    "else",
+    "end",
+    "fetch",
+    "for",
+    "foreign",
+    "freeze",
+    "from",
+    "grant",
+    "group",
+    "having",
+    "in",
+    "index",
+    "into",
+    "is",
+    "join",
+    "lateral",
+    "leading",
+    "left",
+    "like",
+    "limit",
+    "natural",
+    "not",
+    "null",
+    "offset",
+    "on",
+    "only",
+    "or",
+    "order",
+    "outer",
+    "overlaps",
+    "placing",
+    "primary",
+    "references",
+    "returning",
+    "right",
+    "select",
+    "similar",
+    "some",
+    "symmetric",
+    "table",
+    "then",
+    "to",
+    "trailing",
+    "transaction",
+    "union",
+    "unique",
+    "user",
+    "using",
+    "values",
+    "variadic",
+    "verbose",
+    "when",
+    "where",
+    "window",
+    "with",
+];
+
+/// A column as SQL has it; what stands behind it, as `DESC`, stays.
+pub(crate) fn named(column: &str) -> Cow<'_, str> {
+    let (name, rest) = column.split_once(' ').map_or((column, String::new()), |(n, r)| (n, format!(" {r}")));
+    match RESERVED.contains(&name) {
+        true => format!("\"{name}\"{rest}").into(),
+        false => column.into(),
+    }
+}
+
+fn names(columns: &[&str]) -> String {
+    columns.iter().map(|column| named(column)).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reserved_words_are_quoted() {
+        assert_eq!(
+            names(&["id", "binary", "created_at DESC", "end DESC"]),
+            "id, \"binary\", created_at DESC, \"end\" DESC"
+        );
     }
 }

@@ -18,7 +18,7 @@ use parking_lot::{Mutex, RwLock};
 use std::{
     collections::HashMap,
     sync::{Arc, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use store::FlowRow;
 use tokio::{
@@ -50,7 +50,7 @@ impl Default for Options {
             attempts_max: 5,
             absence_max: Duration::from_secs(120),
             pause: Duration::from_secs(1),
-            lease: Duration::from_secs(15),
+            lease: Duration::from_secs(9),
         }
     }
 }
@@ -70,11 +70,29 @@ pub(crate) struct Shared {
     /// Flows that this process runs now; true asks one to stop and undo.
     running: Mutex<HashMap<String, watch::Sender<bool>>>,
     running_count: watch::Sender<usize>,
+    /// Flows of this process that do not run, and since when that is known.
+    strays: Mutex<HashMap<String, Instant>>,
     waiters: Mutex<HashMap<String, oneshot::Sender<Result<()>>>>,
     tasks: Mutex<Tasks>,
     runtime: Handle,
     pub(crate) trouble: Mutex<Option<torture::Script>>,
 }
+
+impl Shared {
+    /// Ours and not under way, and not only because its beginning is just being committed: its process could not
+    /// record where it stands.
+    fn is_stray(&self, id: &str) -> bool {
+        let mut strays = self.strays.lock();
+        if self.running.lock().contains_key(id) {
+            strays.remove(id);
+            return false;
+        }
+        strays.entry(id.into()).or_insert_with(Instant::now).elapsed() >= STRAYS_FOR
+    }
+}
+
+/// From commit to beginning takes less.
+const STRAYS_FOR: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct Tasks {
@@ -93,12 +111,37 @@ impl Outcome {
     /// Why it failed and was undone, if it was. A `Timeout` when this process does not see its end.
     pub async fn wait(mut self) -> Result<()> {
         let unseen = || Error::timeout("The operation goes on elsewhere.");
-        match self.told.take() {
-            Some(told) => told.await.unwrap_or_else(|_| Err(unseen())),
-            None => Err(unseen()),
+        let Some(told) = self.told.take() else { return Err(unseen()) };
+        tokio::select! {
+            outcome = told => outcome.unwrap_or_else(|_| Err(unseen())),
+            () = self.is_elsewhere() => Err(unseen()),
         }
     }
 }
+
+impl Outcome {
+    /// Returns when another process that shares the database has the flow, or had it.
+    async fn is_elsewhere(&self) {
+        loop {
+            tokio::time::sleep(LOOKED_AFTER_EVERY).await;
+            let Some(flows) = self.shared.upgrade().map(Flows) else { return };
+            if !flows.0.db.is_postgres() {
+                return std::future::pending().await;
+            }
+            let id = self.id.clone();
+            match flows.0.db.read(move |tx| store::owner_of(tx, &id)).await {
+                Ok(Some(None)) | Err(_) => {}
+                Ok(Some(Some(owner))) if owner == flows.0.owner => {}
+                // Ended here just now: its outcome is on its way.
+                Ok(_) if flows.0.running.lock().contains_key(&self.id) => {}
+                Ok(_) => return,
+            }
+        }
+    }
+}
+
+/// How often somebody who waits looks whether his flow went elsewhere.
+const LOOKED_AFTER_EVERY: Duration = Duration::from_secs(1);
 
 impl Drop for Outcome {
     fn drop(&mut self) {
@@ -132,6 +175,7 @@ impl Flows {
             places: Semaphore::new(options.concurrency_max.max(1)),
             running: Mutex::default(),
             running_count: watch::Sender::new(0),
+            strays: Mutex::default(),
             waiters: Mutex::default(),
             tasks: Mutex::default(),
             runtime: Handle::current(),
@@ -235,10 +279,12 @@ impl Flows {
         let (owner, flows) = (self.0.owner.clone(), self.clone());
         let shared_database = self.0.db.is_postgres();
         let now = self.0.clock.now();
+        let shared = self.0.clone();
         self.0
             .db
             .write(move |tx| {
-                for row in store::adopt(tx, &owner, shared_database, now)? {
+                let runs_here = |id: &str| !shared.is_stray(id);
+                for row in store::adopt(tx, &owner, runs_here, shared_database, now)? {
                     tracing::info!(flow = row.id, kind = row.kind, subject = row.subject, "goes on");
                     flows.run_after_commit(tx, row);
                 }
@@ -256,13 +302,39 @@ impl Flows {
             loop {
                 tokio::time::sleep(pause).await;
                 let Some(flows) = weak.upgrade().map(Flows) else { return };
-                let renewed = tasks::hold_lease(&flows.0, &tasks::owner_lease(&flows.0.owner)).await;
-                if let Err(error) = async { renewed.map(drop).and(flows.adopt().await) }.await {
+                let kept = async {
+                    tasks::hold_lease(&flows.0, &tasks::owner_lease(&flows.0.owner)).await?;
+                    flows.hear_cancellations().await?;
+                    flows.adopt().await
+                };
+                if let Err(error) = kept.await {
                     tracing::warn!(?error, "cannot renew the lease of this process");
                 }
             }
         });
         Ok(())
+    }
+
+    /// Another process may have asked flows of this one to stop.
+    async fn hear_cancellations(&self) -> Result<()> {
+        let owner = self.0.owner.clone();
+        let asked = self.0.db.read(move |tx| store::cancelled_of(tx, &owner)).await?;
+        let running = self.0.running.lock();
+        for ask in asked.iter().filter_map(|id| running.get(id)) {
+            ask.send_replace(true);
+        }
+        Ok(())
+    }
+
+    /// Before a process ends that was asked to: others go on with its flows at once, not behind its lease.
+    pub async fn leave(&self) {
+        self.stop();
+        let owner = self.0.owner.clone();
+        if self.0.db.is_postgres()
+            && let Err(error) = self.0.db.write(move |tx| store::give_up_leases(tx, &owner)).await
+        {
+            tracing::warn!(%error, "the leases of this process end by themselves");
+        }
     }
 
     fn run_after_commit(&self, tx: &mut Tx, row: FlowRow) {

@@ -86,7 +86,13 @@ pub fn take_next(tx: &mut Tx, subject: &str, owner: &str) -> Result<Option<FlowR
 const ASC: db::Direction = db::Direction::Asc;
 
 /// Takes the first flow of each subject that no living process owns.
-pub fn adopt(tx: &mut Tx, owner: &str, shared_database: bool, now: Timestamp) -> Result<Vec<FlowRow>> {
+pub fn adopt(
+    tx: &mut Tx,
+    owner: &str,
+    runs_here: impl Fn(&str) -> bool,
+    shared_database: bool,
+    now: Timestamp,
+) -> Result<Vec<FlowRow>> {
     // On a database file of our own, whoever owned them is gone.
     let living = match shared_database {
         true => tx.list::<Lease>(&List::all())?.into_iter().filter(|lease| lease.expires_at > now).collect(),
@@ -94,7 +100,9 @@ pub fn adopt(tx: &mut Tx, owner: &str, shared_database: bool, now: Timestamp) ->
     };
     let is_free = |row: &FlowRow| match &row.owner {
         None => true,
-        Some(other) => other != owner && !living.iter().any(|lease| lease.owner == *other),
+        // Ours and not under way: the database was gone when it was to be recorded.
+        Some(other) if other == owner => !runs_here(&row.id),
+        Some(other) => !living.iter().any(|lease| lease.owner == *other),
     };
     let firsts = tx.query(
         sql!(
@@ -111,6 +119,23 @@ pub fn adopt(tx: &mut Tx, owner: &str, shared_database: bool, now: Timestamp) ->
         adopted.push(row);
     }
     Ok(adopted)
+}
+
+/// Flows of a process that were asked to stop.
+pub fn cancelled_of(tx: &mut Tx, owner: &str) -> Result<Vec<String>> {
+    let asked = tx.query(sql!("SELECT id FROM flow WHERE owner = $1 AND cancelled"), params![owner])?;
+    asked.iter().map(|row| row.at(0)).collect()
+}
+
+/// Whether a flow goes on, and with whom.
+pub fn owner_of(tx: &mut Tx, id: &str) -> Result<Option<Option<String>>> {
+    let row = tx.one(sql!("SELECT owner FROM flow WHERE id = $1"), params![id])?;
+    row.map(|row| row.at(0)).transpose()
+}
+
+/// Others may have what this process had, at once.
+pub fn give_up_leases(tx: &mut Tx, owner: &str) -> Result<()> {
+    tx.execute(sql!("DELETE FROM flow_lease WHERE owner = $1"), params![owner]).map(drop)
 }
 
 /// Takes or renews a lease. False: somebody else holds it.

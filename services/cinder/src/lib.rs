@@ -106,8 +106,8 @@ impl Cinder {
     }
 
     /// Stops the operations where they stand; a later start goes on.
-    pub fn stop(&self) {
-        self.flows.stop();
+    pub async fn stop(&self) {
+        self.flows.leave().await;
     }
 
     /// Returns when no operation runs any more.

@@ -47,6 +47,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
+use tokio::sync::Notify;
 
 /// The service. Handlers get it in an `Arc`.
 pub struct Keystone {
@@ -62,6 +63,8 @@ pub struct Keystone {
     cache: tokens::Cache,
     /// Counts our writes; what was cached before the last one is not believed.
     generation: Arc<AtomicU64>,
+    /// Told of each of our writes, for other processes that share the database.
+    wrote: Arc<Notify>,
 }
 
 impl Keystone {
@@ -88,7 +91,18 @@ impl Keystone {
             saml,
             cache,
             generation,
+            wrote: Arc::default(),
         }))
+    }
+
+    /// Returns when this process has written something since the last time.
+    pub async fn changed(&self) {
+        self.wrote.notified().await;
+    }
+
+    /// Another process has written something: what is remembered of tokens is not believed any more.
+    pub fn forget(&self) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
     /// The HTTP service, its rules with those of a `policy.yaml` over them.
@@ -118,12 +132,13 @@ impl Keystone {
         &self,
         mut work: impl FnMut(&mut Tx) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let generation = self.generation.clone();
+        let (generation, wrote) = (self.generation.clone(), self.wrote.clone());
         self.db
             .write(move |tx| {
-                let generation = generation.clone();
+                let (generation, wrote) = (generation.clone(), wrote.clone());
                 tx.after_commit(move || {
                     generation.fetch_add(1, Ordering::SeqCst);
+                    wrote.notify_one();
                 });
                 work(tx)
             })

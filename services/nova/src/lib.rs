@@ -100,8 +100,8 @@ impl Nova {
     }
 
     /// Stops the operations where they stand; a later start goes on.
-    pub fn stop(&self) {
-        self.flows.stop();
+    pub async fn stop(&self) {
+        self.flows.leave().await;
     }
 
     /// The HTTP service, its rules with those of a `policy.yaml` over them.
