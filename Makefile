@@ -64,6 +64,10 @@ e2e: build guest ## The whole user's story with real guests and the official cli
 	@scripts/install run client browser
 	scripts/e2e
 
+test-hosts: build guest ## A cloud of several hosts on this machine, its story, its faults
+	@scripts/install run client test
+	scripts/test-hosts
+
 chaos: build guest ## The cloud killed at random in the middle of creates and deletes
 	@scripts/install run client
 	scripts/chaos
@@ -82,4 +86,4 @@ bench: build ## Speed and size, on a pretended host
 	@scripts/install client
 	scripts/bench
 
-.PHONY: help run simulate stop clean-cloud build guest test test-host test-stores test-identity test-client test-reference fuzz measure lint e2e chaos differ commands conformance bench
+.PHONY: help run simulate stop clean-cloud build guest test test-host test-stores test-identity test-client test-reference fuzz measure lint e2e test-hosts chaos differ commands conformance bench

@@ -230,7 +230,7 @@ pub async fn tell_of_tokens(bus: &Bus, keystone: &Arc<Keystone>) -> Result<(Serv
     let (hearing, by) = (keystone.clone(), me.clone());
     let handlers = Handlers::new().on(move |_, changed: TokensChanged| {
         if changed.by != by {
-            hearing.forget();
+            hearing.forget_cached();
         }
         async { Ok(()) }
     });

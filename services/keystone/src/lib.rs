@@ -101,7 +101,7 @@ impl Keystone {
     }
 
     /// Another process has written something: what is remembered of tokens is not believed any more.
-    pub fn forget(&self) {
+    pub fn forget_cached(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
