@@ -13,6 +13,18 @@ impl Stage {
 
     /// As the proxy in the tenant's network asks for the guest.
     async fn metadata(&self, path: &str, server: &str, project: &str, secret: &str) -> Answer {
+        self.metadata_call("GET", path, server, project, secret, &[]).await
+    }
+
+    async fn metadata_call(
+        &self,
+        method: &str,
+        path: &str,
+        server: &str,
+        project: &str,
+        secret: &str,
+        body: &[u8],
+    ) -> Answer {
         let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
         mac.update(server.as_bytes());
         let signature = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -22,8 +34,29 @@ impl Stage {
             ("x-instance-id-signature".to_string(), signature),
         ];
         let url = format!("{}{path}", self.metadata_url());
-        compat::send("GET", &url, &headers, Vec::new()).await.unwrap()
+        compat::send(method, &url, &headers, body.to_vec()).await.unwrap()
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_leaves_its_password_once() {
+    let stage = Stage::set().await;
+    let server = stage.running("mine", json!({})).await;
+    let secret = stage.cloud.cloud().secrets.metadata.expose().to_string();
+    let call = async |method: &str, body: &[u8]| {
+        let path = "/openstack/2013-10-17/password";
+        stage.metadata_call(method, path, &server, &stage.demo.project_id, &secret, body).await
+    };
+    let path = format!("/servers/{server}/os-server-password");
+    let shown = async || stage.demo.show("nova", &path).await["password"].clone();
+    assert_eq!(shown().await, "");
+    assert_eq!(call("POST", &[b'x'; 1021]).await.status, 400, "too large");
+    assert_eq!(call("POST", b"sealed").await.status, 200);
+    assert_eq!((shown().await, &*call("GET", b"").await.body), (json!("sealed"), &b"sealed"[..]));
+    assert_eq!(call("POST", b"other").await.status, 409, "it is there");
+    assert_eq!(stage.demo.delete("nova", &path).await.status, 204);
+    assert_eq!(shown().await, "");
+    assert_eq!(call("POST", b"other").await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
