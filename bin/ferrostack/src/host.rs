@@ -10,7 +10,7 @@ use contracts::{
     },
     compute::{Compute, ComputeReports, ImageSink, ImageSource, RemoteComputeReports, compute_handlers},
 };
-use host_virt::{Capabilities, Fake, Libvirt};
+use host_virt::{Capabilities, Fake, Libvirt, Wire};
 use nova::{COMPUTE_TOPIC, CONDUCTOR_TOPIC};
 use nova_compute::Manager;
 use std::{net::IpAddr, sync::Arc};
@@ -73,9 +73,10 @@ impl Host {
             };
             let guests = async {
                 let (options, images) = (compute_options(settings, around)?, around.images.clone());
-                let clock = around.clock.clone();
+                let (sink, clock) = (around.image_sink.clone(), around.clock.clone());
+                let started = nova_compute::on_libvirt(options, &settings.state, images, sink, clock);
                 match roles.compute {
-                    true => nova_compute::on_libvirt(options, &settings.state, images, clock).await.map(Some),
+                    true => started.await.map(Some),
                     false => Ok(None),
                 }
             };
@@ -93,6 +94,7 @@ impl Host {
 
     async fn pretend(&mut self, settings: &Settings, around: &Surroundings) -> Result<()> {
         let simulate: Simulate = settings.config.section()?;
+        let wire = Wire::default();
         for number in 1..=simulate.hosts {
             let name = match &around.identity {
                 None => format!("simulated-{number}"),
@@ -103,8 +105,9 @@ impl Host {
                 let mut compute = compute_options(settings, around)?;
                 compute.host.clone_from(&name);
                 let folder = settings.state.join("simulated").join(&name);
-                let fake = Fake::kept(capabilities(&simulate, &name), &folder)?;
-                let manager = nova_compute::simulated(compute, fake, around.clock.clone()).await?;
+                let fake = Fake::kept(capabilities(&simulate, &name), &folder, &wire)?;
+                let sink = Some(around.image_sink.clone());
+                let manager = nova_compute::simulated(compute, fake, sink, around.clock.clone()).await?;
                 self.compute_agent(around, manager).await?;
             }
             if settings.roles.ports {

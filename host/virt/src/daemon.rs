@@ -29,7 +29,7 @@ const BOUND: [(&str, &str); 5] = [
 const NO_KVM: &str = "no-kvm";
 
 /// How the libvirt driver is set up.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Everything of the daemon goes in here.
     pub dir: PathBuf,
@@ -40,6 +40,10 @@ pub struct Options {
     /// The host's certificate for what its guests reach over the network, as libvirt lays it out: `ca-cert.pem`,
     /// `client-cert.pem`, `client-key.pem`, and `server-*` where others reach it.
     pub tls_directory: Option<PathBuf>,
+    /// Where other hosts' daemons reach this one, to send it guests; empty: by its socket, on the same machine.
+    pub migration_uri: String,
+    /// Where the memory of a guest goes that is sent here, `tcp://10.0.0.1`; empty: where the daemons choose.
+    pub migration_address: String,
 }
 
 /// The running daemon.
@@ -283,7 +287,7 @@ mod tests {
             dir: dir.path().join("libvirt"),
             instances_dir: dir.path().join("instances"),
             accelerator: Some(accelerator),
-            tls_directory: None,
+            ..Options::default()
         };
         let daemon = Daemon::prepare(&options(Accelerator::Tcg)).await.unwrap();
         assert_eq!(daemon.script().contains("no-kvm"), Path::new("/dev/kvm").exists());

@@ -1,7 +1,10 @@
 //! A host that remembers what it was told and behaves as the real one does, without a guest. A test can make
 //! any verb slow or fail, a guest deaf to its power button, and kill guests behind the owner's back.
 
-use crate::{Capabilities, Change, Disk, Domain, DomainSpec, Event, Hypervisor, Nic, State, not_found, xml};
+use crate::{
+    Capabilities, Change, Destination, Disk, DiskStats, Domain, DomainSpec, Event, Hypervisor, Migration,
+    Nic, NicStats, Phase, State, Stats, not_found, xml,
+};
 use async_trait::async_trait;
 use base::{Error, ErrorKind, Kept, Result};
 use parking_lot::Mutex;
@@ -15,6 +18,9 @@ use tokio::sync::broadcast;
 
 const EVENTS_HELD: usize = 4096;
 const VNC_PORT_FIRST: u16 = 5900;
+const SCHEME: &str = "fake://";
+/// Looks of a slow migration whether somebody is in a hurry, or calls it back.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The verbs a test can hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,7 +38,13 @@ pub enum Verb {
     AttachNic,
     DetachNic,
     ResizeDisk,
+    SwapDisk,
+    Migrate,
 }
+
+/// The fake hosts that can send guests to each other. Clones are the same wire.
+#[derive(Clone, Default)]
+pub struct Wire(std::sync::Arc<Mutex<HashMap<String, std::sync::Weak<Inner>>>>);
 
 /// The fake host. Clones share it, so that it outlives an agent that is "killed".
 #[derive(Clone)]
@@ -43,6 +55,10 @@ struct Inner {
     guests: Mutex<Kept<Guest>>,
     hooks: Mutex<HashMap<Verb, Hook>>,
     events: broadcast::Sender<Event>,
+    wire: Wire,
+    /// Guests that were sent, and how that went.
+    sent: Mutex<HashMap<String, Migration>>,
+    hastened: Mutex<Vec<String>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -85,22 +101,61 @@ impl Default for Fake {
 
 impl Fake {
     pub fn new(capabilities: Capabilities) -> Self {
-        Self::with_guests(capabilities, Kept::default())
+        Self::with_guests(capabilities, Kept::default(), &Wire::default())
+    }
+
+    /// One that others of the wire can send guests to.
+    pub fn on(capabilities: Capabilities, wire: &Wire) -> Self {
+        Self::with_guests(capabilities, Kept::default(), wire)
     }
 
     /// One whose guests go on when the process ends: the folder remembers them.
-    pub fn kept(capabilities: Capabilities, folder: &Path) -> Result<Self> {
-        Ok(Self::with_guests(capabilities, Kept::open(folder)?))
+    pub fn kept(capabilities: Capabilities, folder: &Path, wire: &Wire) -> Result<Self> {
+        Ok(Self::with_guests(capabilities, Kept::open(folder)?, wire))
     }
 
-    fn with_guests(capabilities: Capabilities, guests: Kept<Guest>) -> Self {
+    fn with_guests(capabilities: Capabilities, guests: Kept<Guest>, wire: &Wire) -> Self {
         let (events, _) = broadcast::channel(EVENTS_HELD);
-        Self(std::sync::Arc::new(Inner {
+        let name = capabilities.hostname.clone();
+        let inner = std::sync::Arc::new(Inner {
             capabilities,
             guests: Mutex::new(guests),
             hooks: Mutex::default(),
             events,
-        }))
+            wire: wire.clone(),
+            sent: Mutex::default(),
+            hastened: Mutex::default(),
+        });
+        wire.0.lock().insert(name, std::sync::Arc::downgrade(&inner));
+        Self(inner)
+    }
+
+    /// The guest is on the other host now. There first: a guest that is on both is still to be sent.
+    fn hand_over(&self, uuid: &str, to: &Destination) -> Result<()> {
+        let peer =
+            self.0.wire.0.lock().get(to.uri.trim_start_matches(SCHEME)).and_then(std::sync::Weak::upgrade);
+        let peer = Self(peer.ok_or_else(|| Error::unavailable(format!("{}: no such host", to.uri)))?);
+        let spec: DomainSpec = serde_json::from_str(&to.definition)?;
+        let vnc_port = free_vnc_port(peer.0.guests.lock().entries());
+        let moved = self.with(uuid, |guest| match guest.state {
+            State::Running | State::Paused => {
+                let (state, console, deaf) = (guest.state, guest.console.clone(), guest.deaf);
+                Ok(Guest { spec, state, console, vnc_port, deaf })
+            }
+            _ => Err(Error::conflict("libvirt: the domain is not running")),
+        })?;
+        peer.0.guests.lock().insert(uuid, moved)?;
+        peer.tell(uuid, Change::Started);
+        self.0.guests.lock().remove(uuid)?;
+        self.tell(uuid, Change::Undefined);
+        Ok(())
+    }
+
+    fn under_way(&self, uuid: &str) -> Result<()> {
+        match self.0.sent.lock().get(uuid).map(|sent| sent.phase) {
+            Some(Phase::Running) => Ok(()),
+            _ => Err(Error::conflict("no migration is under way")),
+        }
     }
 
     /// Every call of the verb takes this long from now on.
@@ -182,6 +237,20 @@ impl Fake {
 fn free_vnc_port(guests: &BTreeMap<String, Guest>) -> u16 {
     let taken: Vec<u16> = guests.values().map(|guest| guest.vnc_port).collect();
     (VNC_PORT_FIRST..).find(|port| !taken.contains(port)).unwrap_or(VNC_PORT_FIRST)
+}
+
+/// A guest that does nothing has used nothing.
+fn stats(spec: &DomainSpec) -> Stats {
+    let disk =
+        |disk: &Disk| DiskStats { device: disk.device.clone().unwrap_or_default(), ..DiskStats::default() };
+    let nic = |nic: &Nic| NicStats { mac: nic.mac.clone(), device: nic.tap.clone(), ..NicStats::default() };
+    Stats {
+        memory_maximum_mib: spec.memory_mib,
+        cpus: vec![0; spec.vcpus as usize],
+        disks: spec.disks.iter().map(disk).collect(),
+        nics: spec.nics.iter().map(nic).collect(),
+        ..Stats::default()
+    }
 }
 
 fn view(guest: &Guest) -> Domain {
@@ -391,6 +460,80 @@ impl Hypervisor for Fake {
                 Ok(())
             }
         })
+    }
+
+    async fn swap_disk(&self, uuid: &str, serial: &str, disk: &Disk) -> Result<()> {
+        self.hook(Verb::SwapDisk).await?;
+        self.with(uuid, |guest| {
+            let held = &mut guest.spec.disks;
+            if held.iter().any(|held| held.serial == disk.serial) {
+                return Ok(());
+            }
+            let missing = || Error::not_found(format!("Disk {serial} is not attached"));
+            let place = held.iter_mut().find(|held| held.serial == serial).ok_or_else(missing)?;
+            *place = Disk { device: place.device.clone(), bus: place.bus, ..disk.clone() };
+            Ok(())
+        })
+    }
+
+    async fn stats(&self, uuid: &str) -> Result<Stats> {
+        self.with(uuid, |guest| match guest.state {
+            State::Running | State::Paused => Ok(stats(&guest.spec)),
+            _ => Err(Error::conflict("libvirt: the domain is not running")),
+        })
+    }
+
+    async fn destination(&self, spec: &DomainSpec) -> Result<Destination> {
+        let uri = format!("{SCHEME}{}", self.0.capabilities.hostname);
+        Ok(Destination { uri, address: String::new(), definition: serde_json::to_string(spec)? })
+    }
+
+    /// Takes as long as the verb is delayed, and can be hastened and called back meanwhile.
+    async fn migrate(&self, uuid: &str, to: &Destination, _disks: &[String]) -> Result<()> {
+        if self.under_way(uuid).is_ok() {
+            return Ok(());
+        }
+        self.with(uuid, |_| Ok(()))?;
+        let phase = |phase| Migration { phase, ..Migration::default() };
+        self.0.sent.lock().insert(uuid.into(), phase(Phase::Running));
+        let (fake, uuid, to) = (self.clone(), uuid.to_string(), to.clone());
+        tokio::spawn(async move {
+            let called_off = async {
+                while fake.under_way(&uuid).is_ok() && !fake.0.hastened.lock().contains(&uuid) {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+            };
+            let hooked = tokio::select! {
+                hooked = fake.hook(Verb::Migrate) => hooked,
+                () = called_off => Ok(()),
+            };
+            if fake.0.sent.lock().get(&uuid).is_some_and(|sent| sent.phase == Phase::Cancelled) {
+                return;
+            }
+            let ended = match hooked.and_then(|()| fake.hand_over(&uuid, &to)) {
+                Ok(()) => phase(Phase::Completed),
+                Err(error) => Migration { error: Some(error.message), ..phase(Phase::Failed) },
+            };
+            fake.0.hastened.lock().retain(|hastened| *hastened != uuid);
+            fake.0.sent.lock().insert(uuid, ended);
+        });
+        Ok(())
+    }
+
+    async fn migration(&self, uuid: &str) -> Result<Migration> {
+        Ok(self.0.sent.lock().get(uuid).cloned().unwrap_or_default())
+    }
+
+    async fn hasten_migration(&self, uuid: &str) -> Result<()> {
+        self.under_way(uuid)?;
+        self.0.hastened.lock().push(uuid.into());
+        Ok(())
+    }
+
+    async fn abort_migration(&self, uuid: &str) -> Result<()> {
+        self.under_way(uuid)?;
+        self.0.sent.lock().insert(uuid.into(), Migration { phase: Phase::Cancelled, ..Migration::default() });
+        Ok(())
     }
 
     async fn console_log(&self, uuid: &str, bytes_max: u64) -> Result<Vec<u8>> {

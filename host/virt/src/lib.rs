@@ -4,17 +4,22 @@
 mod daemon;
 mod fake;
 mod libvirt;
+mod libvirt_jobs;
+mod migration;
 mod probe;
 mod rpc;
 mod spec;
 mod stalled;
+mod stats;
 mod xml;
 
 pub use daemon::Options;
-pub use fake::{Fake, Verb};
+pub use fake::{Fake, Verb, Wire};
 pub use libvirt::Libvirt;
+pub use migration::{Destination, Migration, Phase, Progress};
 pub use probe::kvm_works;
 pub use spec::{Bus, Disk, DomainSpec, Format, Nic, Source};
+pub use stats::{DiskStats, NicStats, Stats};
 pub use xml::Accelerator;
 
 use async_trait::async_trait;
@@ -155,6 +160,27 @@ pub trait Hypervisor: Send + Sync {
 
     /// Tells a running guest that its disk has grown.
     async fn resize_disk(&self, uuid: &str, serial: &str, bytes: u64) -> Result<()>;
+
+    /// Puts another disk in the place of one that the guest has, with the bytes of the old; it is as large at least.
+    async fn swap_disk(&self, uuid: &str, serial: &str, disk: &Disk) -> Result<()>;
+
+    /// What a running guest has used since its start; `Conflict` when it does not run.
+    async fn stats(&self, uuid: &str) -> Result<Stats>;
+
+    /// How another host sends a guest of this definition here. Its disks and taps are there already.
+    async fn destination(&self, spec: &DomainSpec) -> Result<Destination>;
+
+    /// Begins to send a running guest, with the disks of these serials, and returns.
+    async fn migrate(&self, uuid: &str, to: &Destination, disks: &[String]) -> Result<()>;
+
+    /// How far it is; what ended is remembered until the next begins.
+    async fn migration(&self, uuid: &str) -> Result<Migration>;
+
+    /// Lets it end soon, at the guest's cost. `Conflict` when none is under way.
+    async fn hasten_migration(&self, uuid: &str) -> Result<()>;
+
+    /// The guest goes on here. `Conflict` when none is under way.
+    async fn abort_migration(&self, uuid: &str) -> Result<()>;
 
     /// The last bytes of the serial console; empty before the first start.
     async fn console_log(&self, uuid: &str, bytes_max: u64) -> Result<Vec<u8>>;

@@ -1,8 +1,10 @@
 //! The driver over libvirt and QEMU. Each verb observes before it acts, so that a repeated one is harmless.
 
 use crate::{
-    Capabilities, Change, Disk, Domain, DomainSpec, Event, Hypervisor, LOOK_EVERY, Nic, Options, State,
+    Capabilities, Change, Destination, Disk, Domain, DomainSpec, Event, Hypervisor, LOOK_EVERY, Migration,
+    Nic, Options, State, Stats,
     daemon::Daemon,
+    libvirt_jobs::Sent,
     not_found,
     rpc::{Answer, Args, Client, DomainRef, LifecycleEvent, Procedure},
     stalled,
@@ -28,9 +30,9 @@ const ASK_AGAIN_EVERY: Duration = Duration::from_secs(5);
 const EVENTS_HELD: usize = 4096;
 
 /// Libvirt's flag numbers.
-const XML_INACTIVE: u32 = 2;
+pub(crate) const XML_INACTIVE: u32 = 2;
 const AFFECT_LIVE: u32 = 1;
-const AFFECT_CONFIG: u32 = 2;
+pub(crate) const AFFECT_CONFIG: u32 = 2;
 const LIST_ACTIVE: u32 = 1;
 const LIST_INACTIVE: u32 = 2;
 const SHUTDOWN_BY_ACPI: u32 = 1;
@@ -49,6 +51,9 @@ pub struct Libvirt {
     client: Mutex<Option<Arc<Client>>>,
     lifecycle: broadcast::Sender<LifecycleEvent>,
     events: broadcast::Sender<Event>,
+    pub(crate) migration_uri: String,
+    pub(crate) migration_address: String,
+    pub(crate) sent: Sent,
     /// Ended when it is dropped.
     _tasks: JoinSet<()>,
 }
@@ -64,8 +69,20 @@ impl Libvirt {
         tasks.spawn(translate_events(received, events.clone(), stalled.clone()));
         tasks.spawn(stalled::let_go(daemon.socket(), stalled));
         let instances_dir = std::path::absolute(&options.instances_dir)?;
-        let driver =
-            Self { daemon, instances_dir, client: Mutex::default(), lifecycle, events, _tasks: tasks };
+        let of_the_socket = || format!("qemu+unix:///system?socket={}", daemon.socket().display());
+        let migration_uri =
+            Some(options.migration_uri).filter(|uri| !uri.is_empty()).unwrap_or_else(of_the_socket);
+        let driver = Self {
+            daemon,
+            instances_dir,
+            client: Mutex::default(),
+            lifecycle,
+            events,
+            migration_uri,
+            migration_address: options.migration_address,
+            sent: Sent::default(),
+            _tasks: tasks,
+        };
         driver.client().await?;
         Ok(driver)
     }
@@ -89,7 +106,7 @@ impl Libvirt {
     }
 
     /// The connection; a new one, and a new daemon, when the old one has gone.
-    async fn client(&self) -> Result<Arc<Client>> {
+    pub(crate) async fn client(&self) -> Result<Arc<Client>> {
         let mut held = self.client.lock().await;
         if let Some(client) = held.as_ref().filter(|client| !client.is_closed()) {
             return Ok(client.clone());
@@ -101,15 +118,15 @@ impl Libvirt {
         Ok(client)
     }
 
-    async fn call(&self, procedure: Procedure, args: Args) -> Result<Answer> {
+    pub(crate) async fn call(&self, procedure: Procedure, args: Args) -> Result<Answer> {
         self.client().await?.call(procedure, args, CALL_PATIENCE).await
     }
 
-    async fn call_long(&self, procedure: Procedure, args: Args) -> Result<Answer> {
+    pub(crate) async fn call_long(&self, procedure: Procedure, args: Args) -> Result<Answer> {
         self.client().await?.call(procedure, args, LONG_CALL_PATIENCE).await
     }
 
-    async fn find(&self, uuid: &str) -> Result<Option<DomainRef>> {
+    pub(crate) async fn find(&self, uuid: &str) -> Result<Option<DomainRef>> {
         let Ok(parsed) = Uuid::try_parse(uuid) else { return Ok(None) };
         let args = Args::new().uuid(parsed.as_bytes());
         match self.call(Procedure::DomainLookupByUuid, args).await {
@@ -119,11 +136,11 @@ impl Libvirt {
         }
     }
 
-    async fn get(&self, uuid: &str) -> Result<DomainRef> {
+    pub(crate) async fn get(&self, uuid: &str) -> Result<DomainRef> {
         self.find(uuid).await?.ok_or_else(|| not_found(uuid))
     }
 
-    async fn state(&self, domain: &DomainRef) -> Result<State> {
+    pub(crate) async fn state(&self, domain: &DomainRef) -> Result<State> {
         let mut answer = self.call(Procedure::DomainGetState, Args::new().domain(domain).u32(0)).await?;
         let (state, reason) = (answer.i32()?, answer.i32()?);
         match state {
@@ -141,7 +158,7 @@ impl Libvirt {
         Ok(self.call(Procedure::DomainHasManagedSaveImage, args).await?.i32()? == 1)
     }
 
-    async fn definition(&self, domain: &DomainRef, flags: u32) -> Result<Definition> {
+    pub(crate) async fn definition(&self, domain: &DomainRef, flags: u32) -> Result<Definition> {
         let mut answer =
             self.call(Procedure::DomainGetXmlDesc, Args::new().domain(domain).u32(flags)).await?;
         xml::read(&answer.string()?)
@@ -187,7 +204,7 @@ impl Libvirt {
         Ok(sides)
     }
 
-    async fn attach(&self, domain: &DomainRef, device: &str, flags: u32) -> Result<()> {
+    pub(crate) async fn attach(&self, domain: &DomainRef, device: &str, flags: u32) -> Result<()> {
         let args = Args::new().domain(domain).string(device).u32(flags);
         self.call(Procedure::DomainAttachDeviceFlags, args).await.map(drop)
     }
@@ -414,6 +431,34 @@ impl Hypervisor for Libvirt {
                 other => return other.map(drop),
             }
         }
+    }
+
+    async fn swap_disk(&self, uuid: &str, serial: &str, disk: &Disk) -> Result<()> {
+        self.replace_disk(uuid, serial, disk).await
+    }
+
+    async fn stats(&self, uuid: &str) -> Result<Stats> {
+        self.stats_of(uuid).await
+    }
+
+    async fn destination(&self, spec: &DomainSpec) -> Result<Destination> {
+        self.destination_for(spec).await
+    }
+
+    async fn migrate(&self, uuid: &str, to: &Destination, disks: &[String]) -> Result<()> {
+        self.begin_migration(uuid, to, disks).await
+    }
+
+    async fn migration(&self, uuid: &str) -> Result<Migration> {
+        self.migration_of(uuid).await
+    }
+
+    async fn hasten_migration(&self, uuid: &str) -> Result<()> {
+        self.hasten(uuid).await
+    }
+
+    async fn abort_migration(&self, uuid: &str) -> Result<()> {
+        self.abort(uuid).await
     }
 
     async fn console_log(&self, uuid: &str, bytes_max: u64) -> Result<Vec<u8>> {

@@ -50,15 +50,22 @@ pub enum Procedure {
     DomainAttachDeviceFlags = 160,
     DomainDetachDeviceFlags = 161,
     ConnectDomainEventRegisterAny = 167,
+    DomainGetJobInfo = 163,
+    DomainAbortJob = 164,
     DomainManagedSave = 182,
     DomainHasManagedSaveImage = 183,
     DomainCreateWithFlags = 196,
     DomainGetState = 212,
     DomainUndefineFlags = 231,
     DomainDestroyFlags = 234,
+    DomainBlockJobAbort = 237,
+    DomainGetBlockJobInfo = 238,
     DomainBlockResize = 251,
     DomainShutdownFlags = 258,
     ConnectListAllDomains = 273,
+    DomainMigratePerform3Params = 305,
+    ConnectGetAllDomainStats = 344,
+    DomainBlockCopy = 345,
     QemuMonitorCommand = 0x1_0001,
 }
 
@@ -70,6 +77,9 @@ impl Procedure {
         if number & QEMUS == 0 { (PROGRAM, number) } else { (QEMU_PROGRAM, number & !QEMUS) }
     }
 }
+
+/// Numbers of the kinds of a named value.
+const VALUE_STRING: i32 = 7;
 
 /// A domain as the daemon names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -281,6 +291,12 @@ impl Args {
         self
     }
 
+    /// Named values, all of them text.
+    pub fn named(self, values: &[(&str, &str)]) -> Self {
+        let args = self.u32(values.len() as u32);
+        values.iter().fold(args, |args, (name, value)| args.string(name).i32(VALUE_STRING).string(value))
+    }
+
     pub fn domain(self, domain: &DomainRef) -> Self {
         self.string(&domain.name).uuid(&domain.uuid).i32(domain.id)
     }
@@ -340,6 +356,26 @@ impl Answer {
 
     pub fn domains(&mut self) -> Result<Vec<DomainRef>> {
         (0..self.u32()?).map(|_| self.domain()).collect()
+    }
+
+    /// Named values as text, whatever their kind.
+    pub fn named(&mut self) -> Result<HashMap<String, String>> {
+        let count = self.u32()?;
+        let mut values = HashMap::new();
+        for _ in 0..count {
+            let name = self.string()?;
+            let value = match self.i32()? {
+                1 | 6 => self.i32()?.to_string(),
+                2 => self.u32()?.to_string(),
+                3 => i64::from_be_bytes(self.array()?).to_string(),
+                4 => self.u64()?.to_string(),
+                5 => f64::from_be_bytes(self.array()?).to_string(),
+                VALUE_STRING => self.string()?,
+                other => return Err(gone(format!("a value of the unknown kind {other}"))),
+            };
+            values.insert(name, value);
+        }
+        Ok(values)
     }
 
     fn rest(self) -> Vec<u8> {

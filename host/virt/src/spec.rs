@@ -13,6 +13,8 @@ pub struct DomainSpec {
     pub memory_mib: u64,
     /// In boot order; the first gets `vda`.
     pub disks: Vec<Disk>,
+    /// The serial of the disk that boots before all others.
+    pub boot_first: Option<String>,
     /// An ISO image shown as a CD-ROM.
     pub config_drive: Option<PathBuf>,
     pub nics: Vec<Nic>,

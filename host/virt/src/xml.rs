@@ -66,8 +66,10 @@ pub fn domain(spec: &DomainSpec, accelerator: Accelerator) -> Result<String> {
     x.text("on_reboot", "restart");
     x.text("on_crash", "destroy");
     x.open("devices", &[]);
+    let later = usize::from(spec.boot_first.is_some());
     for (index, (disk, device)) in spec.disks.iter().zip(&devices).enumerate() {
-        disk_into(&mut x, disk, device, Some(index + 1));
+        let first = spec.boot_first.as_ref() == Some(&disk.serial);
+        disk_into(&mut x, disk, device, Some(if first { 1 } else { index + 1 + later }));
     }
     if let Some(iso) = &spec.config_drive {
         x.open("disk", &[("type", "file"), ("device", "cdrom")]);
@@ -429,6 +431,7 @@ mod tests {
 
     fn spec() -> DomainSpec {
         DomainSpec {
+            boot_first: None,
             uuid: "0e8a7f6c-0000-4000-8000-000000000001".into(),
             name: "instance-00000001".into(),
             vcpus: 2,

@@ -34,12 +34,7 @@ fn image() -> PathBuf {
 }
 
 fn options(dir: &std::path::Path) -> Options {
-    Options {
-        dir: dir.join("libvirt"),
-        instances_dir: dir.join("instances"),
-        accelerator: None,
-        tls_directory: None,
-    }
+    Options { dir: dir.join("libvirt"), instances_dir: dir.join("instances"), ..Options::default() }
 }
 
 impl Bench {

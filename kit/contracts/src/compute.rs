@@ -51,6 +51,54 @@ pub trait Compute: Send + Sync {
     /// Returns when the guest has released the card.
     async fn detach_interface(&self, cx: &Context, uuid: &str, mac: &str) -> Result<()>;
 
+    /// Puts another volume, at least as large, in the place of one the guest has, with the bytes of the old.
+    async fn swap_volume(&self, cx: &Context, uuid: &str, old_volume_id: &str, new: &Volume) -> Result<()>;
+
+    /// Streams the root disk as it stands into an image that waits for its bytes.
+    async fn snapshot(&self, cx: &Context, uuid: &str, image: &SnapshotImage) -> Result<()>;
+
+    /// Starts the guest from a rescue disk, its own disks behind it. The guest was on or off.
+    async fn rescue(&self, cx: &Context, instance: &Instance, rescue: &Rescue) -> Result<Observed>;
+
+    /// Starts the guest from its own disk again and removes the rescue disk.
+    async fn unrescue(&self, cx: &Context, instance: &Instance) -> Result<Observed>;
+
+    /// What a running guest has used; `Conflict` when it does not run.
+    async fn diagnostics(&self, cx: &Context, uuid: &str) -> Result<Diagnostics>;
+
+    /// A move begins: stops the guest and sets its disks aside, for the host that shall have it next.
+    async fn resize_instance(&self, cx: &Context, uuid: &str, grace_seconds: u64) -> Result<()>;
+
+    /// The guest arrives with the disks that `source_host` has set aside (it may be this very host), as large as the
+    /// instance now says.
+    async fn finish_resize(&self, cx: &Context, instance: &Instance, source_host: &str) -> Result<Observed>;
+
+    /// What was set aside here is no longer needed.
+    async fn confirm_resize(&self, cx: &Context, uuid: &str) -> Result<()>;
+
+    /// The guest is again what it was before it was set aside here; nothing was set aside: it stays as it is.
+    async fn finish_revert_resize(&self, cx: &Context, instance: &Instance) -> Result<Observed>;
+
+    /// Makes ready for a guest that will arrive running. Its local disks come with it when `block_migration`.
+    async fn pre_live_migration(
+        &self,
+        cx: &Context,
+        instance: &Instance,
+        block_migration: bool,
+    ) -> Result<LiveTarget>;
+
+    /// Begins to send a running guest to the host that answered `target`, and returns; the rest is told by
+    /// `live_migration_state`.
+    async fn live_migration(&self, cx: &Context, instance: &Instance, target: &LiveTarget) -> Result<()>;
+
+    async fn live_migration_state(&self, cx: &Context, uuid: &str) -> Result<LiveState>;
+
+    /// Does what it takes to end soon: the guest stands still, say. `Conflict` when none is under way.
+    async fn live_migration_force_complete(&self, cx: &Context, uuid: &str) -> Result<()>;
+
+    /// The guest goes on where it is. `Conflict` when none is under way.
+    async fn live_migration_abort(&self, cx: &Context, uuid: &str) -> Result<()>;
+
     /// The guest as it stands; none when the host has none.
     async fn observe(&self, cx: &Context, uuid: &str) -> Result<Option<Observed>>;
 
@@ -89,6 +137,20 @@ bus::remote! {
         extend_volume(uuid: &str = String, volume_id: &str = String, bytes: u64 = u64) -> ();
         attach_interface(uuid: &str = String, port: &Port = Port) -> ();
         detach_interface(uuid: &str = String, mac: &str = String) -> ();
+        swap_volume(uuid: &str = String, old_volume_id: &str = String, new: &Volume = Volume) -> ();
+        snapshot(uuid: &str = String, image: &SnapshotImage = SnapshotImage) -> ();
+        rescue(instance: &Instance = Instance, rescue: &Rescue = Rescue) -> Observed;
+        unrescue(instance: &Instance = Instance) -> Observed;
+        diagnostics(uuid: &str = String) -> Diagnostics;
+        resize_instance(uuid: &str = String, grace_seconds: u64 = u64) -> ();
+        finish_resize(instance: &Instance = Instance, source_host: &str = String) -> Observed;
+        confirm_resize(uuid: &str = String) -> ();
+        finish_revert_resize(instance: &Instance = Instance) -> Observed;
+        pre_live_migration(instance: &Instance = Instance, block_migration: bool = bool) -> LiveTarget;
+        live_migration(instance: &Instance = Instance, target: &LiveTarget = LiveTarget) -> ();
+        live_migration_state(uuid: &str = String) -> LiveState;
+        live_migration_force_complete(uuid: &str = String) -> ();
+        live_migration_abort(uuid: &str = String) -> ();
         observe(uuid: &str = String) -> Option<Observed>;
         host() -> Host;
     }
@@ -164,6 +226,115 @@ pub struct InstanceImage {
     pub disk_format: String,
     /// `hw_disk_bus`, `hw_vif_model` and so on.
     pub properties: BTreeMap<String, String>,
+}
+
+/// An image that waits for the bytes of a server's disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SnapshotImage {
+    pub id: String,
+    /// `raw` or `qcow2`.
+    pub disk_format: String,
+}
+
+/// What a server is rescued with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Rescue {
+    pub image: InstanceImage,
+    /// The guest keeps its disks in their order, and the rescue disk comes behind them (`hw_rescue_device`).
+    pub stable: bool,
+}
+
+/// A host that is ready for a running guest.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LiveTarget {
+    pub host: String,
+    /// Where its hypervisor is told to take the guest, and where the guest's memory goes.
+    pub uri: String,
+    pub address: String,
+    /// The guest's local disks come with it.
+    pub block_migration: bool,
+    /// The definition that the guest has there, in the hypervisor's own words.
+    pub definition: String,
+}
+
+/// How far a running guest is on its way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LiveState {
+    pub phase: LivePhase,
+    /// Why it failed.
+    pub error: Option<String>,
+    pub memory: Progress,
+    pub disk: Progress,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LivePhase {
+    /// No guest of that name is being sent.
+    #[default]
+    None,
+    Running,
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    pub total_bytes: u64,
+    pub processed_bytes: u64,
+    pub remaining_bytes: u64,
+}
+
+/// What a running guest has used since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Diagnostics {
+    /// `running`, `paused`, …
+    pub state: String,
+    /// `libvirt` or `fake`.
+    pub driver: String,
+    pub hypervisor: String,
+    pub hypervisor_os: String,
+    pub uptime_seconds: u64,
+    pub config_drive: bool,
+    pub memory_maximum_mib: u64,
+    pub memory_used_mib: Option<u64>,
+    /// Nanoseconds of each virtual processor.
+    pub cpus: Vec<u64>,
+    pub disks: Vec<DiskDiagnostics>,
+    pub nics: Vec<NicDiagnostics>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DiskDiagnostics {
+    /// `vda`
+    pub device: String,
+    pub read_bytes: u64,
+    pub read_requests: u64,
+    pub write_bytes: u64,
+    pub write_requests: u64,
+    pub errors: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NicDiagnostics {
+    pub mac: String,
+    /// The tap.
+    pub device: String,
+    pub rx_octets: u64,
+    pub rx_packets: u64,
+    pub rx_errors: u64,
+    pub rx_drop: u64,
+    pub tx_octets: u64,
+    pub tx_packets: u64,
+    pub tx_errors: u64,
+    pub tx_drop: u64,
 }
 
 /// A volume and how to reach it.

@@ -1,5 +1,5 @@
 //! The traits and plain types by which services and agents use each other. Each is served in-process or over the
-//! bus, and callers cannot tell. A module per service that is called; no behaviour lives here.
+//! bus, and callers cannot tell. A module per service that is called; no behaviour lives here but that of `fakes`.
 
 pub mod agents;
 pub mod apis;

@@ -6,11 +6,12 @@ use crate::{
 };
 use async_trait::async_trait;
 use base::{Context, Error, Result};
-use contracts::compute::{ImageSource, Instance};
+use contracts::compute::{ImageSink, ImageSource, Instance, Rescue, SnapshotImage};
 use host_run::run;
 use host_virt::{Disk, Format};
+use parking_lot::Mutex;
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -21,15 +22,24 @@ use tokio::io::AsyncWriteExt;
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
 const MAKE_PATIENCE: Duration = Duration::from_secs(120);
+/// Large disks are copied for as long as it takes, within reason.
+const COPY_PATIENCE: Duration = Duration::from_secs(3600);
 const BASE_FOLDER: &str = "_base";
 /// Remembers which image a guest's disk lies on.
 const IMAGE_NOTE: &str = "image";
+const RESCUE_NOTE: &str = "rescue-image";
+const RESCUE_DISK: &str = "disk.rescue";
+const STABLE_RESCUE_DISK: &str = "disk.stable-rescue";
+/// Behind the name of a folder that waits for the end of a move.
+const ASIDE: &str = "_resize";
 
 /// What a guest has on this host's own disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LocalDisks {
     /// Root (unless it is a volume), ephemeral, swap.
     pub root: Option<Disk>,
+    /// What the guest starts from while it is rescued; stable: behind its own disks.
+    pub rescue: Option<(Disk, bool)>,
     pub others: Vec<Disk>,
     pub config_drive: Option<PathBuf>,
     pub console_log: PathBuf,
@@ -40,7 +50,32 @@ pub trait Disks: Send + Sync {
     /// Makes what is missing of the guest's disks; what is there stays as it is.
     async fn prepare(&self, cx: &Context, instance: &Instance) -> Result<LocalDisks>;
 
-    /// Removes all of it.
+    /// Copies the root disk as it stands, under the image's name. Quick: the guest stands still meanwhile.
+    async fn copy_root(&self, uuid: &str, image: &SnapshotImage) -> Result<()>;
+
+    /// Brings that copy to the image, whole and in its format, and removes it.
+    async fn upload_copy(&self, cx: &Context, uuid: &str, image: &SnapshotImage) -> Result<()>;
+
+    /// Makes the disk that the guest is rescued with; [`Disks::prepare`] finds it from now on.
+    async fn make_rescue(&self, cx: &Context, uuid: &str, rescue: &Rescue) -> Result<()>;
+
+    async fn remove_rescue(&self, uuid: &str) -> Result<()>;
+
+    /// Puts the guest's folder aside, where it waits for the end of a move.
+    async fn set_aside(&self, uuid: &str) -> Result<()>;
+
+    /// A copy of what was put aside on this host, as large as the instance says.
+    async fn copy_from_aside(&self, instance: &Instance) -> Result<()>;
+
+    /// The same from another host.
+    async fn fetch_from(&self, source_host: &str, instance: &Instance) -> Result<()>;
+
+    /// What was put aside is the guest's again; nothing was: all stays.
+    async fn take_back(&self, uuid: &str) -> Result<()>;
+
+    async fn remove_aside(&self, uuid: &str) -> Result<()>;
+
+    /// Removes all of it, but what was put aside.
     async fn remove(&self, uuid: &str) -> Result<()>;
 
     /// Guests that have something here.
@@ -54,16 +89,36 @@ pub trait Disks: Send + Sync {
 pub struct FileDisks {
     dir: PathBuf,
     images: BaseImages,
+    sink: Arc<dyn ImageSink>,
 }
 
 impl FileDisks {
-    pub fn new(dir: PathBuf, source: Arc<dyn ImageSource>) -> Self {
+    pub fn new(dir: PathBuf, source: Arc<dyn ImageSource>, sink: Arc<dyn ImageSink>) -> Self {
         let images = BaseImages::new(dir.join(BASE_FOLDER), source);
-        Self { dir, images }
+        Self { dir, images, sink }
     }
 
     fn folder(&self, uuid: &str) -> PathBuf {
         self.dir.join(uuid)
+    }
+
+    fn aside(&self, uuid: &str) -> PathBuf {
+        self.dir.join(format!("{uuid}{ASIDE}"))
+    }
+
+    /// The images that guests' disks lie on, of guests here and of those put aside.
+    async fn used_images(&self) -> Result<HashSet<String>> {
+        let mut used = HashSet::new();
+        let mut entries = match tokio::fs::read_dir(&self.dir).await {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(used),
+            other => other?,
+        };
+        while let Some(entry) = entries.next_entry().await? {
+            for note in [IMAGE_NOTE, RESCUE_NOTE] {
+                used.extend(tokio::fs::read_to_string(entry.path().join(note)).await);
+            }
+        }
+        Ok(used)
     }
 }
 
@@ -80,6 +135,12 @@ impl Disks for FileDisks {
             let path = folder.join("disk");
             make_overlay(&path, &base, instance.root_gb * GIB).await?;
             disks.root = Some(Disk::file("root", path, Format::Qcow2));
+        }
+        for (name, stable) in [(RESCUE_DISK, false), (STABLE_RESCUE_DISK, true)] {
+            let path = folder.join(name);
+            if tokio::fs::try_exists(&path).await? {
+                disks.rescue = Some((Disk::file("rescue", path, Format::Qcow2), stable));
+            }
         }
         if instance.ephemeral_gb > 0 {
             let path = folder.join("disk.eph0");
@@ -102,11 +163,116 @@ impl Disks for FileDisks {
         Ok(disks)
     }
 
-    async fn remove(&self, uuid: &str) -> Result<()> {
-        match tokio::fs::remove_dir_all(self.folder(uuid)).await {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            other => Ok(other?),
+    async fn copy_root(&self, uuid: &str, image: &SnapshotImage) -> Result<()> {
+        let (disk, copy) = (self.folder(uuid).join("disk"), self.folder(uuid).join(copy_name(image)?));
+        if tokio::fs::try_exists(&copy).await? {
+            return Ok(());
         }
+        let part = copy.with_added_extension("part");
+        run("cp")
+            .args(["--reflink=auto", "--sparse=auto"])
+            .args([&disk, &part])
+            .timeout(COPY_PATIENCE)
+            .output()
+            .await?;
+        finish(&part, &copy).await
+    }
+
+    async fn upload_copy(&self, cx: &Context, uuid: &str, image: &SnapshotImage) -> Result<()> {
+        let copy = self.folder(uuid).join(copy_name(image)?);
+        let whole = copy.with_added_extension("whole");
+        let format = match image.disk_format.as_str() {
+            format @ ("raw" | "qcow2") => format,
+            other => return Err(Error::bad_request(format!("Snapshots are raw or qcow2, not {other}"))),
+        };
+        run("qemu-img")
+            .args(["convert", "-f", "qcow2", "-O", format])
+            .args([&copy, &whole])
+            .timeout(COPY_PATIENCE)
+            .output()
+            .await?;
+        let uploaded = match tokio::fs::File::open(&whole).await {
+            Ok(mut file) => self.sink.upload(cx, &image.id, &mut file).await,
+            Err(error) => Err(error.into()),
+        };
+        for file in [&whole, &copy] {
+            remove_file(file).await?;
+        }
+        uploaded
+    }
+
+    async fn make_rescue(&self, cx: &Context, uuid: &str, rescue: &Rescue) -> Result<()> {
+        let folder = self.folder(uuid);
+        tokio::fs::create_dir_all(&folder).await?;
+        tokio::fs::write(folder.join(RESCUE_NOTE), &rescue.image.id).await?;
+        let base = self.images.get(cx, &rescue.image).await?;
+        let name = if rescue.stable { STABLE_RESCUE_DISK } else { RESCUE_DISK };
+        make_overlay(&folder.join(name), &base, 0).await
+    }
+
+    async fn remove_rescue(&self, uuid: &str) -> Result<()> {
+        for name in [RESCUE_DISK, STABLE_RESCUE_DISK, RESCUE_NOTE] {
+            remove_file(&self.folder(uuid).join(name)).await?;
+        }
+        Ok(())
+    }
+
+    async fn set_aside(&self, uuid: &str) -> Result<()> {
+        if tokio::fs::try_exists(self.aside(uuid)).await? {
+            return Ok(());
+        }
+        Ok(tokio::fs::rename(self.folder(uuid), self.aside(uuid)).await?)
+    }
+
+    async fn copy_from_aside(&self, instance: &Instance) -> Result<()> {
+        let (folder, part) = (self.folder(&instance.uuid), self.dir.join(format!("{}.part", instance.uuid)));
+        if !tokio::fs::try_exists(&folder).await? {
+            remove_folder(&part).await?;
+            run("cp")
+                .args(["--archive", "--reflink=auto", "--sparse=auto"])
+                .args([&self.aside(&instance.uuid), &part])
+                .timeout(COPY_PATIENCE)
+                .output()
+                .await?;
+            tokio::fs::rename(&part, &folder).await?;
+        }
+        if instance.image.is_some() {
+            grow(&folder.join("disk"), instance.root_gb * GIB).await?;
+        }
+        // What the new flavor has otherwise is made anew: nobody promised to keep these.
+        for (name, wanted) in
+            [("disk.eph0", instance.ephemeral_gb * GIB), ("disk.swap", instance.swap_mb * MIB)]
+        {
+            let path = folder.join(name);
+            if tokio::fs::metadata(&path).await.is_ok_and(|metadata| metadata.len() != wanted) {
+                remove_file(&path).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn fetch_from(&self, source_host: &str, instance: &Instance) -> Result<()> {
+        // Volumes are reached from everywhere; a guest of volumes alone has nothing to fetch.
+        if instance.image.is_none() {
+            return Ok(());
+        }
+        Err(Error::not_implemented(format!("Local disks do not come from another host: {source_host}.")))
+    }
+
+    async fn take_back(&self, uuid: &str) -> Result<()> {
+        if tokio::fs::try_exists(self.aside(uuid)).await? {
+            remove_folder(&self.folder(uuid)).await?;
+            tokio::fs::rename(self.aside(uuid), self.folder(uuid)).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_aside(&self, uuid: &str) -> Result<()> {
+        remove_folder(&self.aside(uuid)).await
+    }
+
+    async fn remove(&self, uuid: &str) -> Result<()> {
+        remove_folder(&self.folder(uuid)).await
     }
 
     async fn uuids(&self) -> Result<Vec<String>> {
@@ -125,15 +291,10 @@ impl Disks for FileDisks {
     }
 
     async fn tidy(&self, console_bytes_max: u64, keep_images: Duration) -> Result<()> {
-        let mut used = HashSet::new();
         for uuid in self.uuids().await? {
-            let folder = self.folder(&uuid);
-            if let Ok(id) = tokio::fs::read_to_string(folder.join(IMAGE_NOTE)).await {
-                used.insert(id);
-            }
-            cut(&folder.join("console.log"), console_bytes_max).await?;
+            cut(&self.folder(&uuid).join("console.log"), console_bytes_max).await?;
         }
-        self.images.remove_unused(&used, keep_images).await
+        self.images.remove_unused(&self.used_images().await?, keep_images).await
     }
 }
 
@@ -161,6 +322,43 @@ async fn make_overlay(path: &Path, base: &BaseImage, flavor_bytes: u64) -> Resul
         .output()
         .await?;
     finish(&part, path).await
+}
+
+/// As large as the flavor says; a disk never shrinks.
+async fn grow(disk: &Path, bytes: u64) -> Result<()> {
+    let info = run("qemu-img").args(["info", "--output=json"]).arg(disk).text().await?;
+    let info: base::Json = serde_json::from_str(&info)?;
+    if info["virtual-size"].as_u64().is_some_and(|now| now < bytes) {
+        run("qemu-img")
+            .args(["resize", "-q", "-f", "qcow2"])
+            .arg(disk)
+            .arg(bytes.to_string())
+            .output()
+            .await?;
+    }
+    Ok(())
+}
+
+/// The name of an image's file beside the disk it is a copy of.
+fn copy_name(image: &SnapshotImage) -> Result<String> {
+    match base::id::is_uuid(&image.id) {
+        true => Ok(format!("snapshot-{}", image.id)),
+        false => Err(Error::bad_request(format!("Invalid image id: {}", image.id))),
+    }
+}
+
+async fn remove_file(path: &Path) -> Result<()> {
+    match tokio::fs::remove_file(path).await {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+async fn remove_folder(path: &Path) -> Result<()> {
+    match tokio::fs::remove_dir_all(path).await {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => Ok(other?),
+    }
 }
 
 /// A sparse raw disk with a file system or swap space on it.
@@ -193,9 +391,18 @@ async fn cut(log: &Path, bytes_max: u64) -> Result<()> {
     Ok(file.flush().await?)
 }
 
-/// Disks that are only names, for a host without guests.
+/// Disks that are only names, for a host without guests. A snapshot of one is a small empty disk.
 #[derive(Default)]
-pub struct FakeDisks;
+pub struct FakeDisks {
+    sink: Option<Arc<dyn ImageSink>>,
+    rescues: Mutex<HashMap<String, bool>>,
+}
+
+impl FakeDisks {
+    pub fn new(sink: Option<Arc<dyn ImageSink>>) -> Self {
+        Self { sink, rescues: Mutex::default() }
+    }
+}
 
 #[async_trait]
 impl Disks for FakeDisks {
@@ -211,14 +418,59 @@ impl Disks for FakeDisks {
         }
         Ok(LocalDisks {
             root: instance.image.as_ref().map(|_| disk("root", "disk", Format::Qcow2)),
+            rescue: self
+                .rescues
+                .lock()
+                .get(&instance.uuid)
+                .map(|stable| (disk("rescue", RESCUE_DISK, Format::Qcow2), *stable)),
             others,
             config_drive: instance.config_drive.as_ref().map(|_| folder.join("disk.config")),
             console_log: folder.join("console.log"),
         })
     }
 
-    async fn remove(&self, _uuid: &str) -> Result<()> {
+    async fn copy_root(&self, _uuid: &str, _image: &SnapshotImage) -> Result<()> {
         Ok(())
+    }
+
+    async fn upload_copy(&self, cx: &Context, _uuid: &str, image: &SnapshotImage) -> Result<()> {
+        let Some(sink) = &self.sink else { return Ok(()) };
+        let bytes = if image.disk_format == "qcow2" { empty_qcow2() } else { vec![0; 1 << 20] };
+        sink.upload(cx, &image.id, &mut &bytes[..]).await
+    }
+
+    async fn make_rescue(&self, _cx: &Context, uuid: &str, rescue: &Rescue) -> Result<()> {
+        self.rescues.lock().insert(uuid.into(), rescue.stable);
+        Ok(())
+    }
+
+    async fn remove_rescue(&self, uuid: &str) -> Result<()> {
+        self.rescues.lock().remove(uuid);
+        Ok(())
+    }
+
+    async fn set_aside(&self, _uuid: &str) -> Result<()> {
+        Ok(())
+    }
+
+    async fn copy_from_aside(&self, _instance: &Instance) -> Result<()> {
+        Ok(())
+    }
+
+    async fn fetch_from(&self, _source_host: &str, _instance: &Instance) -> Result<()> {
+        Ok(())
+    }
+
+    async fn take_back(&self, _uuid: &str) -> Result<()> {
+        Ok(())
+    }
+
+    async fn remove_aside(&self, _uuid: &str) -> Result<()> {
+        Ok(())
+    }
+
+    async fn remove(&self, uuid: &str) -> Result<()> {
+        self.remove_rescue(uuid).await
     }
 
     async fn uuids(&self) -> Result<Vec<String>> {
@@ -230,15 +482,123 @@ impl Disks for FakeDisks {
     }
 }
 
+/// A header that says: a mebibyte, nothing written yet.
+fn empty_qcow2() -> Vec<u8> {
+    const CLUSTER: usize = 1 << 16;
+    let mut bytes = Vec::with_capacity(4 * CLUSTER);
+    bytes.extend(*b"QFI\xfb");
+    let numbers: [&[u8]; 11] = [
+        &2u32.to_be_bytes(), // version
+        &0u64.to_be_bytes(), // no backing file
+        &0u32.to_be_bytes(),
+        &16u32.to_be_bytes(),                // bits of a cluster
+        &MIB.to_be_bytes(),                  // size
+        &0u32.to_be_bytes(),                 // not encrypted
+        &1u32.to_be_bytes(),                 // entries of the first table
+        &(3 * CLUSTER as u64).to_be_bytes(), // where it is
+        &(CLUSTER as u64).to_be_bytes(),     // where the table of reference counts is
+        &1u32.to_be_bytes(),                 // its clusters
+        &0u32.to_be_bytes(),                 // snapshots
+    ];
+    numbers.iter().for_each(|number| bytes.extend(*number));
+    bytes.resize(4 * CLUSTER, 0);
+    bytes[CLUSTER..CLUSTER + 8].copy_from_slice(&(2 * CLUSTER as u64).to_be_bytes());
+    for cluster in 0..4 {
+        bytes[2 * CLUSTER + 2 * cluster + 1] = 1;
+    }
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use contracts::compute::InstanceImage;
-    use tokio::io::AsyncWrite;
+    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
     const UUID: &str = "0e8a7f6c-0000-4000-8000-000000000001";
+    const OTHER: &str = "0e8a7f6c-0000-4000-8000-000000000002";
 
     struct Zeros(usize);
+
+    /// Keeps what it is given.
+    #[derive(Default)]
+    struct Shelf(Mutex<Vec<u8>>);
+
+    #[async_trait]
+    impl ImageSink for Shelf {
+        async fn upload(
+            &self,
+            _cx: &Context,
+            _image_id: &str,
+            from: &mut (dyn AsyncRead + Send + Unpin),
+        ) -> Result<()> {
+            let mut bytes = Vec::new();
+            from.read_to_end(&mut bytes).await?;
+            *self.0.lock() = bytes;
+            Ok(())
+        }
+    }
+
+    /// What qemu-img finds in it.
+    async fn virtual_size(bytes: &[u8]) -> u64 {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        let info = run("qemu-img").args(["info", "--output=json"]).arg(file.path()).text().await.unwrap();
+        let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+        assert_eq!(info["format"], "qcow2", "{info}");
+        assert_eq!(info.get("backing-filename"), None, "a whole disk");
+        info["virtual-size"].as_u64().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_is_whole_and_leaves_nothing() {
+        let (dir, shelf) = (tempfile::tempdir().unwrap(), Arc::new(Shelf::default()));
+        let disks = FileDisks::new(dir.path().into(), Arc::new(Zeros(4096)), shelf.clone());
+        let (cx, instance) = (Context::internal(), Instance { swap_mb: 0, ..instance() });
+        disks.prepare(&cx, &instance).await.unwrap();
+        let image = SnapshotImage { id: OTHER.into(), disk_format: "qcow2".into() };
+        for _ in 0..2 {
+            disks.copy_root(UUID, &image).await.unwrap();
+        }
+        disks.upload_copy(&cx, UUID, &image).await.unwrap();
+        let bytes = shelf.0.lock().clone();
+        assert_eq!(virtual_size(&bytes).await, GIB);
+        let mut left: Vec<_> =
+            std::fs::read_dir(dir.path().join(UUID)).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["disk", "image"]);
+        assert_eq!(virtual_size(&empty_qcow2()).await, MIB);
+    }
+
+    #[tokio::test]
+    async fn what_is_put_aside_comes_back_or_is_copied_larger() {
+        let dir = tempfile::tempdir().unwrap();
+        let disks = FileDisks::new(dir.path().into(), Arc::new(Zeros(4096)), Arc::new(Shelf::default()));
+        let cx = Context::internal();
+        disks.prepare(&cx, &instance()).await.unwrap();
+        for _ in 0..2 {
+            disks.set_aside(UUID).await.unwrap();
+        }
+        let larger = Instance { root_gb: 2, swap_mb: 0, ..instance() };
+        for _ in 0..2 {
+            disks.copy_from_aside(&larger).await.unwrap();
+        }
+        let (disk, swap) = (dir.path().join(UUID).join("disk"), dir.path().join(UUID).join("disk.swap"));
+        let size = async || virtual_size_of(&disk).await;
+        assert_eq!((size().await, swap.exists()), (2 * GIB, false));
+        disks.tidy(1, Duration::ZERO).await.unwrap();
+        assert!(dir.path().join(BASE_FOLDER).join(UUID).exists(), "the image is in use");
+        for _ in 0..2 {
+            disks.take_back(UUID).await.unwrap();
+        }
+        assert_eq!((size().await, swap.exists()), (GIB, true));
+        assert!(!disks.aside(UUID).exists());
+    }
+
+    async fn virtual_size_of(disk: &Path) -> u64 {
+        let info = run("qemu-img").args(["info", "--output=json"]).arg(disk).text().await.unwrap();
+        serde_json::from_str::<serde_json::Value>(&info).unwrap()["virtual-size"].as_u64().unwrap()
+    }
 
     #[async_trait]
     impl ImageSource for Zeros {
@@ -260,7 +620,7 @@ mod tests {
     #[tokio::test]
     async fn disks_are_made_once_and_removed() {
         let dir = tempfile::tempdir().unwrap();
-        let disks = FileDisks::new(dir.path().into(), Arc::new(Zeros(4096)));
+        let disks = FileDisks::new(dir.path().into(), Arc::new(Zeros(4096)), Arc::new(Shelf::default()));
         let cx = Context::internal();
         let first = disks.prepare(&cx, &instance()).await.unwrap();
         std::fs::write(dir.path().join(UUID).join("disk.swap"), "the guest's").unwrap();

@@ -8,14 +8,16 @@ mod disks;
 mod inventory;
 mod locks;
 mod manager;
+mod moves;
 mod options;
 mod plug;
 mod reports;
+mod snapshots;
 mod spec;
 
 use base::{Clock, Result};
 use bus::{Bus, Serving, Topic};
-use contracts::compute::{ImageSource, compute_handlers};
+use contracts::compute::{ImageSink, ImageSource, compute_handlers};
 use host_virt::{Fake, Libvirt};
 use std::{path::Path, sync::Arc};
 
@@ -38,6 +40,7 @@ pub async fn on_libvirt(
     options: Options,
     state: &Path,
     images: Arc<dyn ImageSource>,
+    sink: Arc<dyn ImageSink>,
     clock: Clock,
 ) -> Result<(Arc<Manager>, Arc<Libvirt>)> {
     let instances_dir = state.join("instances");
@@ -48,11 +51,17 @@ pub async fn on_libvirt(
     };
     let dir = state.join("libvirt");
     let tls_directory = (!options.tls_directory.is_empty()).then(|| options.tls_directory.clone().into());
-    let settings =
-        host_virt::Options { dir, instances_dir: instances_dir.clone(), accelerator, tls_directory };
+    let settings = host_virt::Options {
+        dir,
+        instances_dir: instances_dir.clone(),
+        accelerator,
+        tls_directory,
+        migration_uri: options.live_migration_uri.clone(),
+        migration_address: options.live_migration_inbound_addr.clone(),
+    };
     let libvirt = Arc::new(Libvirt::start(settings).await?);
     let guests_have_cpu = libvirt.accelerator() == host_virt::Accelerator::Kvm;
-    let disks = Arc::new(FileDisks::new(std::path::absolute(&instances_dir)?, images));
+    let disks = Arc::new(FileDisks::new(std::path::absolute(&instances_dir)?, images, sink));
     let plug = Arc::new(TapPlug::default());
     let manager = Manager::new(options, libvirt.clone(), disks, plug, clock, guests_have_cpu).await?;
     Ok((Arc::new(manager), libvirt))
@@ -68,7 +77,12 @@ pub async fn serve(bus: &Bus, manager: Arc<Manager>) -> Result<Serving> {
 pub const TOPIC: &str = "compute";
 
 /// An agent like it on a fake host, for tests and `--simulate`: no root, no files, no guest.
-pub async fn simulated(options: Options, host: Fake, clock: Clock) -> Result<Arc<Manager>> {
-    let (disks, plug) = (Arc::new(FakeDisks), Arc::new(FakePlug));
+pub async fn simulated(
+    options: Options,
+    host: Fake,
+    sink: Option<Arc<dyn ImageSink>>,
+    clock: Clock,
+) -> Result<Arc<Manager>> {
+    let (disks, plug) = (Arc::new(FakeDisks::new(sink)), Arc::new(FakePlug));
     Ok(Arc::new(Manager::new(options, Arc::new(host), disks, plug, clock, false).await?))
 }

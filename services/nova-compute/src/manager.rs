@@ -12,7 +12,8 @@ use crate::{
 use async_trait::async_trait;
 use base::{Clock, Context, Error, Result};
 use contracts::compute::{
-    Compute, ConsoleAddress, Host, Instance, Observed, Port, PowerState, Reboot, Volume,
+    Compute, ConsoleAddress, Diagnostics, Host, Instance, LiveState, LiveTarget, Observed, Port, PowerState,
+    Reboot, Rescue, SnapshotImage, Volume,
 };
 use host_virt::{Capabilities, Domain, DomainSpec, Hypervisor, State};
 use std::{sync::Arc, time::Duration};
@@ -23,9 +24,9 @@ pub struct Manager {
     pub(crate) disks: Arc<dyn Disks>,
     plug: Arc<dyn Plug>,
     clock: Clock,
-    host: String,
+    pub(crate) host: String,
     guests_have_cpu: bool,
-    locks: Locks,
+    pub(crate) locks: Locks,
 }
 
 impl Manager {
@@ -47,7 +48,12 @@ impl Manager {
     }
 
     /// The definition with its disks made and its ports plugged; given up when the instance is deleted meanwhile.
-    async fn prepare(&self, cx: &Context, instance: &Instance, held: &mut Held) -> Result<DomainSpec> {
+    pub(crate) async fn prepare(
+        &self,
+        cx: &Context,
+        instance: &Instance,
+        held: &mut Held,
+    ) -> Result<DomainSpec> {
         let work = async {
             let disks = self.disks.prepare(cx, instance);
             let (local, ()) = tokio::try_join!(disks, self.wait_for_ports(&instance.ports))?;
@@ -70,7 +76,7 @@ impl Manager {
     }
 
     /// Starts a guest that does not run, under the definition the instance has now.
-    async fn start_held(&self, cx: &Context, instance: &Instance, held: &mut Held) -> Result<()> {
+    pub(crate) async fn start_held(&self, cx: &Context, instance: &Instance, held: &mut Held) -> Result<()> {
         let state = self.hypervisor.domain(&instance.uuid).await?.map(|domain| domain.state);
         match state {
             Some(State::Running | State::Paused) => return Ok(()),
@@ -84,13 +90,13 @@ impl Manager {
         self.hypervisor.start(&instance.uuid).await
     }
 
-    async fn get(&self, uuid: &str) -> Result<Domain> {
+    pub(crate) async fn get(&self, uuid: &str) -> Result<Domain> {
         check(uuid)?;
         let domain = self.hypervisor.domain(uuid).await?;
         domain.ok_or_else(|| Error::not_found(format!("Instance {uuid} could not be found.")))
     }
 
-    async fn observed(&self, uuid: &str) -> Result<Observed> {
+    pub(crate) async fn observed(&self, uuid: &str) -> Result<Observed> {
         Ok(self.view(self.get(uuid).await?))
     }
 
@@ -242,6 +248,82 @@ impl Compute for Manager {
         self.hypervisor.detach_nic(uuid, mac, self.detach_patience()).await
     }
 
+    async fn swap_volume(&self, _cx: &Context, uuid: &str, old_volume_id: &str, new: &Volume) -> Result<()> {
+        check(uuid)?;
+        let _held = self.locks.hold(uuid).await;
+        self.hypervisor.swap_disk(uuid, old_volume_id, &spec::disk(new)).await
+    }
+
+    async fn snapshot(&self, cx: &Context, uuid: &str, image: &SnapshotImage) -> Result<()> {
+        check(uuid)?;
+        self.copy_to_image(cx, uuid, image).await
+    }
+
+    async fn rescue(&self, cx: &Context, instance: &Instance, rescue: &Rescue) -> Result<Observed> {
+        check(&instance.uuid)?;
+        self.start_rescued(cx, instance, rescue).await
+    }
+
+    async fn unrescue(&self, cx: &Context, instance: &Instance) -> Result<Observed> {
+        check(&instance.uuid)?;
+        self.end_rescue(cx, instance).await
+    }
+
+    async fn diagnostics(&self, _cx: &Context, uuid: &str) -> Result<Diagnostics> {
+        check(uuid)?;
+        self.diagnose(uuid).await
+    }
+
+    async fn resize_instance(&self, _cx: &Context, uuid: &str, grace_seconds: u64) -> Result<()> {
+        check(uuid)?;
+        self.put_aside(uuid, grace_seconds).await
+    }
+
+    async fn finish_resize(&self, cx: &Context, instance: &Instance, source_host: &str) -> Result<Observed> {
+        check(&instance.uuid)?;
+        self.arrive(cx, instance, source_host).await
+    }
+
+    async fn confirm_resize(&self, _cx: &Context, uuid: &str) -> Result<()> {
+        check(uuid)?;
+        self.disks.remove_aside(uuid).await
+    }
+
+    async fn finish_revert_resize(&self, cx: &Context, instance: &Instance) -> Result<Observed> {
+        check(&instance.uuid)?;
+        self.come_back(cx, instance).await
+    }
+
+    async fn pre_live_migration(
+        &self,
+        cx: &Context,
+        instance: &Instance,
+        block_migration: bool,
+    ) -> Result<LiveTarget> {
+        check(&instance.uuid)?;
+        self.expect_guest(cx, instance, block_migration).await
+    }
+
+    async fn live_migration(&self, _cx: &Context, instance: &Instance, target: &LiveTarget) -> Result<()> {
+        check(&instance.uuid)?;
+        self.send_guest(instance, target).await
+    }
+
+    async fn live_migration_state(&self, _cx: &Context, uuid: &str) -> Result<LiveState> {
+        check(uuid)?;
+        self.sending(uuid).await
+    }
+
+    async fn live_migration_force_complete(&self, _cx: &Context, uuid: &str) -> Result<()> {
+        check(uuid)?;
+        self.hypervisor.hasten_migration(uuid).await
+    }
+
+    async fn live_migration_abort(&self, _cx: &Context, uuid: &str) -> Result<()> {
+        check(uuid)?;
+        self.hypervisor.abort_migration(uuid).await
+    }
+
     async fn observe(&self, _cx: &Context, uuid: &str) -> Result<Option<Observed>> {
         check(uuid)?;
         Ok(self.hypervisor.domain(uuid).await?.map(|domain| self.view(domain)))
@@ -301,7 +383,7 @@ mod tests {
     }
 
     async fn manager(fake: &Fake, plug: Arc<dyn Plug>) -> Arc<Manager> {
-        let disks = Arc::new(FakeDisks);
+        let disks = Arc::new(FakeDisks::default());
         let fake = Arc::new(fake.clone());
         Arc::new(Manager::new(Options::default(), fake, disks, plug, Clock::real(), false).await.unwrap())
     }

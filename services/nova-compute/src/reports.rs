@@ -175,7 +175,7 @@ mod tests {
     }
 
     async fn manager(fake: &Fake, options: Options) -> Arc<Manager> {
-        let (disks, plug) = (Arc::new(FakeDisks), Arc::new(FakePlug));
+        let (disks, plug) = (Arc::new(FakeDisks::default()), Arc::new(FakePlug));
         let manager = Manager::new(options, Arc::new(fake.clone()), disks, plug, Clock::real(), false);
         Arc::new(manager.await.unwrap())
     }

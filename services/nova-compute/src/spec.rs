@@ -16,6 +16,8 @@ pub fn domain(instance: &Instance, local: &LocalDisks, options: &Options) -> Res
     let mut disks = Vec::new();
     let (root, others): (Vec<&Volume>, Vec<&Volume>) =
         instance.volumes.iter().partition(|volume| volume.boot_index == Some(0));
+    let rescue = local.rescue.clone().map(|(disk, stable)| (Disk { bus, ..disk }, stable));
+    disks.extend(rescue.iter().filter(|(_, stable)| !stable).map(|(disk, _)| disk.clone()));
     disks.extend(local.root.clone().map(|disk| Disk { bus, ..disk }));
     for volume in root {
         disks.push(Disk { bus, ..disk(volume) });
@@ -25,6 +27,9 @@ pub fn domain(instance: &Instance, local: &LocalDisks, options: &Options) -> Res
     }
     disks.extend(local.others.iter().cloned().map(|disk| Disk { bus, ..disk }));
     disks.extend(others.into_iter().map(|volume| Disk { bus, ..disk(volume) }));
+    let stable = rescue.filter(|(_, stable)| *stable).map(|(disk, _)| disk);
+    let boot_first = stable.as_ref().map(|disk| disk.serial.clone());
+    disks.extend(stable);
     forget_clashing_names(&mut disks);
     Ok(DomainSpec {
         uuid: instance.uuid.clone(),
@@ -32,6 +37,7 @@ pub fn domain(instance: &Instance, local: &LocalDisks, options: &Options) -> Res
         vcpus: instance.vcpus,
         memory_mib: instance.memory_mb,
         disks,
+        boot_first,
         config_drive: local.config_drive.clone(),
         nics: instance.ports.iter().map(|port| nic(port, nic_model(instance))).collect(),
         console_log: Some(local.console_log.clone()),
@@ -166,6 +172,22 @@ mod tests {
         let expected = names(&[("boot", Some("vda")), ("swap", None), ("data", None)]);
         assert_eq!(layout(&instance, false), expected);
         assert!(domain(&Instance::default(), &local(false), &Options::default()).is_err(), "nothing to boot");
+    }
+
+    #[test]
+    fn a_rescue_disk_is_first_or_boots_first() {
+        let instance = Instance { image: Some(InstanceImage::default()), ..Instance::default() };
+        let with = |stable| LocalDisks {
+            rescue: Some((Disk::file("rescue", "/d/disk.rescue", Format::Qcow2), stable)),
+            ..local(true)
+        };
+        let serials = |stable| {
+            let spec = domain(&instance, &with(stable), &Options::default()).unwrap();
+            (spec.disks.into_iter().map(|disk| disk.serial).collect::<Vec<_>>(), spec.boot_first)
+        };
+        let list = |serials: &[&str]| serials.iter().map(|s| s.to_string()).collect::<Vec<_>>();
+        assert_eq!(serials(false), (list(&["rescue", "root", "swap"]), None));
+        assert_eq!(serials(true), (list(&["root", "swap", "rescue"]), Some("rescue".into())));
     }
 
     #[test]

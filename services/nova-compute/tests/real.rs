@@ -3,12 +3,20 @@
 use async_trait::async_trait;
 use base::{Clock, Context, Result};
 use contracts::compute::{
-    Compute, Connection, ImageSource, Instance, InstanceImage, Port, PowerState, Reboot, Volume,
+    Compute, Connection, ImageSink, ImageSource, Instance, InstanceImage, Port, PowerState, Reboot, Rescue,
+    SnapshotImage, Volume,
 };
 use host_run::run;
 use nova_compute::{Manager, Options};
-use std::{path::PathBuf, sync::Arc, time::Duration};
-use tokio::{io::AsyncWrite, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite},
+    time::Instant,
+};
 
 const BOOT_PATIENCE: Duration = Duration::from_secs(180);
 
@@ -29,6 +37,22 @@ impl ImageSource for OneImage {
     }
 }
 
+/// What was uploaded is an image whose bytes begin as a qcow2 disk's.
+#[async_trait]
+impl ImageSink for OneImage {
+    async fn upload(
+        &self,
+        _cx: &Context,
+        _image_id: &str,
+        from: &mut (dyn AsyncRead + Send + Unpin),
+    ) -> Result<()> {
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes).await?;
+        assert!(bytes.starts_with(b"QFI\xfb") && bytes.len() > 1 << 20, "{} bytes", bytes.len());
+        Ok(())
+    }
+}
+
 async fn console_says(manager: &Manager, uuid: &str, text: &str) -> String {
     let deadline = Instant::now() + BOOT_PATIENCE;
     loop {
@@ -42,6 +66,23 @@ async fn console_says(manager: &Manager, uuid: &str, text: &str) -> String {
     }
 }
 
+/// A file as a volume.
+async fn serve(file: &Path, socket: &Path, pid_file: &Path) -> Result<()> {
+    run("qemu-nbd")
+        .args(["--fork", "--persistent", "--shared=4", "--export-name=vol", "--format=raw"])
+        .arg(format!("--socket={}", socket.display()))
+        .arg(format!("--pid-file={}", pid_file.display()))
+        .arg(file)
+        .output()
+        .await?;
+    run("chmod").arg("666").arg(socket).output().await.map(drop)
+}
+
+async fn kill(pid_file: &Path) -> Result<()> {
+    let pid = tokio::fs::read_to_string(pid_file).await?;
+    run("kill").arg(pid.trim()).output().await.map(drop)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root, libvirt and the guest image: make test-host"]
 async fn an_instance_from_build_to_destroy() -> Result<()> {
@@ -52,7 +93,8 @@ async fn an_instance_from_build_to_destroy() -> Result<()> {
     let cx = Context::internal();
     let options = || Options { vif_plugging_timeout_seconds: 20, ..Options::default() };
     let (manager, libvirt) =
-        nova_compute::on_libvirt(options(), state.path(), images.clone(), Clock::real()).await?;
+        nova_compute::on_libvirt(options(), state.path(), images.clone(), images.clone(), Clock::real())
+            .await?;
     let host = manager.host(&cx).await?;
     assert!(host.vcpus > 0 && host.memory_mb > 0 && host.disk_gb > 0, "{host:?}");
 
@@ -107,14 +149,7 @@ async fn an_instance_from_build_to_destroy() -> Result<()> {
     run("truncate").args(["--size=64M"]).arg(&volume_file).output().await?;
     let socket = state.path().join("volume.sock");
     let pid_file = state.path().join("nbd.pid");
-    run("qemu-nbd")
-        .args(["--fork", "--persistent", "--shared=4", "--export-name=vol", "--format=raw"])
-        .arg(format!("--socket={}", socket.display()))
-        .arg(format!("--pid-file={}", pid_file.display()))
-        .arg(&volume_file)
-        .output()
-        .await?;
-    run("chmod").arg("666").arg(&socket).output().await?;
+    serve(&volume_file, &socket, &pid_file).await?;
     let connection =
         Connection::NbdUnix { socket: socket.to_string_lossy().into_owned(), export: "vol".into() };
     let volume = Volume {
@@ -126,16 +161,58 @@ async fn an_instance_from_build_to_destroy() -> Result<()> {
     };
     assert_eq!(manager.attach_volume(&cx, &uuid, &volume).await?, "/dev/vdd");
     assert_eq!(manager.observe(&cx, &uuid).await?.unwrap().volumes, std::slice::from_ref(&volume.volume_id));
-    manager.detach_volume(&cx, &uuid, &volume.volume_id).await?;
+    let larger = state.path().join("larger.raw");
+    run("truncate").args(["--size=80M"]).arg(&larger).output().await?;
+    let (larger_socket, larger_pid) = (state.path().join("larger.sock"), state.path().join("larger.pid"));
+    serve(&larger, &larger_socket, &larger_pid).await?;
+    let connection =
+        Connection::NbdUnix { socket: larger_socket.to_string_lossy().into_owned(), export: "vol".into() };
+    let other = Volume { volume_id: base::id::uuid(), connection, ..volume.clone() };
+    for _ in 0..2 {
+        manager.swap_volume(&cx, &uuid, &volume.volume_id, &other).await?;
+    }
+    assert_eq!(manager.observe(&cx, &uuid).await?.unwrap().volumes, std::slice::from_ref(&other.volume_id));
+    manager.detach_volume(&cx, &uuid, &other.volume_id).await?;
+    kill(&larger_pid).await?;
+
+    let used = manager.diagnostics(&cx, &uuid).await?;
+    assert_eq!((&*used.driver, &*used.state, used.cpus.len(), used.nics.len()), ("libvirt", "running", 1, 1));
+    assert!(used.cpus[0] > 0 && used.disks.iter().any(|disk| disk.read_bytes > 0), "{used:?}");
+    assert_eq!(used.nics[0].mac, port.mac);
+    let snapshot = SnapshotImage { id: base::id::uuid(), disk_format: "qcow2".into() };
+    manager.snapshot(&cx, &uuid, &snapshot).await?;
+    assert_eq!(manager.observe(&cx, &uuid).await?.unwrap().power_state, PowerState::Running);
 
     // The agent ends, its daemon too; the next one finds the guest.
     libvirt.stop_daemon().await?;
     drop((manager, libvirt));
-    let (manager, libvirt) = nova_compute::on_libvirt(options(), state.path(), images, Clock::real()).await?;
+    let (manager, libvirt) =
+        nova_compute::on_libvirt(options(), state.path(), images.clone(), images, Clock::real()).await?;
     assert_eq!(manager.observe(&cx, &uuid).await?.unwrap().power_state, PowerState::Running);
 
     let rebooted = manager.reboot(&cx, &instance, Reboot::Soft { grace_seconds: 60 }).await?;
     assert_eq!(rebooted.power_state, PowerState::Running);
+    assert_eq!(manager.stop(&cx, &uuid, 2).await?.power_state, PowerState::Shutdown);
+    let image = instance.image.clone().unwrap();
+    for stable in [false, true] {
+        let rescue = Rescue { image: image.clone(), stable };
+        assert_eq!(manager.rescue(&cx, &instance, &rescue).await?.power_state, PowerState::Running);
+        assert_eq!(manager.unrescue(&cx, &instance).await?.power_state, PowerState::Running);
+    }
+    let host_name = manager.host_name().to_string();
+    let larger = Instance { memory_mb: 192, root_gb: 2, ..instance.clone() };
+    for _ in 0..2 {
+        manager.resize_instance(&cx, &uuid, 2).await?;
+    }
+    for _ in 0..2 {
+        let arrived = manager.finish_resize(&cx, &larger, &host_name).await?;
+        assert_eq!(arrived.power_state, PowerState::Running);
+    }
+    manager.destroy(&cx, &uuid).await?;
+    for _ in 0..2 {
+        let back = manager.finish_revert_resize(&cx, &instance).await?;
+        assert_eq!(back.power_state, PowerState::Running);
+    }
     assert_eq!(manager.stop(&cx, &uuid, 2).await?.power_state, PowerState::Shutdown);
     let console = manager.console_log(&cx, &uuid, 1 << 20).await?;
     assert!(String::from_utf8_lossy(&console).contains("### instance:"), "the log survives a reboot");
@@ -145,8 +222,7 @@ async fn an_instance_from_build_to_destroy() -> Result<()> {
     assert_eq!(manager.observe(&cx, &uuid).await?, None);
     assert!(!state.path().join("instances").join(&uuid).exists());
 
-    let pid = tokio::fs::read_to_string(&pid_file).await?;
-    run("kill").arg(pid.trim()).output().await?;
+    kill(&pid_file).await?;
     run("ip").args(["link", "del", &port.tap()]).output().await?;
     run("ip").args(["link", "del", &bridge]).output().await?;
     libvirt.stop_daemon().await
