@@ -27,7 +27,7 @@ async fn from_host(directory: &Path, config: &Config) -> Result<()> {
             dir: directory.join("libvirt"),
             instances_dir: directory.join("instances"),
             accelerator: Some(host_virt::Accelerator::Tcg),
-            tls_directory: None,
+            ..host_virt::Options::default()
         };
         host_virt::Libvirt::start(options).await?.remove_everything().await?;
     }
