@@ -134,6 +134,8 @@ impl Cloud {
         let peers = nova::Peers {
             identity: keystone.clone(),
             images: glance.clone(),
+            image_maker: glance.clone(),
+            image_sink: glance.clone(),
             networks: neutron.clone(),
             volumes: cinder.clone(),
             placement: placement.clone(),

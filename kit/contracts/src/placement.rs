@@ -13,6 +13,9 @@ pub trait Placement: Send + Sync {
     /// Takes the room for a consumer, instead of what it had. `Conflict` when it no longer fits.
     async fn allocate(&self, cx: &Context, allocation: &Allocation) -> Result<()>;
 
+    /// Several consumers at once, all or none: what one gives up another may have. One without resources gives up all.
+    async fn allocate_together(&self, cx: &Context, allocations: &[Allocation]) -> Result<()>;
+
     /// Gives up all room of a consumer; one that has none is fine.
     async fn release(&self, cx: &Context, consumer_id: &str) -> Result<()>;
 
@@ -47,6 +50,8 @@ pub struct Candidate {
 #[serde(default)]
 pub struct Allocation {
     pub consumer_id: String,
+    /// `INSTANCE` when it is empty; `MIGRATION` for what a move holds.
+    pub consumer_type: String,
     pub project_id: String,
     pub user_id: String,
     /// Provider ids and what is taken of each.

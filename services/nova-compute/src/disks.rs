@@ -129,11 +129,14 @@ impl Disks for FileDisks {
         tokio::fs::create_dir_all(&folder).await?;
         let mut disks = LocalDisks { console_log: folder.join("console.log"), ..LocalDisks::default() };
         if let Some(image) = &instance.image {
-            // Before the disk, so that the image is never taken for unused.
-            tokio::fs::write(folder.join(IMAGE_NOTE), &image.id).await?;
-            let base = self.images.get(cx, image).await?;
             let path = folder.join("disk");
-            make_overlay(&path, &base, instance.root_gb * GIB).await?;
+            // A disk that is there may lie on another image: that of a server that was shelved.
+            if !tokio::fs::try_exists(&path).await? {
+                // Before the disk, so that the image is never taken for unused.
+                tokio::fs::write(folder.join(IMAGE_NOTE), &image.id).await?;
+                let base = self.images.get(cx, image).await?;
+                make_overlay(&path, &base, instance.root_gb * GIB).await?;
+            }
             disks.root = Some(Disk::file("root", path, Format::Qcow2));
         }
         for (name, stable) in [(RESCUE_DISK, false), (STABLE_RESCUE_DISK, true)] {

@@ -42,6 +42,19 @@ pub fn instance(nova: &Nova, instance: &Instance, devices: &[BlockDevice]) -> Re
     })
 }
 
+/// The format of the image that its local disk becomes: that of the image it came from.
+pub fn local_disk_format(instance: &Instance) -> &str {
+    match instance.image.disk_format.as_str() {
+        "raw" => "raw",
+        _ => "qcow2",
+    }
+}
+
+/// Whether something of it is on its host's own disk.
+pub fn has_local_disks(instance: &Instance) -> bool {
+    !instance.image_ref.is_empty() || instance.flavor.ephemeral_gb > 0 || instance.flavor.swap > 0
+}
+
 pub fn port(nic: &Nic) -> compute::Port {
     let mtu = (nic.port.network.mtu > 0).then_some(nic.port.network.mtu);
     compute::Port { id: nic.port.id.clone(), mac: nic.port.mac.clone(), mtu }

@@ -10,6 +10,7 @@ mod flows;
 mod guest;
 mod keys;
 mod metadata;
+mod migrations;
 mod model;
 mod options;
 mod quota;
@@ -31,9 +32,9 @@ use base::{Clock, Context, Result, Secret, Version};
 use bus::{Bus, Serving, Topic};
 use contracts::{
     apis::Api,
-    compute::{Compute, RemoteCompute, compute_reports_handlers},
+    compute::{Compute, ImageSink, RemoteCompute, compute_reports_handlers},
     identity::Identity,
-    images::Images,
+    images::{ImageMaker, Images},
     networks::Networks,
     placement::Placement,
     volumes::Volumes,
@@ -58,6 +59,8 @@ pub struct Nova {
 pub struct Peers {
     pub identity: Arc<dyn Identity>,
     pub images: Arc<dyn Images>,
+    pub image_maker: Arc<dyn ImageMaker>,
+    pub image_sink: Arc<dyn ImageSink>,
     pub networks: Arc<dyn Networks>,
     pub volumes: Arc<dyn Volumes>,
     pub placement: Arc<dyn Placement>,
@@ -148,6 +151,10 @@ impl Nova {
 
     fn images(&self) -> &dyn Images {
         &*self.peers.images
+    }
+
+    fn image_maker(&self) -> &dyn ImageMaker {
+        &*self.peers.image_maker
     }
 
     fn networks(&self) -> &dyn Networks {

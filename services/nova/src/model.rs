@@ -1,5 +1,6 @@
 //! The nouns of compute as tables, and which state may follow which.
 
+use crate::flows::relocate::Place;
 use base::{Json, Timestamp};
 use contracts::{compute, networks};
 use db::{AsJson, Resource, Table, text_enum};
@@ -19,6 +20,7 @@ pub const TABLES: &[&Table] = &[
     ComputeNode::TABLE,
     Quota::TABLE,
     Migration::TABLE,
+    InstanceExtra::TABLE,
     ConsoleToken::TABLE,
     GuestPassword::TABLE,
     flow::TABLES[0],
@@ -47,7 +49,13 @@ text_enum! {
         Unpausing = "unpausing", Suspending = "suspending", Resuming = "resuming", Rebuilding = "rebuilding",
         RebuildSpawning = "rebuild_spawning", ResizePrep = "resize_prep", ResizeMigrating = "resize_migrating",
         ResizeFinish = "resize_finish", ResizeReverting = "resize_reverting", Migrating = "migrating",
-        ImageSnapshot = "image_snapshot",
+        ImageSnapshotPending = "image_snapshot_pending", ImageSnapshot = "image_snapshot",
+        ImagePendingUpload = "image_pending_upload", ImageUploading = "image_uploading",
+        ImageBackup = "image_backup", ResizeMigrated = "resize_migrated", ResizeConfirming = "resize_confirming",
+        Rescuing = "rescuing", Unrescuing = "unrescuing", Shelving = "shelving",
+        ShelvingImagePendingUpload = "shelving_image_pending_upload",
+        ShelvingImageUploading = "shelving_image_uploading", ShelvingOffloading = "shelving_offloading",
+        Unshelving = "unshelving",
     }
 }
 
@@ -415,6 +423,50 @@ pub struct Migration {
     #[field(sort)]
     pub created_at: Timestamp,
     pub updated_at: Option<Timestamp>,
+}
+
+/// What a server remembers beside its row, of states and operations that few are in.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "instance_extra")]
+pub struct InstanceExtra {
+    #[field(key)]
+    pub instance_uuid: String,
+    pub extra: AsJson<Extra>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Extra {
+    /// Until it is confirmed or reverted.
+    pub resized: Option<Resized>,
+    pub shelved: Option<Shelved>,
+    /// What moves that went wrong could not clear away.
+    pub left_behind: Vec<LeftBehind>,
+}
+
+/// What a server was before it was resized or migrated.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Resized {
+    /// Also the consumer that holds the room at the source.
+    pub migration_uuid: String,
+    pub old_flavor: Flavor,
+    pub source: Place,
+    pub was: VmState,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Shelved {
+    /// None for a server of volumes.
+    pub image_id: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LeftBehind {
+    pub host: String,
+    pub migration_uuid: String,
+    pub attachments: Vec<String>,
 }
 
 /// The right to see a server's screen for a while. The token itself is with its owner alone.

@@ -42,6 +42,10 @@ pub struct Options {
     pub shutdown_timeout_seconds: u64,
     /// How long to wait for a volume that is made for a server.
     pub block_device_timeout_seconds: u64,
+    /// A server that is resized may stay on its host.
+    pub allow_resize_to_same_host: bool,
+    /// 0: a shelved server leaves its host at once; anything else: when an administrator says so.
+    pub shelved_offload_time: i64,
     /// The most entries that one list answers.
     pub max_limit: u64,
     /// Whether deleted servers stay in lists for administrators, in days; 0: for ever.
@@ -107,6 +111,8 @@ impl Default for Options {
             retry_pause_milliseconds: 1000,
             shutdown_timeout_seconds: 60,
             block_device_timeout_seconds: 180,
+            allow_resize_to_same_host: true,
+            shelved_offload_time: 0,
             max_limit: 1000,
             deleted_servers_kept_days: 0,
             quota_instances: 10,

@@ -1,6 +1,6 @@
 //! Limits on what a project may have, counted in the transaction that takes more.
 
-use crate::{Nova, Options, store};
+use crate::{Nova, Options, model::Flavor, store};
 use base::{Error, Result};
 use db::Tx;
 use std::collections::HashMap;
@@ -42,6 +42,30 @@ pub async fn limit(nova: &Nova, project_id: &str, name: &'static str) -> Result<
 pub struct Wanted {
     pub cores: i64,
     pub ram: i64,
+}
+
+/// Whether a server may have a larger flavor, or the refusal in upstream's words.
+pub fn check_more(
+    tx: &mut Tx,
+    options: &Options,
+    project_id: &str,
+    old: &Flavor,
+    new: &Flavor,
+) -> Result<()> {
+    let (limits, used) = (limits(tx, options, project_id)?, store::usage(tx, project_id)?);
+    let more =
+        [("cores", new.vcpus - old.vcpus, used.cores), ("ram", new.memory_mb - old.memory_mb, used.ram)];
+    let is_over = |(name, more, used): &&(&str, i64, i64)| {
+        let limit = limits.get(*name).copied().unwrap_or(-1);
+        *more > 0 && limit >= 0 && used + more > limit
+    };
+    match more.iter().find(is_over) {
+        None => Ok(()),
+        Some((name, more, used)) => Err(Error::over_quota(format!(
+            "Quota exceeded for {name}: Requested {more}, but already used {used} of {} {name}",
+            limits.get(*name).copied().unwrap_or(-1)
+        ))),
+    }
 }
 
 /// How many of the servers that are wanted fit, at least `at_least`, or the refusal in upstream's words.

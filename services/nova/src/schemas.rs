@@ -1,6 +1,8 @@
 //! The forms of request bodies, with upstream's limits. Microversions are data: `x-since` and `x-until` beside a
 //! property say when it is there, and a list of forms has the one that holds.
 
+pub mod moves;
+
 use base::{Json, Version};
 use parking_lot::RwLock;
 use schema::Schema;

@@ -17,6 +17,7 @@ const WORDS: &[(VmState, &str, &[TaskWord])] = &[
             (TaskState::Migrating, "MIGRATING"),
             (TaskState::ResizePrep, "RESIZE"),
             (TaskState::ResizeMigrating, "RESIZE"),
+            (TaskState::ResizeMigrated, "RESIZE"),
             (TaskState::ResizeFinish, "RESIZE"),
         ],
     ),
@@ -27,6 +28,7 @@ const WORDS: &[(VmState, &str, &[TaskWord])] = &[
         &[
             (TaskState::ResizePrep, "RESIZE"),
             (TaskState::ResizeMigrating, "RESIZE"),
+            (TaskState::ResizeMigrated, "RESIZE"),
             (TaskState::ResizeFinish, "RESIZE"),
             (TaskState::Rebuilding, "REBUILD"),
             (TaskState::RebuildSpawning, "REBUILD"),

@@ -33,6 +33,10 @@ pub fn next_node_number(tx: &mut Tx) -> Result<i64> {
     next(tx, sql!("SELECT COALESCE(MAX(number), 0) + 1 FROM compute_nodes"))
 }
 
+pub fn next_migration_number(tx: &mut Tx) -> Result<i64> {
+    next(tx, sql!("SELECT COALESCE(MAX(number), 0) + 1 FROM migrations"))
+}
+
 pub fn next_key_number(tx: &mut Tx) -> Result<i64> {
     next(tx, sql!("SELECT COALESCE(MAX(number), 0) + 1 FROM key_pairs"))
 }
@@ -188,10 +192,26 @@ pub fn busy_on(tx: &mut Tx) -> Result<HashMap<String, i64>> {
     rows.iter().map(|row| Ok((row.at(0)?, row.at(1)?))).collect()
 }
 
-/// The servers that shall be on a host, and whether they shall run.
+/// The moves of a server.
+pub fn migrations_of(tx: &mut Tx, instance_uuid: &str) -> Result<Vec<Migration>> {
+    tx.list(&List::all().eq("instance_uuid", instance_uuid).sort("number", db::Direction::Asc))
+}
+
+/// The servers that shall be on a host, and whether they shall run; those that are on their way to it or from it, too.
 pub fn instances_on(tx: &mut Tx, host: &str) -> Result<Vec<(String, VmState)>> {
     let rows = tx.query(
-        sql!("SELECT uuid, vm_state FROM instances WHERE host = $1 AND deleted = FALSE ORDER BY uuid"),
+        sql!(
+            "SELECT uuid, vm_state FROM instances
+             WHERE deleted = FALSE AND (host = $1 OR uuid IN (
+               SELECT instance_uuid FROM migrations
+               WHERE (source_compute = $1 OR dest_compute = $1) AND migration_type <> 'evacuation'
+                 AND status IN ('queued', 'preparing', 'running', 'pre-migrating', 'migrating', 'post-migrating',
+                   'confirming', 'reverting')
+               UNION ALL
+               SELECT instance_uuid FROM migrations
+               WHERE dest_compute = $1 AND migration_type = 'evacuation' AND status = 'pre-migrating'))
+             ORDER BY uuid"
+        ),
         params![host],
     )?;
     rows.iter().map(|row| Ok((row.at(0)?, row.at(1)?))).collect()

@@ -57,20 +57,14 @@ impl contract::Placement for Placement {
             .collect())
     }
 
-    async fn allocate(&self, _: &Context, allocation: &contract::Allocation) -> Result<()> {
-        let signed = |resources: &contract::Resources| {
-            resources.iter().map(|(class, amount)| (class.clone(), *amount as i64)).collect()
-        };
-        let claim = Claim {
-            consumer_uuid: allocation.consumer_id.clone(),
-            project_id: allocation.project_id.clone(),
-            user_id: allocation.user_id.clone(),
-            generation: Generation::Any,
-            consumer_type: Some("INSTANCE".into()),
-            allocations: allocation.resources.iter().map(|(id, r)| (id.clone(), signed(r))).collect(),
-        };
+    async fn allocate(&self, cx: &Context, allocation: &contract::Allocation) -> Result<()> {
+        self.allocate_together(cx, std::slice::from_ref(allocation)).await
+    }
+
+    async fn allocate_together(&self, _: &Context, allocations: &[contract::Allocation]) -> Result<()> {
+        let claims: Vec<Claim> = allocations.iter().map(claim).collect();
         let clock = self.clock.clone();
-        self.write(move |tx| claims::replace(tx, std::slice::from_ref(&claim), clock.now())).await
+        self.write(move |tx| claims::replace(tx, &claims, clock.now())).await
     }
 
     async fn release(&self, _: &Context, consumer_id: &str) -> Result<()> {
@@ -159,4 +153,19 @@ fn differs(has: &[Inventory], shall: &[Inventory]) -> bool {
         || !shall.iter().all(|new| {
             has.iter().any(|old| old.resource_class == new.resource_class && facts(old) == facts(new))
         })
+}
+
+fn claim(allocation: &contract::Allocation) -> Claim {
+    let signed = |resources: &contract::Resources| {
+        resources.iter().map(|(class, amount)| (class.clone(), *amount as i64)).collect()
+    };
+    let consumer_type = Some(allocation.consumer_type.clone()).filter(|kind| !kind.is_empty());
+    Claim {
+        consumer_uuid: allocation.consumer_id.clone(),
+        project_id: allocation.project_id.clone(),
+        user_id: allocation.user_id.clone(),
+        generation: Generation::Any,
+        consumer_type: Some(consumer_type.unwrap_or_else(|| "INSTANCE".into())),
+        allocations: allocation.resources.iter().map(|(id, r)| (id.clone(), signed(r))).collect(),
+    }
 }

@@ -22,13 +22,18 @@ mod server_create;
 pub mod server_devices;
 mod server_facts;
 mod server_groups;
+mod server_images;
 mod server_instance_actions;
 mod server_interfaces;
 mod server_list;
 mod server_metadata;
+mod server_migrations;
+mod server_moves;
 mod server_networks;
 mod server_password;
 mod server_rebuild;
+mod server_rescue;
+mod server_shelve;
 mod server_view;
 pub mod server_volumes;
 mod servers;
@@ -49,6 +54,11 @@ pub fn routes() -> Routes<Nova> {
         server_metadata::routes(),
         server_actions::routes(),
         server_rebuild::routes(),
+        server_images::routes(),
+        server_rescue::routes(),
+        server_shelve::routes(),
+        server_moves::routes(),
+        server_migrations::routes(),
         server_password::routes(),
         remote_consoles::routes(),
         flavors::routes(),

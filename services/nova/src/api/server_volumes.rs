@@ -3,7 +3,7 @@
 use super::{check_unlocked, checked, is_true, server_actions::accepted, server_devices};
 use crate::{
     Nova,
-    flows::{attach_volume, detach_volume},
+    flows::{attach_volume, detach_volume, swap_volume},
     model::{BlockDevice, Instance},
     schemas, store,
 };
@@ -19,7 +19,7 @@ pub fn routes() -> Routes<Nova> {
         get(ALL, "os_compute_api:os-volumes-attachments:index", index),
         post(ALL, "os_compute_api:os-volumes-attachments:create", create),
         get(ONE, "os_compute_api:os-volumes-attachments:show", show),
-        put(ONE, "os_compute_api:os-volumes-attachments:update", update).since(2, 85),
+        put(ONE, "os_compute_api:os-volumes-attachments:update", update),
         delete(ONE, "os_compute_api:os-volumes-attachments:delete", remove),
     ]
 }
@@ -77,12 +77,12 @@ async fn create(nova: Arc<Nova>, request: Request) -> Result<Reply> {
     Ok(Reply::ok(json!({"volumeAttachment": shown})))
 }
 
-/// Only whether the volume goes with the server may change.
+/// Another volume takes its place, or it is said whether the volume goes with the server.
 async fn update(nova: Arc<Nova>, request: Request) -> Result<Reply> {
     let given = checked(&request, &schemas::VOLUME_ATTACHMENT_UPDATE)?["volumeAttachment"].clone();
-    let (_, mut device) = find(&nova, &request).await?;
+    let (instance, mut device) = find(&nova, &request).await?;
     if given["volumeId"].as_str() != device.volume_id.as_deref() {
-        return Err(Error::not_implemented("Swapping volumes is not supported."));
+        return swap(&nova, &request, &instance, device, &given).await;
     }
     let kept = [
         ("id", json!(device.volume_id)),
@@ -99,6 +99,33 @@ async fn update(nova: Arc<Nova>, request: Request) -> Result<Reply> {
         device.delete_on_termination = is_true(flag);
     }
     nova.write(move |tx| tx.update(&device)).await?;
+    Ok(accepted())
+}
+
+async fn swap(
+    nova: &Arc<Nova>,
+    request: &Request,
+    instance: &Instance,
+    device: BlockDevice,
+    given: &Json,
+) -> Result<Reply> {
+    request.can_rule("os_compute_api:os-volumes-attachments:swap", &super::target(instance))?;
+    check_unlocked(request, instance)?;
+    let new_id = given["volumeId"].as_str().unwrap_or_default();
+    let old_id = device.volume_id.clone().unwrap_or_default();
+    let missing = |error: Error| match error.is(base::ErrorKind::NotFound) {
+        true => Error::bad_request(error.message),
+        false => error,
+    };
+    let old = nova.volumes().show(&request.ctx, &old_id).await?;
+    let new = nova.volumes().show(&request.ctx, new_id).await.map_err(missing)?;
+    if new.size_gb < old.size_gb {
+        return Err(Error::bad_request("Invalid volume: New volume must be the same size or larger."));
+    }
+    server_devices::check_available(&new)?;
+    let (work, cx, size) =
+        (nova.clone(), request.ctx.clone(), i64::try_from(new.size_gb).unwrap_or_default());
+    nova.write(move |tx| swap_volume::begin(&work, tx, &cx, &device, &new.id, size)).await?;
     Ok(accepted())
 }
 

@@ -1,22 +1,23 @@
 //! Makes a server: a host, its volumes, its ports, its guest.
 
-use super::or_gone;
+use super::{
+    or_gone,
+    placing::{self, Placed, Wish},
+};
 use crate::{
     Nova, actions, guest,
     model::{BlockDevice, Instance, Nic, TaskState, VmState},
-    scheduler::{self, Group, Request},
     store,
 };
-use base::{Context, Error, ErrorKind, Json, Result};
+use base::{Context, Error, ErrorKind, Result};
 use contracts::{
     networks::{Binding, NewPort},
-    placement::{Allocation, Resources, Wanted},
     volumes::{Connector, NewAttachment, NewVolume},
 };
 use db::{AsJson, Tx};
 use flow::{Effect, Flow, Step, step};
 use serde::{Deserialize, Serialize};
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Boot {
@@ -83,64 +84,28 @@ impl Boot {
 
 /// Chooses a host and takes its resources in placement's books.
 async fn schedule(nova: &Arc<Nova>, cx: &Context, flow: &mut Boot) -> Result<Effect> {
-    let own = nova.own(cx);
-    let instance = nova.instance(&flow.uuid).await?;
-    let resources = resources(&instance);
-    let wanted = Wanted {
-        resources: resources.clone(),
-        required_traits: traits(&instance, "required"),
-        forbidden_traits: traits(&instance, "forbidden"),
-        limit: 0,
+    let wish = Wish {
+        instance: nova.instance(&flow.uuid).await?,
+        forced_host: flow.forced_host.clone(),
+        forced_node: flow.forced_node.clone(),
+        excluded: Vec::new(),
     };
-    let candidates = nova.placement().candidates(&own, &wanted).await?;
-    let candidates = candidates.into_iter().map(|candidate| candidate.provider_id).collect();
-    let (options, now) = (nova.options.clone(), nova.clock.now());
-    let (forced_host, forced_node) = (flow.forced_host.clone(), flow.forced_node.clone());
-    let work = move |tx: &mut Tx| {
-        let request = Request {
-            disk_gb: instance.disk_gb,
-            hosts_of: hosts_of_hinted(tx, &instance.scheduler_hints)?,
-            group: group(tx, &instance)?,
-            forced_host: forced_host.clone(),
-            forced_node: forced_node.clone(),
-            excluded: Vec::new(),
-            candidates: Vec::clone(&candidates),
-            instance: instance.clone(),
-        };
-        Ok((scheduler::hosts(tx, &options, now)?, request))
-    };
-    let (hosts, request) = nova.read(work).await?;
-    let best = scheduler::choose(&nova.options, &request, hosts)?;
-    for host in best {
-        let allocation = Allocation {
-            consumer_id: flow.uuid.clone(),
-            project_id: request.instance.project_id.clone(),
-            user_id: request.instance.user_id.clone(),
-            resources: [(host.node.uuid.clone(), resources.clone())].into(),
-        };
-        match nova.placement().allocate(&own, &allocation).await {
-            Ok(()) => {}
-            // Somebody else was faster.
-            Err(error) if error.is(ErrorKind::Conflict) => continue,
-            Err(error) => return Err(error),
+    let Placed { host, group } = placing::place(nova, cx, wish).await?;
+    flow.host = host.node.host.clone();
+    flow.host_ip = host.node.facts.host_ip.clone();
+    let (nova, uuid) = (nova.clone(), flow.uuid.clone());
+    Ok(Effect::write(move |tx| {
+        if group {
+            placing::check_group_again(tx, &uuid, &host.node.host)?;
         }
-        flow.host = host.node.host.clone();
-        flow.host_ip = host.node.facts.host_ip.clone();
-        let (nova, uuid, group) = (nova.clone(), flow.uuid.clone(), request.group.is_some());
-        return Ok(Effect::write(move |tx| {
-            if group {
-                check_group_again(tx, &uuid, &host.node.host)?;
-            }
-            store::change(tx, &uuid, nova.clock.now(), |instance| {
-                instance.host = Some(host.node.host.clone());
-                instance.node = Some(host.node.facts.hypervisor_hostname.clone());
-                instance.availability_zone = Some(host.zone.clone());
-                keep_task(instance, TaskState::BlockDeviceMapping);
-            })
-            .map(drop)
-        }));
-    }
-    Err(Error::unavailable("Every host that had room was taken by others."))
+        store::change(tx, &uuid, nova.clock.now(), |instance| {
+            instance.host = Some(host.node.host.clone());
+            instance.node = Some(host.node.facts.hypervisor_hostname.clone());
+            instance.availability_zone = Some(host.zone.clone());
+            keep_task(instance, TaskState::BlockDeviceMapping);
+        })
+        .map(drop)
+    }))
 }
 
 async fn unschedule(nova: &Arc<Nova>, cx: &Context, flow: &mut Boot) -> Result<Effect> {
@@ -367,70 +332,4 @@ fn keep_task(instance: &mut Instance, task: TaskState) {
     if instance.task_state != Some(TaskState::Deleting) {
         instance.task_state = Some(task);
     }
-}
-
-fn resources(instance: &Instance) -> Resources {
-    let all = [("VCPU", instance.vcpus), ("MEMORY_MB", instance.memory_mb), ("DISK_GB", instance.disk_gb)];
-    let mut resources: Resources = all
-        .into_iter()
-        .filter(|(_, amount)| *amount > 0)
-        .map(|(class, amount)| (class.to_string(), amount.unsigned_abs()))
-        .collect();
-    // An extra spec `resources:CLASS` says otherwise, or more.
-    for (key, amount) in instance.flavor.extra_specs.iter() {
-        let Some(class) = key.strip_prefix("resources:") else { continue };
-        match amount.parse::<u64>() {
-            Ok(0) => drop(resources.remove(class)),
-            Ok(amount) => drop(resources.insert(class.into(), amount)),
-            Err(_) => {}
-        }
-    }
-    resources
-}
-
-fn traits(instance: &Instance, wanted: &str) -> Vec<String> {
-    let of_flavor = instance.flavor.extra_specs.iter();
-    let of_image = instance.image.properties.iter().filter(|_| wanted == "required");
-    let named = of_flavor.chain(of_image).filter(|(_, value)| *value == wanted);
-    named.filter_map(|(key, _)| key.strip_prefix("trait:").map(String::from)).collect()
-}
-
-fn hosts_of_hinted(tx: &mut Tx, hints: &Json) -> Result<HashMap<String, Option<String>>> {
-    let mut found = HashMap::new();
-    for hint in ["different_host", "same_host"] {
-        let ids = match &hints[hint] {
-            Json::String(one) => vec![one.clone()],
-            Json::Array(many) => many.iter().filter_map(|id| id.as_str().map(String::from)).collect(),
-            _ => Vec::new(),
-        };
-        for id in ids {
-            let host = tx.find::<Instance>(&id)?.filter(|other| !other.deleted).and_then(|other| other.host);
-            found.insert(id, host);
-        }
-    }
-    Ok(found)
-}
-
-fn group(tx: &mut Tx, instance: &Instance) -> Result<Option<Group>> {
-    let Some(id) = &instance.server_group_id else { return Ok(None) };
-    let Some(group) = tx.find::<crate::model::ServerGroup>(id)? else { return Ok(None) };
-    let others = store::group_members(tx, id)?.into_iter().filter(|(uuid, _)| *uuid != instance.uuid);
-    Ok(Some(Group {
-        policy: group.policy.clone(),
-        max_per_host: group.rules.get("max_server_per_host").copied().unwrap_or(1),
-        hosts: others.filter_map(|(_, host)| host).collect(),
-    }))
-}
-
-/// Two servers of a group may have been scheduled at once: who is recorded second thinks again.
-fn check_group_again(tx: &mut Tx, uuid: &str, host: &str) -> Result<()> {
-    let instance = store::instance(tx, uuid)?;
-    let Some(group) = group(tx, &instance)? else { return Ok(()) };
-    let there = group.hosts.iter().filter(|at| *at == host).count() as i64;
-    let fine = match group.policy.as_str() {
-        "anti-affinity" => there < group.max_per_host.max(1),
-        "affinity" => group.hosts.is_empty() || there > 0,
-        _ => true,
-    };
-    if fine { Ok(()) } else { Err(Error::unavailable("The server group has changed meanwhile.")) }
 }

@@ -2,11 +2,12 @@
 
 use super::{
     boot::{release_volumes, unplug},
+    confirm_resize::forget_source,
     or_gone,
 };
 use crate::{
-    Nova, actions,
-    model::{TaskState, VmState},
+    Nova, actions, migrations,
+    model::{InstanceExtra, TaskState, VmState},
     store,
 };
 use base::{Context, Error, Result};
@@ -26,7 +27,7 @@ impl Flow for Delete {
     type Service = Nova;
 
     fn steps() -> &'static [Step<Self>] {
-        const { &[step!(destroy), step!(unplug_ports), step!(detach_volumes), step!(release)] }
+        const { &[step!(destroy), step!(end_moves), step!(unplug_ports), step!(detach_volumes), step!(release)] }
     }
 
     fn failed(&self, nova: &Nova, tx: &mut Tx, cx: &Context, error: &Error) -> Result<()> {
@@ -60,6 +61,32 @@ async fn destroy(nova: &Arc<Nova>, cx: &Context, flow: &mut Delete) -> Result<Ef
         }
     }
     Ok(Effect::none())
+}
+
+/// What a move has left elsewhere goes, too.
+async fn end_moves(nova: &Arc<Nova>, cx: &Context, flow: &mut Delete) -> Result<Effect> {
+    let uuid = flow.uuid.clone();
+    let extra = nova.read(move |tx| migrations::extra(tx, &uuid)).await?;
+    let own = nova.own(cx);
+    if let Some(resized) = &extra.resized {
+        forget_source(nova, cx, &flow.uuid, resized).await?;
+    }
+    for left in &extra.left_behind {
+        if !left.host.is_empty() {
+            or_gone(nova.compute(&left.host).destroy(&own, &flow.uuid).await)?;
+            nova.placement().release(&own, &left.migration_uuid).await?;
+        }
+        for id in &left.attachments {
+            or_gone(nova.volumes().detach(cx, id).await)?;
+        }
+    }
+    let (nova, uuid) = (nova.clone(), flow.uuid.clone());
+    Ok(Effect::write(move |tx| {
+        if let Some(resized) = &extra.resized {
+            migrations::set(tx, &resized.migration_uuid, "confirmed", nova.clock.now())?;
+        }
+        tx.remove::<InstanceExtra>(&uuid).map(drop)
+    }))
 }
 
 async fn unplug_ports(nova: &Arc<Nova>, cx: &Context, flow: &mut Delete) -> Result<Effect> {

@@ -3,11 +3,23 @@
 pub mod attach_interface;
 pub mod attach_volume;
 pub mod boot;
+pub mod confirm_resize;
 pub mod delete;
 pub mod detach_interface;
 pub mod detach_volume;
+pub mod evacuate;
+pub mod live_migrate;
+mod placing;
 pub mod power;
 pub mod rebuild;
+pub mod relocate;
+pub mod rescue;
+pub mod resize;
+pub mod revert_resize;
+pub mod shelve;
+pub mod snapshot;
+pub mod swap_volume;
+pub mod unshelve;
 
 use crate::{
     Nova, actions,
@@ -27,10 +39,24 @@ pub fn register(nova: &Arc<Nova>) {
     nova.flows.register::<detach_volume::DetachVolume>(nova.clone());
     nova.flows.register::<attach_interface::AttachInterface>(nova.clone());
     nova.flows.register::<detach_interface::DetachInterface>(nova.clone());
+    nova.flows.register::<swap_volume::SwapVolume>(nova.clone());
+    nova.flows.register::<swap_volume::LetGo>(nova.clone());
+    nova.flows.register::<snapshot::Snapshot>(nova.clone());
+    nova.flows.register::<rescue::Rescue>(nova.clone());
+    nova.flows.register::<shelve::Shelve>(nova.clone());
+    nova.flows.register::<shelve::Offload>(nova.clone());
+    nova.flows.register::<unshelve::Unshelve>(nova.clone());
+    nova.flows.register::<unshelve::RemoveImage>(nova.clone());
+    nova.flows.register::<resize::Resize>(nova.clone());
+    nova.flows.register::<confirm_resize::ConfirmResize>(nova.clone());
+    nova.flows.register::<revert_resize::RevertResize>(nova.clone());
+    nova.flows.register::<live_migrate::LiveMigrate>(nova.clone());
+    nova.flows.register::<live_migrate::PostLiveMigrate>(nova.clone());
+    nova.flows.register::<evacuate::Evacuate>(nova.clone());
 }
 
 impl Nova {
-    async fn instance(&self, uuid: &str) -> Result<Instance> {
+    pub(crate) async fn instance(&self, uuid: &str) -> Result<Instance> {
         let uuid = uuid.to_string();
         self.read(move |tx| store::instance(tx, &uuid)).await
     }
@@ -40,8 +66,14 @@ impl Nova {
         self.read(move |tx| Ok((store::instance(tx, &uuid)?, store::block_devices(tx, &uuid)?))).await
     }
 
+    /// The host that the server is on.
+    async fn host_of(&self, uuid: &str) -> Result<String> {
+        let host = self.instance(uuid).await?.host;
+        host.ok_or_else(|| Error::conflict("The server is on no host."))
+    }
+
     /// Whether the agent of a host is there to be asked.
-    async fn host_is_up(&self, host: &str) -> Result<bool> {
+    pub(crate) async fn host_is_up(&self, host: &str) -> Result<bool> {
         let (host, now) = (host.to_string(), self.clock.now());
         let down_after = std::time::Duration::from_secs(self.options.service_down_time_seconds);
         let work = move |tx: &mut Tx| {

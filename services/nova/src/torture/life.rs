@@ -31,10 +31,7 @@ impl Case for Booting {
             base.check_running(uuid);
         }
         // Whatever became of it, it can be deleted.
-        base.ask("DELETE", &format!("/servers/{uuid}"), Json::Null).await;
-        base.nova.flows.settled().await;
-        assert_eq!(base.server(uuid).await.vm_state, VmState::Deleted);
-        base.check_nothing();
+        base.check_deletable(uuid).await;
     }
 }
 
@@ -155,7 +152,7 @@ impl<const STOPPED: bool> Case for Rebuilding<STOPPED> {
 
 tests! {
     booting: Booting, 6 * 6 + 4 * 5;
-    deleting: Deleting, 4 * 6;
+    deleting: Deleting, 5 * 6;
     stopping: Powering<0>, 6;
     starting: Powering<1>, 6;
     rebooting: Powering<2>, 6;

@@ -5,15 +5,16 @@ use async_trait::async_trait;
 use base::{Context, Error, Json, Result};
 use contracts::{
     apis::Api,
-    compute::Connection,
+    compute::{Connection, ImageSink},
     identity::{Identity, Project},
-    images::{Image, Images},
+    images::{Image, ImageMaker, Images, NewImage},
     networks::{Binding, FixedIp, InactiveBinding, Network, Networks, NewPort, Port, SecurityGroup},
     placement::{Allocation, Candidate, Placement, Provider, Wanted},
     volumes::{Connector, NewAttachment, NewVolume, Snapshot, Volume, Volumes},
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use tokio::io::AsyncRead;
 
 #[derive(Default)]
 pub struct Outside(Mutex<Books>);
@@ -25,6 +26,8 @@ pub struct Books {
     pub attachments: BTreeMap<String, Attachment>,
     pub rooms: BTreeMap<String, Allocation>,
     pub providers: Vec<String>,
+    /// Images that were made of servers.
+    pub images: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -178,8 +181,11 @@ impl Volumes for Outside {
 
     async fn reserve(&self, _: &Context, wanted: &NewAttachment) -> Result<()> {
         let mut books = self.0.lock();
-        let is_taken =
-            |(id, held): (&String, &Attachment)| *id != wanted.id && held.volume_id == wanted.volume_id;
+        let is_taken = |(id, held): (&String, &Attachment)| {
+            // The same server on another host: it moves.
+            let moves = held.server == wanted.instance_id;
+            *id != wanted.id && held.volume_id == wanted.volume_id && !moves
+        };
         if books.attachments.iter().any(is_taken) {
             return Err(Error::conflict("taken"));
         }
@@ -216,6 +222,17 @@ impl Placement for Outside {
         Ok(())
     }
 
+    async fn allocate_together(&self, _: &Context, wanted: &[Allocation]) -> Result<()> {
+        let mut books = self.0.lock();
+        for one in wanted {
+            match one.resources.is_empty() {
+                true => drop(books.rooms.remove(&one.consumer_id)),
+                false => drop(books.rooms.insert(one.consumer_id.clone(), one.clone())),
+            }
+        }
+        Ok(())
+    }
+
     async fn release(&self, _: &Context, id: &str) -> Result<()> {
         self.0.lock().rooms.remove(id);
         Ok(())
@@ -243,6 +260,29 @@ impl Images for Outside {
 }
 
 #[async_trait]
+impl ImageMaker for Outside {
+    async fn create(&self, _: &Context, image: &NewImage) -> Result<()> {
+        let mut books = self.0.lock();
+        if !books.images.contains(&image.id) {
+            books.images.push(image.id.clone());
+        }
+        Ok(())
+    }
+
+    async fn discard(&self, _: &Context, id: &str) -> Result<()> {
+        self.0.lock().images.retain(|there| there != id);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ImageSink for Outside {
+    async fn upload(&self, _: &Context, _: &str, _: &mut (dyn AsyncRead + Send + Unpin)) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[async_trait]
 impl Identity for Outside {
     async fn validate(&self, _: &str) -> Result<Context> {
         Err(Error::unauthorized("nobody asks"))
@@ -256,6 +296,9 @@ impl Identity for Outside {
 #[async_trait]
 impl Api for Outside {
     async fn call(&self, _: &Context, _: &str, path: &str, _: Option<&Json>) -> Result<Json> {
+        if path.starts_with("/v2/images?") {
+            return Ok(serde_json::json!({"images": []}));
+        }
         Err(Error::not_found(path))
     }
 
