@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use base::{Clock, Context, Result};
 use contracts::compute::{
-    Compute, Connection, ImageSink, ImageSource, Instance, InstanceImage, Port, PowerState, Reboot, Rescue,
+    Compute, Connection, ImageSink, ImageSource, Instance, InstanceImage, LivePhase, Port, PowerState, Reboot, Rescue,
     SnapshotImage, Volume,
 };
 use host_run::run;
@@ -226,4 +226,65 @@ async fn an_instance_from_build_to_destroy() -> Result<()> {
     run("ip").args(["link", "del", &port.tap()]).output().await?;
     run("ip").args(["link", "del", &bridge]).output().await?;
     libvirt.stop_daemon().await
+}
+
+/// Two hosts on one machine: each has a daemon and disks of its own. The guest's disk goes with it.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root, libvirt and the guest image: make test-host"]
+async fn a_running_guest_goes_to_another_host() -> Result<()> {
+    base::logging::init("nova_compute=debug,host_virt=info");
+    let image = std::env::var_os("FERROSTACK_GUEST_IMAGE").expect("FERROSTACK_GUEST_IMAGE names the image");
+    let images = Arc::new(OneImage(image.into()));
+    let (here, there, cx) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), Context::internal());
+    let start = async |state: &Path, host: &str| {
+        let options = Options {
+            host: host.into(),
+            live_migration_inbound_addr: "tcp://127.0.0.1".into(),
+            ..Options::default()
+        };
+        nova_compute::on_libvirt(options, state, images.clone(), images.clone(), Clock::real()).await
+    };
+    let (source, libvirt) = start(here.path(), "first").await?;
+    let (dest, other_libvirt) = start(there.path(), "second").await?;
+    let uuid = base::id::uuid();
+    let instance = Instance {
+        uuid: uuid.clone(),
+        name: format!("virt-{}", &uuid[..8]),
+        vcpus: 1,
+        memory_mb: 160,
+        root_gb: 1,
+        image: Some(InstanceImage {
+            id: base::id::uuid(),
+            disk_format: "qcow2".into(),
+            ..InstanceImage::default()
+        }),
+        power_on: true,
+        ..Instance::default()
+    };
+    source.build(&cx, &instance).await?;
+    console_says(&source, &uuid, "login:").await;
+    let target = dest.pre_live_migration(&cx, &instance, true).await?;
+    assert!(dest.observe(&cx, &uuid).await?.is_none());
+    for _ in 0..2 {
+        source.live_migration(&cx, &instance, &target).await?;
+    }
+    let deadline = Instant::now() + BOOT_PATIENCE;
+    loop {
+        let state = source.live_migration_state(&cx, &uuid).await?;
+        match state.phase {
+            LivePhase::Completed => break,
+            LivePhase::Running => assert!(Instant::now() < deadline, "{state:?}"),
+            _ => panic!("{state:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(source.observe(&cx, &uuid).await?.is_none());
+    assert_eq!(dest.observe(&cx, &uuid).await?.unwrap().power_state, PowerState::Running);
+    source.destroy(&cx, &uuid).await?;
+    // It has its disk and its definition: it can be stopped and started.
+    assert_eq!(dest.stop(&cx, &uuid, 60).await?.power_state, PowerState::Shutdown);
+    assert_eq!(dest.start(&cx, &instance).await?.power_state, PowerState::Running);
+    dest.destroy(&cx, &uuid).await?;
+    libvirt.stop_daemon().await?;
+    other_libvirt.stop_daemon().await
 }

@@ -35,6 +35,7 @@ fn of(consumer: &str, host: &str, vcpus: u64) -> Allocation {
         project_id: "p".into(),
         user_id: "u".into(),
         resources: BTreeMap::from([(host.into(), BTreeMap::from([("VCPU".into(), vcpus)]))]),
+        ..Allocation::default()
     }
 }
 

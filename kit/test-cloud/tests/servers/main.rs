@@ -3,6 +3,7 @@
 
 mod devices;
 mod guests;
+mod moves;
 mod placing;
 mod refusals;
 mod stage;

@@ -87,7 +87,30 @@ pub fn routes() -> Routes<Nova> {
     ] {
         routes.extend(table);
     }
+    routes.extend(volumes_boot());
     routes
+}
+
+/// Servers by the path that they once had for those that boot from volumes: the same operations.
+fn volumes_boot() -> Routes<Nova> {
+    const PATHS: [(&str, &str); 4] = [
+        ("/v2.1/servers", "/v2.1/os-volumes_boot"),
+        ("/v2.1/servers/detail", "/v2.1/os-volumes_boot/detail"),
+        ("/v2.1/servers/{server_id}", "/v2.1/os-volumes_boot/{server_id}"),
+        ("/v2.1/servers/{server_id}/action", "/v2.1/os-volumes_boot/{server_id}/action"),
+    ];
+    let tables = [
+        servers::routes(),
+        server_actions::routes(),
+        server_rebuild::routes(),
+        server_images::routes(),
+        server_moves::routes(),
+    ];
+    let again = tables.into_iter().flatten().filter_map(|mut route| {
+        route.path = PATHS.iter().find(|(path, _)| *path == route.path)?.1;
+        Some(route.until(2, 102))
+    });
+    again.collect()
 }
 
 /// Upstream asks most rules about the caller's own project.

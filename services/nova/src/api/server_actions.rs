@@ -26,6 +26,7 @@ pub fn routes() -> Routes<Nova> {
         action(PATH, "lock", "os_compute_api:os-lock-server:lock", lock),
         action(PATH, "unlock", "os_compute_api:os-lock-server:unlock", unlock),
         action(PATH, "forceDelete", "os_compute_api:os-deferred-delete:force", force_delete),
+        action(PATH, "restore", "os_compute_api:os-deferred-delete:restore", restore),
         action(PATH, "os-resetState", "os_compute_api:os-admin-actions:reset_state", reset_state),
         action(PATH, "os-getConsoleOutput", "os_compute_api:os-console-output", console_output),
         action(PATH, "changePassword", "os_compute_api:os-admin-password", change_password),
@@ -161,6 +162,14 @@ async fn force_delete(nova: Arc<Nova>, request: Request) -> Result<Reply> {
     check_unlocked(&request, &instance)?;
     nova.delete_server(&request, &instance.uuid).await?;
     Ok(accepted())
+}
+
+/// Servers are deleted at once here, as with upstream's `reclaim_instance_interval` of 0: none is ever in the state
+/// from which it could come back.
+async fn restore(nova: Arc<Nova>, request: Request) -> Result<Reply> {
+    let instance = nova.server(&request).await?;
+    power::check_state(&instance, &[VmState::SoftDeleted], &[], "restore")?;
+    Err(Error::not_implemented("Deleted servers are not kept."))
 }
 
 /// The most of a console that is asked of a host.

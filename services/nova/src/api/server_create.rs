@@ -30,6 +30,7 @@ pub async fn create(nova: Arc<Nova>, request: Request) -> Result<Reply> {
         request.can_rule("os_compute_api:servers:create:attach_volume", &own_project(&request))?;
     }
     let image_ref = image_ref(server, !mapping.is_empty())?;
+    let mapping = server_devices::with_images(&nova, &request.ctx, &image_ref, mapping).await?;
     let flavor = flavor(&nova, &request, server).await?;
     let has_image = !image_ref.is_empty();
     let devices = server_devices::check(&nova, &request.ctx, has_image, &flavor, mapping, at_most).await?;

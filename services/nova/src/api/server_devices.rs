@@ -48,6 +48,36 @@ pub fn mapping(server: &Json) -> Result<Vec<BlockDevice>> {
     }
 }
 
+/// What an image says that a server of it is made of, where the request says nothing else: the snapshot of a server
+/// of volumes is such an image.
+pub async fn with_images(
+    nova: &Nova,
+    cx: &Context,
+    image_ref: &str,
+    mapping: Vec<BlockDevice>,
+) -> Result<Vec<BlockDevice>> {
+    if image_ref.is_empty() {
+        return Ok(mapping);
+    }
+    // One that is not there is refused where it is asked for.
+    let Ok(image) = nova.images().show(cx, image_ref).await else { return Ok(mapping) };
+    let said = image.properties.get("block_device_mapping").and_then(|text| serde_json::from_str(text).ok());
+    let Some(Json::Array(said)) = said else { return Ok(mapping) };
+    let mut all = Vec::new();
+    for mut given in said.into_iter().filter(is_device) {
+        let behind = ["snapshot_id", "image_id", "volume_id"].map(|key| text(&given, key));
+        given["uuid"] = behind.into_iter().flatten().next().into();
+        all.push(device(&given, false)?);
+    }
+    let is_overridden = |one: &BlockDevice| {
+        let same_root = |other: &BlockDevice| one.boot_index == Some(0) && other.boot_index == Some(0);
+        mapping.iter().any(|other| one.device_name == other.device_name || same_root(other))
+    };
+    all.retain(|one| !is_overridden(one));
+    all.extend(mapping);
+    Ok(all)
+}
+
 /// `no_device` says that there shall be none.
 fn is_device(device: &Json) -> bool {
     matches!(device.get("no_device"), None | Some(Json::Null) | Some(Json::Bool(false)))
