@@ -135,6 +135,7 @@ impl Cloud {
             identity: keystone.clone(),
             images: glance.clone(),
             image_maker: glance.clone(),
+            image_keeper: glance.clone(),
             image_sink: glance.clone(),
             networks: neutron.clone(),
             volumes: cinder.clone(),

@@ -30,6 +30,16 @@ pub trait Converter: Send + Sync {
     async fn convert(&self, from: &Path, format: &str, to: &Path, to_format: &str) -> Result<()>;
 }
 
+/// Looks after images that were made earlier: old backups go, and what a shelved server left.
+#[async_trait]
+pub trait ImageKeeper: Send + Sync {
+    /// Ids of the images of the caller's project that have their bytes and all these properties, the newest first.
+    async fn newest_first(&self, cx: &Context, properties: &BTreeMap<String, String>) -> Result<Vec<String>>;
+
+    /// Removes an image that the caller may see; one that is gone is fine, one that is protected is `Forbidden`.
+    async fn delete(&self, cx: &Context, image_id: &str) -> Result<()>;
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NewImage {

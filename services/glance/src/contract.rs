@@ -4,7 +4,7 @@ use crate::{
     Glance,
     api::image_data::{activate, turn, turn_back},
     bytes::{CHUNK_BYTES, Facts},
-    model::{Image, Status, Visibility},
+    model::{Image, Property, Status, Visibility},
     store,
     stores::Store,
 };
@@ -14,7 +14,9 @@ use contracts::{
     compute::{ImageSink, ImageSource},
     images::{self, NewImage},
 };
+use db::List;
 use futures::TryStreamExt;
+use std::collections::BTreeMap;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 #[async_trait]
@@ -119,6 +121,46 @@ impl images::ImageMaker for Glance {
             })
             .await?;
         if removed { self.stores.remove(image_id).await } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl images::ImageKeeper for Glance {
+    async fn newest_first(&self, cx: &Context, properties: &BTreeMap<String, String>) -> Result<Vec<String>> {
+        let (cx, wanted) = (cx.clone(), properties.clone());
+        self.db
+            .read(move |tx| {
+                let Some((name, value)) = wanted.iter().next() else { return Ok(Vec::new()) };
+                let named = tx.list::<Property>(&List::all().eq("name", name).eq("value", value))?;
+                let ids: Vec<String> = named.into_iter().map(|property| property.image_id).collect();
+                let mut found = store::wholes(tx, &ids)?;
+                found.retain(|whole| {
+                    let has = |(name, value)| whole.properties.iter().any(|(n, v)| n == name && v == value);
+                    whole.image.owner.as_ref() == Some(&cx.project_id)
+                        && whole.image.status == Status::Active
+                        && wanted.iter().all(has)
+                });
+                found.sort_by_key(|whole| std::cmp::Reverse(whole.image.created_at));
+                Ok(found.into_iter().map(|whole| whole.image.id).collect())
+            })
+            .await
+    }
+
+    async fn delete(&self, cx: &Context, image_id: &str) -> Result<()> {
+        let (cx, id) = (cx.clone(), image_id.to_string());
+        let removed = self.db.write(move |tx| match store::visible(tx, &cx, &id) {
+            Ok(whole) if whole.image.protected => {
+                Err(Error::forbidden(format!("Image {id} is protected and cannot be deleted.")))
+            }
+            Ok(_) => store::remove(tx, &id).map(|_| true),
+            Err(error) if error.is(base::ErrorKind::NotFound) => Ok(false),
+            Err(error) => Err(error),
+        });
+        if removed.await? {
+            self.stores.remove(image_id).await?;
+            self.cache.remove(image_id)?;
+        }
+        Ok(())
     }
 }
 

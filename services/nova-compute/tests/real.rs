@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use base::{Clock, Context, Result};
 use contracts::compute::{
-    Compute, Connection, ImageSink, ImageSource, Instance, InstanceImage, LivePhase, Port, PowerState, Reboot, Rescue,
-    SnapshotImage, Volume,
+    Compute, Connection, ImageSink, ImageSource, Instance, InstanceImage, LivePhase, Port, PowerState,
+    Reboot, Rescue, SnapshotImage, Volume,
 };
 use host_run::run;
 use nova_compute::{Manager, Options};

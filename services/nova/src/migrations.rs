@@ -2,7 +2,7 @@
 
 use crate::{
     flows::relocate::{Place, PlannedVolume},
-    model::{Extra, Flavor, Instance, InstanceExtra, LeftBehind, Migration},
+    model::{Extra, Flavor, Instance, InstanceExtra, LeftBehind, Migration, Resized},
     store,
 };
 use base::{Context, Result, Timestamp, id};
@@ -82,9 +82,18 @@ pub fn change_extra(tx: &mut Tx, uuid: &str, change: impl FnOnce(&mut Extra)) ->
     tx.update(&row).map(drop)
 }
 
-/// Attachments of which nobody knows whether they are there; they go with the server.
-pub fn leave_behind(tx: &mut Tx, uuid: &str, volumes: &[PlannedVolume]) -> Result<()> {
+/// Attachments, and a guest where a server was, of which nobody knows whether they are there; they go with the server.
+pub fn leave_behind(
+    tx: &mut Tx,
+    uuid: &str,
+    resized: Option<&Resized>,
+    volumes: &[PlannedVolume],
+) -> Result<()> {
     let attachments = volumes.iter().flat_map(|volume| [volume.old.clone(), volume.new.clone()]).collect();
-    let left = LeftBehind { attachments, ..LeftBehind::default() };
+    let left = LeftBehind {
+        host: resized.map(|resized| resized.source.host.clone()).unwrap_or_default(),
+        migration_uuid: resized.map(|resized| resized.migration_uuid.clone()).unwrap_or_default(),
+        attachments,
+    };
     change_extra(tx, uuid, |extra| extra.left_behind.push(left))
 }

@@ -65,7 +65,7 @@ async fn create_backup(nova: Arc<Nova>, request: Request) -> Result<Reply> {
 async fn begin(nova: &Arc<Nova>, cx: &Context, flow: Snapshot) -> Result<()> {
     let instance = nova.instance(&flow.uuid).await?;
     snapshot::check(&instance, flow.rotation.as_ref())?;
-    nova.image_maker().create(cx, &flow.image).await?;
+    snapshot::make(nova, cx, &instance, &flow.image).await?;
     let (work, cx, wanted) = (nova.clone(), cx.clone(), flow.clone());
     let own = cx.clone();
     let begun = nova.write(move |tx| snapshot::begin(&work, tx, &cx, &wanted)).await;

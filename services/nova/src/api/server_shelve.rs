@@ -3,7 +3,11 @@
 use super::{check_unlocked, check_zone, checked, server_actions::accepted, target};
 use crate::{
     Nova,
-    flows::{shelve, snapshot::image_of, unshelve},
+    flows::{
+        shelve,
+        snapshot::{self, image_of},
+        unshelve,
+    },
     model::{Instance, VmState},
     schemas::moves,
     store,
@@ -28,8 +32,16 @@ async fn put_away(nova: Arc<Nova>, request: Request) -> Result<Reply> {
     let name = format!("{}-shelved", instance.display_name);
     let image = (!instance.image_ref.is_empty())
         .then(|| image_of(&request.ctx, &instance, &id::uuid(), &name, "snapshot"));
-    let (work, cx) = (nova.clone(), request.ctx.clone());
-    nova.write(move |tx| shelve::begin(&work, tx, &cx, &instance.uuid, image.clone())).await?;
+    shelve::check(&instance)?;
+    if let Some(image) = &image {
+        snapshot::make(&nova, &request.ctx, &instance, image).await?;
+    }
+    let (work, cx, made) = (nova.clone(), request.ctx.clone(), image.clone());
+    let begun = nova.write(move |tx| shelve::begin(&work, tx, &cx, &instance.uuid, image.clone())).await;
+    if let (Err(_), Some(image)) = (&begun, &made) {
+        nova.image_maker().discard(&request.ctx, &image.id).await?;
+    }
+    begun?;
     Ok(accepted())
 }
 

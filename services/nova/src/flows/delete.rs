@@ -75,6 +75,7 @@ async fn end_moves(nova: &Arc<Nova>, cx: &Context, flow: &mut Delete) -> Result<
         if !left.host.is_empty() {
             or_gone(nova.compute(&left.host).destroy(&own, &flow.uuid).await)?;
             nova.placement().release(&own, &left.migration_uuid).await?;
+            end_bindings(nova, &own, &flow.uuid, &left.host).await?;
         }
         for id in &left.attachments {
             or_gone(nova.volumes().detach(cx, id).await)?;
@@ -87,6 +88,17 @@ async fn end_moves(nova: &Arc<Nova>, cx: &Context, flow: &mut Delete) -> Result<
         }
         tx.remove::<InstanceExtra>(&uuid).map(drop)
     }))
+}
+
+/// Ports that have bindings on two hosts have one again.
+async fn end_bindings(nova: &Nova, own: &Context, uuid: &str, left: &str) -> Result<()> {
+    let Some(instance) = nova.undeleted(uuid).await? else { return Ok(()) };
+    let host = instance.host.unwrap_or_default();
+    for nic in instance.nics.iter() {
+        or_gone(nova.networks().activate_binding(own, &nic.port.id, &host).await)?;
+        or_gone(nova.networks().delete_binding(own, &nic.port.id, left).await)?;
+    }
+    Ok(())
 }
 
 async fn unplug_ports(nova: &Arc<Nova>, cx: &Context, flow: &mut Delete) -> Result<Effect> {

@@ -45,7 +45,7 @@ impl Flow for RevertResize {
             actions::fault(tx, &self.uuid, error, now)?;
         }
         migrations::set(tx, &self.resized.migration_uuid, "error", now)?;
-        migrations::leave_behind(tx, &self.uuid, &self.volumes)?;
+        migrations::leave_behind(tx, &self.uuid, Some(&self.resized), &self.volumes)?;
         actions::end(tx, cx, &self.event(None), Some(error), now)
     }
 }

@@ -4,7 +4,7 @@ use super::{
     failed_as_it_was, or_gone,
     power::check_state,
     relocate::{self, Place, PlannedVolume},
-    snapshot::{share, task, to_image},
+    snapshot::{task, to_image},
 };
 use crate::{
     Nova, actions, guest, migrations,
@@ -32,8 +32,8 @@ impl Flow for Shelve {
     fn steps() -> &'static [Step<Self>] {
         const {
             &[
-                step!(power_off, undo power_on),
                 step!(make_image, undo discard_image),
+                step!(power_off, undo power_on),
                 step!(upload).interruptible(),
                 step!(complete),
             ]
@@ -56,7 +56,7 @@ async fn power_off(nova: &Arc<Nova>, cx: &Context, flow: &mut Shelve) -> Result<
     let host = nova.host_of(&flow.uuid).await?;
     let grace_seconds = nova.options.shutdown_timeout_seconds;
     nova.compute(&host).stop(&nova.own(cx), &flow.uuid, grace_seconds).await?;
-    Ok(task(nova, &flow.uuid, TaskState::ShelvingImagePendingUpload))
+    Ok(task(nova, &flow.uuid, TaskState::ShelvingImageUploading))
 }
 
 /// What was suspended has lost its memory; it is off then.
@@ -75,8 +75,7 @@ async fn power_on(nova: &Arc<Nova>, cx: &Context, flow: &mut Shelve) -> Result<E
 
 async fn make_image(nova: &Arc<Nova>, cx: &Context, flow: &mut Shelve) -> Result<Effect> {
     nova.image_maker().create(cx, &flow.image).await?;
-    share(nova, cx, &nova.instance(&flow.uuid).await?, &flow.image.id).await;
-    Ok(task(nova, &flow.uuid, TaskState::ShelvingImageUploading))
+    Ok(task(nova, &flow.uuid, TaskState::ShelvingImagePendingUpload))
 }
 
 async fn discard_image(nova: &Arc<Nova>, cx: &Context, flow: &mut Shelve) -> Result<Effect> {
@@ -137,7 +136,7 @@ impl Flow for Offload {
             instance.task_state = None;
         })?;
         actions::fault(tx, &self.uuid, error, now)?;
-        migrations::leave_behind(tx, &self.uuid, &self.volumes)?;
+        migrations::leave_behind(tx, &self.uuid, None, &self.volumes)?;
         match self.event(None) {
             Some(event) => actions::end(tx, cx, &event, Some(error), now),
             None => Ok(()),
@@ -197,10 +196,14 @@ async fn release_room(nova: &Arc<Nova>, cx: &Context, flow: &mut Offload) -> Res
 
 const FROM: &[VmState] = &[VmState::Active, VmState::Stopped, VmState::Paused, VmState::Suspended];
 
+pub fn check(instance: &crate::model::Instance) -> Result<()> {
+    check_state(instance, FROM, &[], "shelve")
+}
+
 /// With the image that its disk becomes; none for a server of volumes, whose disk stays what it is.
 pub fn begin(nova: &Arc<Nova>, tx: &mut Tx, cx: &Context, uuid: &str, image: Option<NewImage>) -> Result<()> {
     let instance = store::instance(tx, uuid)?;
-    check_state(&instance, FROM, &[], "shelve")?;
+    check(&instance)?;
     let now = nova.clock.now();
     actions::begin(tx, cx, uuid, "shelve", now)?;
     let Some(image) = image else {

@@ -60,13 +60,17 @@ impl Snapshot {
 
 async fn make_image(nova: &Arc<Nova>, cx: &Context, flow: &mut Snapshot) -> Result<Effect> {
     nova.image_maker().create(cx, &flow.image).await?;
-    let instance = nova.instance(&flow.uuid).await?;
-    share(nova, cx, &instance, &flow.image.id).await;
     Ok(task(nova, &flow.uuid, TaskState::ImageUploading))
 }
 
-/// Who makes an image of somebody else's server shares it with him.
-pub async fn share(nova: &Nova, cx: &Context, instance: &Instance, image_id: &str) {
+/// The image, in the caller's request: his token is not kept. Who makes one of somebody else's server shares it.
+pub async fn make(nova: &Nova, cx: &Context, instance: &Instance, image: &NewImage) -> Result<()> {
+    nova.image_maker().create(cx, image).await?;
+    share(nova, cx, instance, &image.id).await;
+    Ok(())
+}
+
+async fn share(nova: &Nova, cx: &Context, instance: &Instance, image_id: &str) {
     if cx.project_id == instance.project_id {
         return;
     }
@@ -100,19 +104,15 @@ pub async fn to_image(nova: &Nova, cx: &Context, instance: &Instance, image: &Ne
 /// The oldest backups beyond those that are kept go.
 async fn rotate(nova: &Arc<Nova>, cx: &Context, flow: &mut Snapshot) -> Result<Effect> {
     let Some(rotation) = &flow.rotation else { return Ok(Effect::none()) };
-    let query = form_urlencoded::Serializer::new(String::new())
-        .append_pair("image_type", "backup")
-        .append_pair("backup_type", &rotation.backup_type)
-        .append_pair("instance_uuid", &flow.uuid)
-        .append_pair("status", "active")
-        .append_pair("sort_key", "created_at")
-        .append_pair("sort_dir", "desc")
-        .finish();
-    let images = &nova.peers.apis.image;
-    let found = images.call(cx, "GET", &format!("/v2/images?{query}"), None).await?;
-    let ids = found["images"].as_array().into_iter().flatten().filter_map(|image| image["id"].as_str());
-    for id in ids.skip(rotation.keep) {
-        super::or_gone(images.call(cx, "DELETE", &format!("/v2/images/{id}"), None).await)?;
+    let properties = [
+        ("instance_uuid", flow.uuid.as_str()),
+        ("image_type", "backup"),
+        ("backup_type", rotation.backup_type.as_str()),
+    ];
+    let properties = properties.map(|(name, value)| (name.to_string(), value.to_string())).into();
+    let images = &nova.peers.image_keeper;
+    for id in images.newest_first(cx, &properties).await?.into_iter().skip(rotation.keep) {
+        images.delete(cx, &id).await?;
     }
     Ok(Effect::none())
 }

@@ -205,8 +205,7 @@ impl Flow for RemoveImage {
 }
 
 async fn remove_image(nova: &Arc<Nova>, cx: &Context, flow: &mut RemoveImage) -> Result<Effect> {
-    let path = format!("/v2/images/{}", flow.image_id);
-    or_gone(nova.peers.apis.image.call(cx, "DELETE", &path, None).await)?;
+    nova.peers.image_keeper.delete(cx, &flow.image_id).await?;
     Ok(Effect::none())
 }
 

@@ -83,6 +83,7 @@ async fn start(database: &TestDb, bus: &Bus, clock: &Clock, outside: &Arc<Outsid
         identity: outside.clone(),
         images: outside.clone(),
         image_maker: outside.clone(),
+        image_keeper: outside.clone(),
         image_sink: outside.clone(),
         networks: outside.clone(),
         volumes: outside.clone(),
