@@ -103,7 +103,13 @@ async fn claims_of_a_thousand_hosts_are_exact() {
                     BTreeMap::from([("VCPU".into(), 1), ("MEMORY_MB".into(), 512)]),
                 )]);
                 let (project_id, user_id) = ("p".into(), "u".into());
-                let claim = Allocation { consumer_id: format!("c{number}"), project_id, user_id, resources };
+                let claim = Allocation {
+                    consumer_id: format!("c{number}"),
+                    project_id,
+                    user_id,
+                    resources,
+                    ..Allocation::default()
+                };
                 match placement.allocate(&cx, &claim).await {
                     Ok(()) => taken += 1,
                     Err(error) => assert!(error.is(ErrorKind::Conflict), "{error:?}"),
