@@ -33,7 +33,7 @@ pub mod upkeep;
 pub use api::routes;
 pub use bootstrap::{Bootstrap, EndpointUrls, FirstMember};
 pub use model::TABLES;
-pub use options::{OpenId, Options, Saml, SecurityCompliance, TokenProvider};
+pub use options::{LimitModel, OpenId, Options, Saml, SecurityCompliance, TokenProvider};
 pub use rules::RULES;
 pub use upkeep::rotate_token_keys;
 

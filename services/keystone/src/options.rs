@@ -28,6 +28,9 @@ pub struct Options {
     pub password_hash_rounds: u32,
     /// Levels of projects below a domain.
     pub max_project_tree_depth: usize,
+    /// Whether the limits of a domain bound those of the projects below it: `flat` or `strict_two_level`. Under the
+    /// latter a domain has two levels of projects at most.
+    pub limit_model: LimitModel,
     /// The most entries that one list answers.
     pub list_limit_max: u64,
     /// How long an OAuth 1 request token may be authorized and traded in, in seconds. 0: for ever.
@@ -86,6 +89,7 @@ impl Default for Options {
             key_rotation_hours: 0,
             password_hash_rounds: 12,
             max_project_tree_depth: 5,
+            limit_model: LimitModel::default(),
             list_limit_max: 1000,
             oauth1_request_token_seconds: 28_800,
             oauth1_access_token_seconds: 86_400,
@@ -99,8 +103,27 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// Levels of projects below a domain.
+    pub fn project_depth_max(&self) -> usize {
+        match self.limit_model {
+            LimitModel::Flat => self.max_project_tree_depth,
+            LimitModel::StrictTwoLevel => self.max_project_tree_depth.min(2),
+        }
+    }
+}
+
 impl Section for Options {
     const NAME: &'static str = "keystone";
+}
+
+/// How limits of domains and of their projects belong together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitModel {
+    #[default]
+    Flat,
+    StrictTwoLevel,
 }
 
 /// How tokens are written.

@@ -1,7 +1,8 @@
-//! Unified limits: registered defaults per resource, and overrides for a project or domain. The model is flat.
+//! Unified limits: registered defaults per resource, and overrides for a project or domain. Under the model of two
+//! levels no project may have more than its domain.
 
 use super::{Object, body, text};
-use crate::{Keystone, authentication::expecting, model::*, schemas, store};
+use crate::{Keystone, authentication::expecting, model::*, options::LimitModel, schemas, store};
 use base::{Error, Json, Result, id};
 use db::{Filter, List, Tx};
 use serde_json::json;
@@ -131,6 +132,7 @@ async fn list(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
 async fn create(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     request.can(&())?;
     let given = items(&request, &schemas::LIMITS_CREATE, "limits")?;
+    let model = keystone.options.limit_model;
     let made = keystone
         .write(move |tx| {
             let mut made = Vec::new();
@@ -139,6 +141,8 @@ async fn create(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
                 tx.insert(&limit).map_err(|error| duplicate(error, "limit"))?;
                 made.push(limit);
             }
+            // When all are there: a domain's may come after those of its projects.
+            made.iter().try_for_each(|limit| check_model(tx, model, limit))?;
             Ok(made)
         })
         .await?;
@@ -146,10 +150,17 @@ async fn create(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     Ok(Reply::created(json!({"limits": shown})))
 }
 
-async fn show_model(_: Arc<Keystone>, request: Request) -> Result<Reply> {
+async fn show_model(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     request.can(&())?;
-    let description = "Limit enforcement and validation does not take project hierarchy into consideration.";
-    Ok(Reply::ok(json!({"model": {"name": "flat", "description": description}})))
+    let (name, description) = match keystone.options.limit_model {
+        LimitModel::Flat => {
+            ("flat", "Limit enforcement and validation does not take project hierarchy into consideration.")
+        }
+        LimitModel::StrictTwoLevel => {
+            ("strict_two_level", "This model requires project hierarchy never exceeds a depth of two")
+        }
+    };
+    Ok(Reply::ok(json!({"model": {"name": name, "description": description}})))
 }
 
 async fn show(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
@@ -177,6 +188,7 @@ async fn update(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     let id = existing(&keystone, &request).await?;
     request.can(&())?;
     let given = body(&request, &schemas::LIMIT_UPDATE, "limit")?;
+    let model = keystone.options.limit_model;
     let limit = keystone
         .write(move |tx| {
             let mut limit = find(tx, &id)?;
@@ -187,6 +199,7 @@ async fn update(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
                 limit.description = description.as_str().map(str::to_string);
             }
             tx.update(&limit)?;
+            check_model(tx, model, &limit)?;
             Ok(limit)
         })
         .await?;
@@ -278,6 +291,54 @@ fn new_limit(tx: &mut Tx, given: &Object) -> Result<Limit> {
         resource_limit: given["resource_limit"].as_i64().unwrap_or_default(),
         description: text(given, "description").map(str::to_string),
     })
+}
+
+/// Of two levels, a project has no more than its domain: where the domain has no limit, no more than the default.
+fn check_model(tx: &mut Tx, model: LimitModel, limit: &Limit) -> Result<()> {
+    if model == LimitModel::Flat {
+        return Ok(());
+    }
+    let fits = match limit.domain_id.as_str() {
+        "" => {
+            let project: Project = store::find(tx, &limit.project_id)?;
+            let parent_id = project.parent_id.unwrap_or_default();
+            limit_of_domain(tx, limit, &parent_id)?.is_none_or(|most| limit.resource_limit <= most)
+        }
+        domain_id => {
+            let below: Vec<String> = store::subtree(tx, domain_id)?.into_iter().map(|one| one.id).collect();
+            let same = List::all().eq("registered_limit_id", limit.registered_limit_id.as_str());
+            let children = tx.list::<Limit>(&same.filter(Filter::any("project_id", below)))?;
+            children.iter().all(|child| child.resource_limit <= limit.resource_limit)
+        }
+    };
+    if fits {
+        return Ok(());
+    }
+    let (level, id) = match limit.domain_id.as_str() {
+        "" => ("project_id", &limit.project_id),
+        _ => ("domain_id", &limit.domain_id),
+    };
+    let region = if limit.region_id.is_empty() { "None" } else { &limit.region_id };
+    Err(Error::forbidden(format!(
+        "Invalid resource limit: The resource limit ({level}: {id}, resource_name: {}, resource_limit: {}, \
+         service_id: {}, region_id: {region}) doesn't satisfy current hierarchy model..",
+        limit.resource_name, limit.resource_limit, limit.service_id
+    )))
+}
+
+/// None for a parent that is a project: only domains bound what is below.
+fn limit_of_domain(tx: &mut Tx, limit: &Limit, parent_id: &str) -> Result<Option<i64>> {
+    if store::domain(tx, parent_id).is_err() {
+        return Ok(None);
+    }
+    let same = List::all().eq("registered_limit_id", limit.registered_limit_id.as_str());
+    let of_domain = tx.list::<Limit>(&same.eq("domain_id", parent_id))?.into_iter().next();
+    match of_domain {
+        Some(found) => Ok(Some(found.resource_limit)),
+        None => {
+            find_registered(tx, &limit.registered_limit_id).map(|registered| Some(registered.default_limit))
+        }
+    }
 }
 
 fn duplicate(error: Error, noun: &str) -> Error {

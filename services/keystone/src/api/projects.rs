@@ -93,7 +93,7 @@ async fn create(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     };
     merge_options(&mut project.options, &given);
     let row = project.clone();
-    let depth_max = keystone.options.max_project_tree_depth;
+    let depth_max = keystone.options.project_depth_max();
     keystone.write(move |tx| insert(tx, &row, depth_max)).await?;
     let mut shown = show_one(&request, &project);
     // As given, this once; later answers sort them.

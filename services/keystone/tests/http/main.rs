@@ -3,6 +3,7 @@
 mod cloud;
 mod federation;
 mod ldap;
+mod limits;
 mod logins;
 mod openid;
 mod personas;
