@@ -4,7 +4,13 @@ use base::{Json, Timestamp};
 use db::Resource;
 
 #[derive(Clone, Debug, Resource)]
-#[resource(table = "users", singular = "user", unique = "domain_id, name", index = "name")]
+#[resource(
+    table = "users",
+    singular = "user",
+    unique = "domain_id, name",
+    index = "name",
+    index = "domain_id, id"
+)]
 pub struct User {
     #[field(key, sort)]
     pub id: String,
@@ -52,7 +58,8 @@ pub struct OldPassword {
     singular = "project",
     unique = "domain_id, name",
     index = "parent_id",
-    index = "name"
+    index = "name",
+    index = "domain_id, id"
 )]
 pub struct Project {
     #[field(key, sort)]
@@ -75,7 +82,7 @@ pub struct Project {
 }
 
 #[derive(Clone, Debug, Resource)]
-#[resource(table = "user_groups", singular = "group", unique = "domain_id, name")]
+#[resource(table = "user_groups", singular = "group", unique = "domain_id, name", index = "domain_id, id")]
 pub struct Group {
     #[field(key, sort)]
     pub id: String,

@@ -4,7 +4,7 @@
 use super::{asked, collection};
 use crate::{Keystone, model::*, schemas, store, tokens::names};
 use base::{Error, Json, Result};
-use db::{List, Tx};
+use db::{Filter, List, Tx};
 use serde_json::{Map, json};
 use std::{
     collections::{HashMap, HashSet},
@@ -149,15 +149,19 @@ fn scopes(tx: &mut Tx, wanted: &Wanted) -> Result<Option<Vec<String>>> {
 /// What users can do in effect: groups spread to members, inherited grants to the projects below, roles to
 /// what they imply.
 fn effective(tx: &mut Tx, wanted: &Wanted) -> Result<Vec<Entry>> {
-    let all = direct(tx, &Wanted::default())?;
+    let all = sources(tx, wanted)?;
+    let groups = all.iter().filter(|entry| entry.held.actor == ActorKind::Group);
+    let groups: HashSet<String> = groups.map(|entry| entry.held.actor_id.clone()).collect();
     let mut members: HashMap<String, Vec<String>> = HashMap::new();
-    for member in tx.list::<Membership>(&List::all())? {
+    for member in tx.list::<Membership>(&List::all().filter(Filter::any("group_id", groups)))? {
         members.entry(member.group_id).or_default().push(member.user_id);
     }
     let mut children: HashMap<String, Vec<String>> = HashMap::new();
-    for project in tx.list::<Project>(&List::all())? {
-        if let Some(parent) = project.parent_id {
-            children.entry(parent).or_default().push(project.id);
+    if all.iter().any(|entry| entry.held.inherited) {
+        for project in tx.list::<Project>(&List::all())? {
+            if let Some(parent) = project.parent_id {
+                children.entry(parent).or_default().push(project.id);
+            }
         }
     }
     let edges = store::implications(tx)?;
@@ -187,6 +191,24 @@ fn effective(tx: &mut Tx, wanted: &Wanted) -> Result<Vec<Entry>> {
         }
     }
     Ok(entries)
+}
+
+/// The grants from which those that are wanted can come: the user's and its groups', on the scope and above it.
+fn sources(tx: &mut Tx, wanted: &Wanted) -> Result<Vec<Entry>> {
+    let mut list = List::all();
+    if let Some(user_id) = &wanted.user_id {
+        let mut actors = vec![user_id.clone()];
+        actors.extend(store::groups_of(tx, user_id)?.into_iter().map(|group| group.id));
+        list = list.filter(Filter::any("actor_id", actors));
+    }
+    if let (Some(id), false) = (wanted.project_id.as_ref().or(wanted.domain_id.as_ref()), wanted.subtree) {
+        list = list.filter(Filter::any("scope_id", store::lineage(tx, id)?));
+    }
+    if wanted.system {
+        list = list.eq("scope", ScopeKind::System);
+    }
+    let found = tx.list::<Assignment>(&list)?.into_iter();
+    Ok(found.map(|held| Entry { source: held.clone(), held, group_id: None, prior_role_id: None }).collect())
 }
 
 fn spread_to_members(entry: Entry, members: &HashMap<String, Vec<String>>) -> Vec<Entry> {

@@ -1,7 +1,8 @@
 //! Domains: projects that act as the container of users, groups and projects.
 
 use super::{
-    asked, body, check_mutable, extra, flag, merge_options, name_matches, page, projects, text, view,
+    asked, body, check_mutable, extra, flag, merge_options, name_matches, narrowed, page, projects, text,
+    unknown_marker, view,
 };
 use crate::{Keystone, model::*, schemas, store};
 use base::{Error, Json, Result, id};
@@ -30,7 +31,9 @@ async fn list(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     if request.query.has("enabled") {
         wanted = wanted.eq("enabled", asked(&request, "enabled"));
     }
-    let found = keystone.read(move |tx| tx.list::<Project>(&wanted)).await?;
+    let wanted = narrowed(&request, &keystone, wanted);
+    let found =
+        keystone.read(move |tx| tx.list::<Project>(&wanted)).await.map_err(unknown_marker(&request))?;
     let matching = found.into_iter().filter(|domain| name_matches(&request, &domain.name));
     let shown = matching.map(|domain| (domain.id.clone(), show_one(&request, &domain))).collect();
     page(&request, &keystone, "domains", shown)

@@ -1,7 +1,7 @@
 //! Groups and who belongs to them.
 
 use super::{
-    Object, body, conflict, extra, merge, name_matches, page, text,
+    Object, body, conflict, extra, merge, name_matches, narrowed, page, text, unknown_marker,
     users::{self, domain_of},
     view,
 };
@@ -40,7 +40,8 @@ async fn list(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     if let Some(domain_id) = domain_id {
         wanted = wanted.eq("domain_id", domain_id);
     }
-    let found = keystone.read(move |tx| tx.list::<Group>(&wanted)).await?;
+    let wanted = narrowed(&request, &keystone, wanted);
+    let found = keystone.read(move |tx| tx.list::<Group>(&wanted)).await.map_err(unknown_marker(&request))?;
     let matching = found.into_iter().filter(|group| name_matches(&request, &group.name));
     let shown = matching.map(|group| (group.id.clone(), show_one(&request, &group))).collect();
     page(&request, &keystone, "groups", shown)

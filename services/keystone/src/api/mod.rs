@@ -33,6 +33,7 @@ mod versions;
 
 use crate::{Keystone, authentication::expecting};
 use base::{Error, Json, Result};
+use db::List;
 use schema::Schema;
 use serde_json::{Map, json};
 use web::{Reply, Request, Routes};
@@ -188,22 +189,51 @@ fn own_url(request: &Request) -> String {
     }
 }
 
+/// The page that is asked for of a list, and one entry more, as far as the database can tell: filters that look into
+/// names and tags it does not know.
+fn narrowed(request: &Request, keystone: &Keystone, wanted: List) -> List {
+    if is_matched_here(request) {
+        return wanted;
+    }
+    let wanted = match limit_of(request, keystone) {
+        0 => wanted,
+        limit => wanted.limit(limit as u64 + 1),
+    };
+    match request.query.get("marker") {
+        Some(marker) => wanted.marker(marker),
+        None => wanted,
+    }
+}
+
+fn is_matched_here(request: &Request) -> bool {
+    request.query.0.iter().any(|(key, _)| key.starts_with("name__") || key.contains("tags"))
+}
+
+fn limit_of(request: &Request, keystone: &Keystone) -> usize {
+    let most = keystone.options.list_limit_max;
+    let asked = request.query.get("limit").and_then(|text| text.parse::<u64>().ok());
+    asked.map_or(most, |asked| asked.min(most)) as usize
+}
+
+/// Upstream's words for a marker that is not there.
+fn unknown_marker(request: &Request) -> impl Fn(Error) -> Error {
+    let marker = request.query.get("marker").unwrap_or_default().to_string();
+    move |error| match error.code.as_deref() {
+        Some("marker") => Error::bad_request(format!("Marker {marker} could not be found")),
+        _ => error,
+    }
+}
+
 /// A page of a list that upstream pages: `limit` (cut to the most allowed) and `marker`, a `next` link when
-/// there may be more.
+/// there may be more. What was [`narrowed`] begins after the marker already.
 fn page(
     request: &Request,
     keystone: &Keystone,
     plural: &str,
     mut items: Vec<(String, Json)>,
 ) -> Result<Reply> {
-    let limit = match request.query.get("limit") {
-        None => keystone.options.list_limit_max,
-        Some(text) => text
-            .parse::<u64>()
-            .unwrap_or(keystone.options.list_limit_max)
-            .min(keystone.options.list_limit_max),
-    } as usize;
-    if let Some(marker) = request.query.get("marker") {
+    let limit = limit_of(request, keystone);
+    if let Some(marker) = request.query.get("marker").filter(|_| is_matched_here(request)) {
         let at = items.iter().position(|(id, _)| id == marker);
         let at = at.ok_or_else(|| Error::bad_request(format!("Marker {marker} could not be found")))?;
         items.drain(..=at);

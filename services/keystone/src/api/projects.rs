@@ -1,8 +1,8 @@
 //! Projects: a tree below each domain, tags, cascading deletes.
 
 use super::{
-    Object, asked, body, check_mutable, conflict, extra, flag, merge, merge_options, name_matches, page,
-    text,
+    Object, asked, body, check_mutable, conflict, extra, flag, merge, merge_options, name_matches, narrowed,
+    page, text, unknown_marker,
     users::{check_id, domain_of},
     view,
 };
@@ -64,7 +64,9 @@ async fn list(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     if request.query.has("enabled") {
         wanted = wanted.eq("enabled", asked(&request, "enabled"));
     }
-    let found = keystone.read(move |tx| tx.list::<Project>(&wanted)).await?;
+    let wanted = narrowed(&request, &keystone, wanted);
+    let found =
+        keystone.read(move |tx| tx.list::<Project>(&wanted)).await.map_err(unknown_marker(&request))?;
     let matching = found
         .into_iter()
         .filter(|project| name_matches(&request, &project.name) && tags_match(&request, &project.tags));

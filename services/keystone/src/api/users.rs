@@ -1,7 +1,8 @@
 //! Users, and the password that each may change itself.
 
 use super::{
-    Object, asked, body, conflict, extra, flag, merge, merge_options, name_matches, page, text, view,
+    Object, asked, body, conflict, extra, flag, merge, merge_options, name_matches, narrowed, page, text,
+    unknown_marker, view,
 };
 use crate::{
     Keystone,
@@ -60,7 +61,8 @@ async fn list(keystone: Arc<Keystone>, request: Request) -> Result<Reply> {
     if request.query.has("enabled") {
         wanted = wanted.eq("enabled", asked(&request, "enabled"));
     }
-    let found = keystone.read(move |tx| tx.list::<User>(&wanted)).await?;
+    let wanted = narrowed(&request, &keystone, wanted);
+    let found = keystone.read(move |tx| tx.list::<User>(&wanted)).await.map_err(unknown_marker(&request))?;
     let matching = found.into_iter().filter(|user| name_matches(&request, &user.name));
     let shown = matching.map(|user| (user.id.clone(), show_one(&request, &user))).collect();
     page(&request, &keystone, "users", shown)
