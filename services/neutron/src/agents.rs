@@ -243,7 +243,7 @@ fn store_agent(tx: &mut Tx, state: &AgentState, kind: &Kind, known: &[Agent], no
     let agent = Agent {
         id: known.map_or_else(id::uuid, |agent| agent.id.clone()),
         agent_type: kind.name.into(),
-        binary: kind.binary.into(),
+        program: kind.binary.into(),
         topic: kind.topic.into(),
         host: state.host.clone(),
         admin_state_up: known.is_none_or(|agent| agent.admin_state_up),

@@ -458,8 +458,9 @@ pub struct Agent {
     pub id: String,
     #[field(filter, sort)]
     pub agent_type: String,
-    #[field(filter, sort)]
-    pub binary: String,
+    /// `binary` is a word of PostgreSQL's own.
+    #[field(filter, sort, json = "binary")]
+    pub program: String,
     #[field(filter, sort)]
     pub topic: String,
     #[field(filter, sort)]

@@ -324,7 +324,7 @@ fn given_id(request: &Request, name: &str) -> Result<String> {
 fn view(agent: &Agent, now: Timestamp, down_after: Duration) -> Json {
     let time = |time: Timestamp| time.format("%Y-%m-%d %H:%M:%S");
     json!({
-        "id": agent.id, "agent_type": agent.agent_type, "binary": agent.binary, "host": agent.host,
+        "id": agent.id, "agent_type": agent.agent_type, "binary": agent.program, "host": agent.host,
         "topic": agent.topic, "admin_state_up": agent.admin_state_up,
         "alive": now.since(agent.heartbeat_timestamp) < down_after, "description": agent.description,
         "availability_zone": agent.availability_zone, "resources_synced": null,
