@@ -1,6 +1,7 @@
 //! HTTP as OpenStack speaks it: a route table kept as data, tokens, microversions, policy, lists, fault
 //! bodies. Knows the shapes of bodies, never what a service's nouns mean.
 
+mod declaration;
 mod fault;
 mod microversion;
 mod reply;
@@ -9,6 +10,7 @@ mod route;
 mod server;
 pub mod testing;
 
+pub use declaration::Declaration;
 pub use fault::{DETAIL, Faults};
 pub use microversion::Microversions;
 pub use reply::Reply;

@@ -16,6 +16,7 @@ mod quotas;
 mod remote;
 mod rules;
 mod schemas;
+mod signatures;
 mod store;
 mod stores;
 mod tasks;
@@ -34,7 +35,6 @@ use contracts::{
 use db::Db;
 use futures::TryStreamExt;
 use model::{Image, Status, Visibility};
-use policy::Policy;
 use protections::Protections;
 use std::{path::Path, sync::Arc};
 use stores::Stores;
@@ -61,6 +61,17 @@ pub struct Peers {
 
 /// Upstream's limit on bodies that are not images.
 const BODY_BYTES_MAX: usize = 1 << 20;
+
+const SERVICE: web::Declaration<Glance> = web::Declaration {
+    name: "glance",
+    routes: api::routes,
+    rules: RULES,
+    refusal: |rule| format!("You are not authorized to complete {rule} action."),
+    faults: web::Faults::Glance,
+    microversions: None,
+    prefixes: &[],
+    body_bytes_max: BODY_BYTES_MAX,
+};
 
 impl Glance {
     /// On a database opened with [`TABLES`]; images are files below `directory` unless the options say otherwise.
@@ -93,19 +104,7 @@ impl Glance {
         identity: Arc<dyn web::Authenticate>,
         identity_url: &str,
     ) -> Result<web::Service<Self>> {
-        let refusal = |rule: &str| format!("You are not authorized to complete {rule} action.");
-        Ok(web::Service {
-            name: "glance",
-            state: self.clone(),
-            routes: api::routes(),
-            policy: Arc::new(Policy::new(&[RULES], overrides)?.worded(refusal)),
-            faults: web::Faults::Glance,
-            microversions: None,
-            prefixes: &[],
-            identity,
-            identity_url: identity_url.into(),
-            body_bytes_max: BODY_BYTES_MAX,
-        })
+        SERVICE.serve(self, overrides, identity, identity_url)
     }
 
     /// Makes a file a public qcow2 image of this name, if there is no public image of that name yet.

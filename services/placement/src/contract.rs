@@ -34,7 +34,7 @@ impl contract::Placement for Placement {
             ..Wanted::default()
         };
         let max = self.options.max_allocation_candidates_per_tree;
-        let found = self.read(move |tx| candidates::find(tx, &question, max)).await?;
+        let found = self.db.read(move |tx| candidates::find(tx, &question, max)).await?;
         let roots: BTreeMap<&String, &String> =
             found.providers.iter().map(|provider| (&provider.uuid, &provider.root_uuid)).collect();
         let unsigned = |resources: &BTreeMap<String, i64>| {
@@ -64,64 +64,68 @@ impl contract::Placement for Placement {
     async fn allocate_together(&self, _: &Context, allocations: &[contract::Allocation]) -> Result<()> {
         let claims: Vec<Claim> = allocations.iter().map(claim).collect();
         let clock = self.clock.clone();
-        self.write(move |tx| claims::replace(tx, &claims, clock.now())).await
+        self.db.write(move |tx| claims::replace(tx, &claims, clock.now())).await
     }
 
     async fn release(&self, _: &Context, consumer_id: &str) -> Result<()> {
         let id = consumer_id.to_string();
-        self.write(move |tx| claims::release(tx, &id).map(drop)).await
+        self.db.write(move |tx| claims::release(tx, &id).map(drop)).await
     }
 
     async fn provide(&self, _: &Context, wanted: &contract::Provider) -> Result<()> {
         let (wanted, clock) = (wanted.clone(), self.clock.clone());
-        self.write(move |tx| {
-            let now = clock.now();
-            let mut provider = match tx.find::<Provider>(&wanted.id)? {
-                Some(provider) => provider,
-                None => {
-                    let provider = Provider {
-                        uuid: wanted.id.clone(),
-                        name: wanted.name.clone(),
-                        generation: 0,
-                        parent_uuid: None,
-                        root_uuid: wanted.id.clone(),
-                        created_at: now,
-                        updated_at: now,
-                    };
-                    tx.insert(&provider)?;
-                    provider
+        self.db
+            .write(move |tx| {
+                let now = clock.now();
+                let mut provider = match tx.find::<Provider>(&wanted.id)? {
+                    Some(provider) => provider,
+                    None => {
+                        let provider = Provider {
+                            uuid: wanted.id.clone(),
+                            name: wanted.name.clone(),
+                            generation: 0,
+                            parent_uuid: None,
+                            root_uuid: wanted.id.clone(),
+                            created_at: now,
+                            updated_at: now,
+                        };
+                        tx.insert(&provider)?;
+                        provider
+                    }
+                };
+                for class in wanted.inventories.keys().filter(|class| !standard::is_class(class)) {
+                    if tx.find::<ResourceClass>(class)?.is_none() {
+                        tx.insert(&ResourceClass { name: class.clone(), created_at: now })?;
+                    }
                 }
-            };
-            for class in wanted.inventories.keys().filter(|class| !standard::is_class(class)) {
-                if tx.find::<ResourceClass>(class)?.is_none() {
-                    tx.insert(&ResourceClass { name: class.clone(), created_at: now })?;
+                for name in wanted.traits.iter().filter(|name| !standard::is_trait(name)) {
+                    if tx.find::<Trait>(name)?.is_none() {
+                        tx.insert(&Trait { name: name.clone(), created_at: now })?;
+                    }
                 }
-            }
-            for name in wanted.traits.iter().filter(|name| !standard::is_trait(name)) {
-                if tx.find::<Trait>(name)?.is_none() {
-                    tx.insert(&Trait { name: name.clone(), created_at: now })?;
+                // Reports repeat themselves; only a change is written.
+                let inventories: Vec<Inventory> = wanted
+                    .inventories
+                    .iter()
+                    .map(|(class, i)| inventory(&wanted.id, class, i, now))
+                    .collect();
+                if differs(&store::inventories(tx, &wanted.id)?, &inventories) {
+                    claims::set_inventories(tx, &mut provider, &inventories, now)?;
                 }
-            }
-            // Reports repeat themselves; only a change is written.
-            let inventories: Vec<Inventory> =
-                wanted.inventories.iter().map(|(class, i)| inventory(&wanted.id, class, i, now)).collect();
-            if differs(&store::inventories(tx, &wanted.id)?, &inventories) {
-                claims::set_inventories(tx, &mut provider, &inventories, now)?;
-            }
-            let has: BTreeSet<String> = store::traits(tx, &wanted.id)?.into_iter().collect();
-            let shall: BTreeSet<String> = wanted.traits.iter().cloned().collect();
-            if has != shall {
-                store::set_traits(tx, &wanted.id, &shall.into_iter().collect::<Vec<_>>())?;
-                store::bump(tx, &mut provider, now)?;
-            }
-            Ok(())
-        })
-        .await
+                let has: BTreeSet<String> = store::traits(tx, &wanted.id)?.into_iter().collect();
+                let shall: BTreeSet<String> = wanted.traits.iter().cloned().collect();
+                if has != shall {
+                    store::set_traits(tx, &wanted.id, &shall.into_iter().collect::<Vec<_>>())?;
+                    store::bump(tx, &mut provider, now)?;
+                }
+                Ok(())
+            })
+            .await
     }
 
     async fn remove_provider(&self, _: &Context, provider_id: &str) -> Result<()> {
         let id = provider_id.to_string();
-        let removed = self.write(move |tx| crate::api::remove_provider(tx, &id)).await;
+        let removed = self.db.write(move |tx| crate::api::remove_provider(tx, &id)).await;
         match removed {
             Err(error) if error.is(base::ErrorKind::NotFound) => Ok(()),
             other => other,

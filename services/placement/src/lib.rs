@@ -19,8 +19,7 @@ pub use options::Options;
 pub use rules::RULES;
 
 use base::{Clock, Result, Version};
-use db::{Db, Tx};
-use policy::Policy;
+use db::Db;
 use std::sync::Arc;
 
 /// The service. Handlers get it in an `Arc`.
@@ -36,6 +35,17 @@ const MAX: Version = Version(1, 39);
 /// A reshape of a big tree is the longest body.
 const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+const SERVICE: web::Declaration<Placement> = web::Declaration {
+    name: "placement",
+    routes: api::routes,
+    rules: RULES,
+    refusal: |rule| format!("Policy does not allow {rule} to be performed."),
+    faults: web::Faults::Placement,
+    microversions: Some(web::Microversions { service: "placement", legacy_header: None, min: MIN, max: MAX }),
+    prefixes: &[],
+    body_bytes_max: BODY_BYTES_MAX,
+};
+
 impl Placement {
     /// On a database opened with [`TABLES`].
     pub fn new(db: Db, clock: Clock, options: Options) -> Arc<Self> {
@@ -49,37 +59,6 @@ impl Placement {
         identity: Arc<dyn web::Authenticate>,
         identity_url: &str,
     ) -> Result<web::Service<Self>> {
-        let refusal = |rule: &str| format!("Policy does not allow {rule} to be performed.");
-        Ok(web::Service {
-            name: "placement",
-            state: self.clone(),
-            routes: api::routes(),
-            policy: Arc::new(Policy::new(&[RULES], overrides)?.worded(refusal)),
-            faults: web::Faults::Placement,
-            microversions: Some(web::Microversions {
-                service: "placement",
-                legacy_header: None,
-                min: MIN,
-                max: MAX,
-            }),
-            prefixes: &[],
-            identity,
-            identity_url: identity_url.into(),
-            body_bytes_max: BODY_BYTES_MAX,
-        })
-    }
-
-    async fn read<T: Send + 'static>(
-        &self,
-        work: impl FnMut(&mut Tx) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        self.db.read(work).await
-    }
-
-    async fn write<T: Send + 'static>(
-        &self,
-        work: impl FnMut(&mut Tx) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        self.db.write(work).await
+        SERVICE.serve(self, overrides, identity, identity_url)
     }
 }

@@ -3,7 +3,7 @@
 use base::{Error, Json, Result};
 use schema::Schema;
 use serde_json::json;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 pub const CONCURRENT_UPDATE: &str = "placement.concurrent_update";
 pub const PROVIDER_NOT_FOUND: &str = "placement.resource_provider.not_found";
@@ -36,11 +36,6 @@ macro_rules! schemas {
 }
 
 schemas! {
-    PROVIDER_CREATE = object(json!({"name": provider_name(), "uuid": uuid()}), &["name"]);
-    PROVIDER_CREATE_1_14 = object(
-        json!({"name": provider_name(), "uuid": uuid(), "parent_provider_uuid": parent()}), &["name"]);
-    PROVIDER_UPDATE = object(json!({"name": provider_name()}), &["name"]);
-    PROVIDER_UPDATE_1_14 = object(json!({"name": provider_name(), "parent_provider_uuid": parent()}), &["name"]);
     INVENTORY_CREATE = {
         let mut inventory = inventory();
         inventory["properties"]["resource_class"] = json!({"type": "string", "pattern": NAME});
@@ -49,10 +44,6 @@ schemas! {
     };
     INVENTORY_UPDATE = inventory();
     INVENTORIES = inventories();
-    AGGREGATES = uuids();
-    AGGREGATES_1_19 = object(
-        json!({"aggregates": uuids(), "resource_provider_generation": {"type": "integer"}}),
-        &["aggregates", "resource_provider_generation"]);
     PROVIDER_TRAITS = object(
         json!({
             "traits": {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 255}},
@@ -60,49 +51,42 @@ schemas! {
         }),
         &["traits", "resource_provider_generation"]);
     RESOURCE_CLASS = object(json!({"name": {"type": "string", "pattern": CUSTOM, "maxLength": 255}}), &["name"]);
-    ALLOCATIONS_1_0 = allocations_list(false);
-    ALLOCATIONS_1_8 = allocations_list(true);
-    ALLOCATIONS_1_12 = allocations(12);
-    ALLOCATIONS_1_28 = allocations(28);
-    ALLOCATIONS_1_34 = allocations(34);
-    ALLOCATIONS_1_38 = allocations(38);
-    MANY_ALLOCATIONS_1_13 = many(13, 1);
-    MANY_ALLOCATIONS_1_28 = many(28, 1);
-    MANY_ALLOCATIONS_1_34 = many(34, 1);
-    MANY_ALLOCATIONS_1_38 = many(38, 1);
-    RESHAPER_1_30 = reshaper(28);
-    RESHAPER_1_34 = reshaper(34);
-    RESHAPER_1_38 = reshaper(38);
-    PROVIDERS_QUERY_1_0 = providers_query(0);
-    PROVIDERS_QUERY_1_3 = providers_query(3);
-    PROVIDERS_QUERY_1_4 = providers_query(4);
-    PROVIDERS_QUERY_1_14 = providers_query(14);
-    PROVIDERS_QUERY_1_18 = providers_query(18);
     TRAITS_QUERY = object(json!({"name": {"type": "string"}, "associated": {"type": "string"}}), &[]);
-    USAGES_QUERY_1_9 = object(json!({"project_id": word(), "user_id": word()}), &["project_id"]);
-    USAGES_QUERY_1_38 = {
-        let consumer_type = json!({
-            "type": "string", "pattern": format!("{NAME}|^all|^unknown$"), "minLength": 1, "maxLength": 255,
-        });
-        object(json!({"project_id": word(), "user_id": word(), "consumer_type": consumer_type}), &["project_id"])
-    };
-    CANDIDATES_QUERY_1_10 = candidates_query(10);
-    CANDIDATES_QUERY_1_16 = candidates_query(16);
-    CANDIDATES_QUERY_1_17 = candidates_query(17);
-    CANDIDATES_QUERY_1_21 = candidates_query(21);
-    CANDIDATES_QUERY_1_25 = candidates_query(25);
-    CANDIDATES_QUERY_1_31 = candidates_query(31);
-    CANDIDATES_QUERY_1_33 = candidates_query(33);
-    CANDIDATES_QUERY_1_35 = candidates_query(35);
-    CANDIDATES_QUERY_1_36 = candidates_query(36);
 }
 
-/// A schema per microversion: the last one that the request's version has.
-pub fn of_version(request: &web::Request, table: &[(u16, &'static LazyLock<Schema>)]) -> &'static Schema {
-    let Some(found) = table.iter().rev().find(|(minor, _)| request.since(1, *minor)) else {
-        return table[0].1;
-    };
-    found.1
+/// What changed with microversions: those that changed it, and the schema that each made.
+pub static PROVIDER_CREATE: Versioned = Versioned::new(&[0, 14], |minor| provider(minor, true));
+pub static PROVIDER_UPDATE: Versioned = Versioned::new(&[0, 14], |minor| provider(minor, false));
+pub static AGGREGATES: Versioned = Versioned::new(&[1, 19], aggregates);
+pub static ALLOCATIONS: Versioned = Versioned::new(&[0, 8, 12, 28, 34, 38], allocations);
+pub static MANY_ALLOCATIONS: Versioned = Versioned::new(&[13, 28, 34, 38], |minor| many(minor, 1));
+pub static RESHAPER: Versioned = Versioned::new(&[30, 34, 38], reshaper);
+pub static PROVIDERS_QUERY: Versioned = Versioned::new(&[0, 3, 4, 14, 18], providers_query);
+pub static USAGES_QUERY: Versioned = Versioned::new(&[9, 38], usages_query);
+pub static CANDIDATES_QUERY: Versioned =
+    Versioned::new(&[10, 16, 17, 21, 25, 31, 33, 35, 36], candidates_query);
+
+/// A schema per microversion that changed it.
+pub struct Versioned {
+    minors: &'static [u16],
+    schema: fn(u16) -> Json,
+    made: OnceLock<Vec<Schema>>,
+}
+
+impl Versioned {
+    const fn new(minors: &'static [u16], schema: fn(u16) -> Json) -> Self {
+        Self { minors, schema, made: OnceLock::new() }
+    }
+
+    /// The last that the request's version has; the first for versions before all.
+    pub fn of(&self, request: &web::Request) -> &Schema {
+        self.at(self.minors.iter().rposition(|minor| request.since(1, *minor)).unwrap_or(0))
+    }
+
+    fn at(&self, place: usize) -> &Schema {
+        let make = || self.minors.iter().map(|minor| Schema::new((self.schema)(*minor))).collect();
+        &self.made.get_or_init(make)[place]
+    }
 }
 
 fn object(properties: Json, required: &[&str]) -> Json {
@@ -118,20 +102,8 @@ fn uuid() -> Json {
     json!({"type": "string", "format": "uuid"})
 }
 
-fn uuids() -> Json {
-    json!({"type": "array", "items": uuid(), "uniqueItems": true})
-}
-
 fn word() -> Json {
     json!({"type": "string", "minLength": 1, "maxLength": 255})
-}
-
-fn provider_name() -> Json {
-    json!({"type": "string", "maxLength": 200})
-}
-
-fn parent() -> Json {
-    json!({"anyOf": [uuid(), {"type": "null"}]})
 }
 
 fn inventory() -> Json {
@@ -166,6 +138,37 @@ fn resources() -> Json {
     })
 }
 
+fn provider(minor: u16, is_new: bool) -> Json {
+    let mut properties = json!({"name": {"type": "string", "maxLength": 200}});
+    if is_new {
+        properties["uuid"] = uuid();
+    }
+    if minor >= 14 {
+        properties["parent_provider_uuid"] = json!({"anyOf": [uuid(), {"type": "null"}]});
+    }
+    object(properties, &["name"])
+}
+
+fn aggregates(minor: u16) -> Json {
+    let uuids = json!({"type": "array", "items": uuid(), "uniqueItems": true});
+    if minor < 19 {
+        return uuids;
+    }
+    let properties = json!({"aggregates": uuids, "resource_provider_generation": {"type": "integer"}});
+    object(properties, &["aggregates", "resource_provider_generation"])
+}
+
+fn usages_query(minor: u16) -> Json {
+    let mut properties = json!({"project_id": word(), "user_id": word()});
+    if minor >= 38 {
+        properties["consumer_type"] = json!({
+            "type": "string", "pattern": format!("{NAME}|^all|^unknown$"), "minLength": 1, "maxLength": 255,
+        });
+    }
+    object(properties, &["project_id"])
+}
+
+/// As they were once: a list.
 fn allocations_list(with_owner: bool) -> Json {
     let provider = json!({
         "type": "object", "properties": {"uuid": uuid()}, "additionalProperties": false, "required": ["uuid"],
@@ -184,6 +187,9 @@ fn allocations_list(with_owner: bool) -> Json {
 }
 
 fn allocations(minor: u16) -> Json {
+    if minor < 12 {
+        return allocations_list(minor >= 8);
+    }
     let one = object(json!({"generation": {"type": "integer"}, "resources": resources()}), &["resources"]);
     let at_least = u8::from(minor == 12);
     let all = json!({
@@ -283,14 +289,21 @@ mod tests {
     /// A mistake in a schema panics when it is first used: better here.
     #[test]
     fn all_compile() {
-        for minor in [10, 16, 17, 21, 25, 31, 33, 35, 36] {
-            Schema::new(candidates_query(minor));
-        }
-        for minor in [28, 34, 38] {
-            Schema::new(reshaper(minor));
+        for versioned in [
+            &PROVIDER_CREATE,
+            &PROVIDER_UPDATE,
+            &AGGREGATES,
+            &ALLOCATIONS,
+            &MANY_ALLOCATIONS,
+            &RESHAPER,
+            &PROVIDERS_QUERY,
+            &USAGES_QUERY,
+            &CANDIDATES_QUERY,
+        ] {
+            versioned.at(0);
         }
         let query = web::Query::parse("resources=VCPU:1&resources_A=VCPU:1&group_policy=none");
-        assert!(super::query(&CANDIDATES_QUERY_1_36, &query).is_ok());
-        assert!(super::query(&CANDIDATES_QUERY_1_10, &query).is_err());
+        assert!(super::query(CANDIDATES_QUERY.at(8), &query).is_ok());
+        assert!(super::query(CANDIDATES_QUERY.at(0), &query).is_err());
     }
 }

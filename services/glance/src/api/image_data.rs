@@ -5,7 +5,7 @@ use crate::{
     Glance,
     bytes::{Facts, Upload},
     model::{Image, Status},
-    quotas, web_download,
+    quotas, signatures, web_download,
 };
 use axum::body::Body;
 use base::{Error, Result};
@@ -35,6 +35,7 @@ fn check_media_type(request: &Request) -> Result<()> {
 async fn upload(glance: Arc<Glance>, mut request: Request) -> Result<Reply> {
     check_media_type(&request)?;
     let (whole, _) = glance.allowed(&request).await?;
+    signatures::check(&whole)?;
     let image = whole.image;
     let (Some(disk_format), Some(container_format)) =
         (image.disk_format.clone(), image.container_format.clone())

@@ -6,7 +6,7 @@ use crate::{
     model::{Image, Status},
     quotas,
     remote::Remote,
-    stores,
+    signatures, stores,
     tasks::{self, Import, Source},
     web_download,
 };
@@ -57,6 +57,9 @@ async fn import(glance: Arc<Glance>, request: Request) -> Result<Reply> {
             Source::Stored
         }
     };
+    if !matches!(source, Source::Stored) {
+        signatures::check(&whole)?;
+    }
     if stores.is_empty() {
         // It is everywhere already.
         return Ok(Reply::empty(StatusCode::ACCEPTED));

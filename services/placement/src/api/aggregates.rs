@@ -1,12 +1,7 @@
 //! Which aggregates a provider is in.
 
 use super::{GENERATION_CHANGED, body, check_generation, dashed, dated, texts};
-use crate::{
-    Placement,
-    model::Provider,
-    schemas::{self, of_version},
-    store,
-};
+use crate::{Placement, model::Provider, schemas, store};
 use base::Result;
 use serde_json::json;
 use std::sync::Arc;
@@ -25,6 +20,7 @@ async fn list(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     super::check_accept(&request)?;
     let uuid = request.param("uuid").to_string();
     let (provider, found) = placement
+        .db
         .read(move |tx| {
             let provider = store::provider(tx, &uuid)?;
             Ok((provider, store::aggregates(tx, &uuid)?))
@@ -37,11 +33,12 @@ async fn set(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
     let (uuid, clock) = (request.param("uuid").to_string(), placement.clock.clone());
     let known = uuid.clone();
-    placement.read(move |tx| store::provider(tx, &known)).await?;
+    placement.db.read(move |tx| store::provider(tx, &known)).await?;
     let with_generation = request.since(1, 19);
-    let schema = of_version(&request, &[(1, &schemas::AGGREGATES), (19, &schemas::AGGREGATES_1_19)]);
+    let schema = schemas::AGGREGATES.of(&request);
     let given = body(&request, schema)?.clone();
     let (provider, wanted) = placement
+        .db
         .write(move |tx| {
             let mut provider = store::provider(tx, &uuid)?;
             let list = if with_generation { &given["aggregates"] } else { &given };

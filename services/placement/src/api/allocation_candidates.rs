@@ -6,7 +6,7 @@ use crate::{
     candidates::{self, Answer, Candidate},
     groups::Wanted,
     model::Provider,
-    schemas::{self, of_version},
+    schemas,
 };
 use base::Error;
 use serde::{Serialize, Serializer, ser::SerializeMap};
@@ -24,26 +24,14 @@ pub fn routes() -> Routes<Placement> {
 async fn list(placement: Arc<Placement>, request: Request) -> base::Result<Reply> {
     request.can(&())?;
     super::check_accept(&request)?;
-    let schema = of_version(
-        &request,
-        &[
-            (10, &schemas::CANDIDATES_QUERY_1_10),
-            (16, &schemas::CANDIDATES_QUERY_1_16),
-            (17, &schemas::CANDIDATES_QUERY_1_17),
-            (21, &schemas::CANDIDATES_QUERY_1_21),
-            (25, &schemas::CANDIDATES_QUERY_1_25),
-            (31, &schemas::CANDIDATES_QUERY_1_31),
-            (33, &schemas::CANDIDATES_QUERY_1_33),
-            (35, &schemas::CANDIDATES_QUERY_1_35),
-            (36, &schemas::CANDIDATES_QUERY_1_36),
-        ],
-    );
+    let schema = schemas::CANDIDATES_QUERY.of(&request);
     schemas::query(schema, &request.query)?;
     let wanted = Wanted::parse(&request)?;
     let classes: BTreeSet<String> =
         wanted.groups.values().flat_map(|group| group.resources.keys().cloned()).collect();
     let max = placement.options.max_allocation_candidates_per_tree;
     let found = placement
+        .db
         .read(move |tx| {
             wanted.check_names(tx)?;
             candidates::find(tx, &wanted, max)

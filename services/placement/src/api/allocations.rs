@@ -5,8 +5,7 @@ use crate::{
     Placement,
     claims::{self, Claim, Generation},
     model::{Allocation, Consumer},
-    schemas::{self, of_version},
-    store,
+    schemas, store,
 };
 use base::{Error, Json, Result, Timestamp, id};
 use indexmap::IndexMap;
@@ -34,6 +33,7 @@ async fn of_consumer(placement: Arc<Placement>, request: Request) -> Result<Repl
     super::check_accept(&request)?;
     let uuid = request.param("consumer_uuid").to_string();
     let (consumer, held, providers) = placement
+        .db
         .read(move |tx| {
             let held = store::allocations_of(tx, &uuid)?;
             let uuids: BTreeSet<String> = held.iter().map(|a| a.provider_uuid.clone()).collect();
@@ -70,6 +70,7 @@ async fn of_provider(placement: Arc<Placement>, request: Request) -> Result<Repl
     super::check_accept(&request)?;
     let uuid = request.param("uuid").to_string();
     let (provider, held, consumers) = placement
+        .db
         .read(move |tx| {
             let provider = store::provider(tx, &uuid).map_err(|error| {
                 Error::not_found(format!("Resource provider '{uuid}' not found: {}", error.message))
@@ -97,38 +98,20 @@ async fn set(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     if !id::is_uuid(uuid) {
         return Err(Error::bad_request(format!("Malformed consumer_uuid: {uuid}")));
     }
-    let schema = of_version(
-        &request,
-        &[
-            (0, &schemas::ALLOCATIONS_1_0),
-            (8, &schemas::ALLOCATIONS_1_8),
-            (12, &schemas::ALLOCATIONS_1_12),
-            (28, &schemas::ALLOCATIONS_1_28),
-            (34, &schemas::ALLOCATIONS_1_34),
-            (38, &schemas::ALLOCATIONS_1_38),
-        ],
-    );
+    let schema = schemas::ALLOCATIONS.of(&request);
     let given = body(&request, schema)?;
     let claim = claim(&placement, &request, &dashed(uuid), given);
     let clock = placement.clock.clone();
-    placement.write(move |tx| claims::replace(tx, std::slice::from_ref(&claim), clock.now())).await?;
+    placement.db.write(move |tx| claims::replace(tx, std::slice::from_ref(&claim), clock.now())).await?;
     Ok(Reply::no_content())
 }
 
 async fn set_many(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
-    let schema = of_version(
-        &request,
-        &[
-            (13, &schemas::MANY_ALLOCATIONS_1_13),
-            (28, &schemas::MANY_ALLOCATIONS_1_28),
-            (34, &schemas::MANY_ALLOCATIONS_1_34),
-            (38, &schemas::MANY_ALLOCATIONS_1_38),
-        ],
-    );
+    let schema = schemas::MANY_ALLOCATIONS.of(&request);
     let claims = all(&placement, &request, body(&request, schema)?);
     let clock = placement.clock.clone();
-    placement.write(move |tx| claims::replace(tx, &claims, clock.now())).await?;
+    placement.db.write(move |tx| claims::replace(tx, &claims, clock.now())).await?;
     Ok(Reply::no_content())
 }
 
@@ -188,7 +171,7 @@ async fn remove(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
     let uuid = request.param("consumer_uuid").to_string();
     let consumer = uuid.clone();
-    match placement.write(move |tx| claims::release(tx, &consumer)).await? {
+    match placement.db.write(move |tx| claims::release(tx, &consumer)).await? {
         true => Ok(Reply::no_content()),
         false => Err(Error::not_found(format!("No allocations for consumer '{uuid}'"))),
     }

@@ -36,6 +36,7 @@ async fn list(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     super::check_accept(&request)?;
     let uuid = request.param("uuid").to_string();
     let (provider, found) = placement
+        .db
         .read(move |tx| {
             let provider = store::provider(tx, &uuid).map_err(|e| missing(&uuid, &e))?;
             let found = store::inventories(tx, &provider.uuid)?;
@@ -61,6 +62,7 @@ async fn show(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     super::check_accept(&request)?;
     let (uuid, class) = (request.param("uuid").to_string(), request.param("resource_class").to_string());
     let (provider, inventory) = placement
+        .db
         .read(move |tx| {
             let provider = store::provider(tx, &uuid).map_err(|e| missing(&uuid, &e))?;
             let none = || Error::not_found(format!("No inventory of class {class} for {uuid}"));
@@ -126,10 +128,11 @@ async fn create(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
     let (uuid, clock) = (request.param("uuid").to_string(), placement.clock.clone());
     let known = uuid.clone();
-    placement.read(move |tx| store::provider(tx, &known)).await?;
+    placement.db.read(move |tx| store::provider(tx, &known)).await?;
     let given = body(&request, &schemas::INVENTORY_CREATE)?.clone();
     let may_be_empty = request.since(1, 26);
     let (provider, inventory) = placement
+        .db
         .write(move |tx| {
             let (mut provider, now) = (store::provider(tx, &uuid)?, clock.now());
             let class = given["resource_class"].as_str().unwrap_or_default();
@@ -160,10 +163,11 @@ async fn set(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
     let (uuid, clock) = (request.param("uuid").to_string(), placement.clock.clone());
     let known = uuid.clone();
-    placement.read(move |tx| store::provider(tx, &known)).await?;
+    placement.db.read(move |tx| store::provider(tx, &known)).await?;
     let given = body(&request, &schemas::INVENTORIES)?.clone();
     let may_be_empty = request.since(1, 26);
     let (provider, found) = placement
+        .db
         .write(move |tx| {
             let (mut provider, now) = (store::provider(tx, &uuid)?, clock.now());
             check_generation(&provider, &given, "resource provider generation conflict")?;
@@ -206,10 +210,10 @@ async fn update(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
     let (uuid, class) = (request.param("uuid").to_string(), request.param("resource_class").to_string());
     let (known, clock) = (uuid.clone(), placement.clock.clone());
-    placement.read(move |tx| store::provider(tx, &known)).await?;
+    placement.db.read(move |tx| store::provider(tx, &known)).await?;
     let given = body(&request, &schemas::INVENTORY_UPDATE)?.clone();
     let may_be_empty = request.since(1, 26);
-    let (provider, inventory) = placement
+    let (provider, inventory) = placement.db
         .write(move |tx| {
             let (mut provider, now) = (store::provider(tx, &uuid)?, clock.now());
             check_generation(&provider, &given, "resource provider generation conflict")?;
@@ -235,6 +239,7 @@ async fn remove(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     let (uuid, class) = (request.param("uuid").to_string(), request.param("resource_class").to_string());
     let clock = placement.clock.clone();
     placement
+        .db
         .write(move |tx| {
             let mut provider = store::provider(tx, &uuid)?;
             remove_one(tx, &mut provider, &class, clock.now())
@@ -267,7 +272,7 @@ async fn not_yet(_: Arc<Placement>, _: Request) -> Result<Reply> {
 async fn remove_all(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
     let (uuid, clock) = (request.param("uuid").to_string(), placement.clock.clone());
-    placement
+    placement.db
         .write(move |tx| {
             let mut provider = store::provider(tx, &uuid)?;
             claims::set_inventories(tx, &mut provider, &[], clock.now())

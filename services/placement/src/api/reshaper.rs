@@ -4,7 +4,7 @@ use super::{allocations, body, check_generation, dashed, inventories};
 use crate::{
     Placement, claims,
     model::Provider,
-    schemas::{self, PROVIDER_NOT_FOUND, of_version},
+    schemas::{self, PROVIDER_NOT_FOUND},
     store,
 };
 use base::{Error, Json, Result};
@@ -23,14 +23,12 @@ fn conflict(provider: &Provider, wanted: &Json) -> String {
 
 async fn reshape(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
-    let schema = of_version(
-        &request,
-        &[(30, &schemas::RESHAPER_1_30), (34, &schemas::RESHAPER_1_34), (38, &schemas::RESHAPER_1_38)],
-    );
+    let schema = schemas::RESHAPER.of(&request);
     let given = body(&request, schema)?.clone();
     let claims = allocations::all(&placement, &request, &given["allocations"]);
     let clock = placement.clock.clone();
     placement
+        .db
         .write(move |tx| {
             let now = clock.now();
             let mut changes = Vec::new();

@@ -34,7 +34,7 @@ fn location(request: &Request, name: &str) -> String {
 async fn list(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
     super::check_accept(&request)?;
-    let custom = placement.read(|tx| tx.list::<ResourceClass>(&List::all())).await?;
+    let custom = placement.db.read(|tx| tx.list::<ResourceClass>(&List::all())).await?;
     let custom = custom.iter().map(|row| view(&row.name));
     let views: Vec<Json> = standard::classes().map(view).chain(custom).collect();
     Ok(dated(&request, Reply::ok(json!({"resource_classes": views})), placement.clock.now()))
@@ -47,6 +47,7 @@ async fn show(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     let body = view(&name);
     let now = placement.clock.now();
     let made = placement
+        .db
         .read(move |tx| match standard::is_class(&name) {
             true => Ok(now),
             false => tx.find::<ResourceClass>(&name)?.map(|row| row.created_at).ok_or_else(|| unknown(&name)),
@@ -75,7 +76,7 @@ async fn make(placement: &Placement, name: String) -> Result<bool> {
         tx.insert(&ResourceClass { name: name.clone(), created_at: clock.now() })?;
         Ok(true)
     };
-    placement.write(work).await
+    placement.db.write(work).await
 }
 
 async fn ensure(placement: Arc<Placement>, request: Request) -> Result<Reply> {
@@ -99,6 +100,7 @@ async fn rename(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     }
     let reply = view(&new);
     placement
+        .db
         .write(move |tx| {
             let Some(row) = tx.find::<ResourceClass>(&old)? else { return Err(unknown(&old)) };
             if tx.find::<ResourceClass>(&new)?.is_some() {
@@ -129,7 +131,7 @@ async fn remove(placement: Arc<Placement>, request: Request) -> Result<Reply> {
             "Error in delete resource class: Cannot delete standard resource class {name}."
         )));
     }
-    placement
+    placement.db
         .write(move |tx| {
             if tx.find::<ResourceClass>(&name)?.is_none() {
                 return Err(unknown(&name));

@@ -4,8 +4,7 @@ use super::{body, dashed, dated};
 use crate::{
     Placement, groups,
     model::{Inventory, Provider},
-    schemas::{self, of_version},
-    store,
+    schemas, store,
 };
 use base::{Error, Json, Result, Timestamp, id};
 use db::{Filter, List, Tx, params, sql};
@@ -29,11 +28,10 @@ const CANNOT_DELETE_PARENT: &str = "placement.resource_provider.cannot_delete_pa
 
 async fn create(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
-    let schema =
-        of_version(&request, &[(0, &schemas::PROVIDER_CREATE), (14, &schemas::PROVIDER_CREATE_1_14)]);
+    let schema = schemas::PROVIDER_CREATE.of(&request);
     let given = body(&request, schema)?.clone();
     let (uuid, clock) = (given["uuid"].as_str().map_or_else(id::uuid, dashed), placement.clock.clone());
-    let provider = placement
+    let provider = placement.db
         .write(move |tx| {
             let (name, now) = (given["name"].as_str().unwrap_or_default(), clock.now());
             check_unique(tx, name, Some(&uuid), "")?;
@@ -98,7 +96,7 @@ async fn show(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
     super::check_accept(&request)?;
     let uuid = request.param("uuid").to_string();
-    let provider = placement.read(move |tx| store::provider(tx, &uuid)).await?;
+    let provider = placement.db.read(move |tx| store::provider(tx, &uuid)).await?;
     Ok(dated(&request, Reply::ok(view(&request, &provider)), provider.updated_at))
 }
 
@@ -106,12 +104,12 @@ async fn update(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
     let uuid = request.param("uuid").to_string();
     let known = uuid.clone();
-    placement.read(move |tx| store::provider(tx, &known)).await?;
-    let schema =
-        of_version(&request, &[(0, &schemas::PROVIDER_UPDATE), (14, &schemas::PROVIDER_UPDATE_1_14)]);
+    placement.db.read(move |tx| store::provider(tx, &known)).await?;
+    let schema = schemas::PROVIDER_UPDATE.of(&request);
     let given = body(&request, schema)?.clone();
     let (may_move, clock) = (request.since(1, 37), placement.clock.clone());
     let provider = placement
+        .db
         .write(move |tx| {
             let mut provider = store::provider(tx, &uuid)?;
             let name = given["name"].as_str().unwrap_or_default();
@@ -191,7 +189,7 @@ fn subtree(tx: &mut Tx, top: &Provider) -> Result<BTreeSet<String>> {
 async fn destroy(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
     let uuid = request.param("uuid").to_string();
-    placement.write(move |tx| remove(tx, &uuid)).await?;
+    placement.db.write(move |tx| remove(tx, &uuid)).await?;
     Ok(Reply::no_content())
 }
 
@@ -219,19 +217,10 @@ pub fn remove(tx: &mut Tx, uuid: &str) -> Result<()> {
 async fn list(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
     super::check_accept(&request)?;
-    let schema = of_version(
-        &request,
-        &[
-            (0, &schemas::PROVIDERS_QUERY_1_0),
-            (3, &schemas::PROVIDERS_QUERY_1_3),
-            (4, &schemas::PROVIDERS_QUERY_1_4),
-            (14, &schemas::PROVIDERS_QUERY_1_14),
-            (18, &schemas::PROVIDERS_QUERY_1_18),
-        ],
-    );
+    let schema = schemas::PROVIDERS_QUERY.of(&request);
     schemas::query(schema, &request.query)?;
     let wanted = Wanted::parse(&request)?;
-    let found = placement.read(move |tx| wanted.find(tx)).await?;
+    let found = placement.db.read(move |tx| wanted.find(tx)).await?;
     let now = placement.clock.now();
     let changed = found.iter().map(|provider| provider.updated_at).max().unwrap_or(now);
     let views: Vec<Json> = found.iter().map(|provider| view(&request, provider)).collect();

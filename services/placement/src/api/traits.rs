@@ -44,6 +44,7 @@ async fn list(placement: Arc<Placement>, request: Request) -> Result<Reply> {
         }
     };
     let found = placement
+        .db
         .read(move |tx| {
             let custom = tx.list::<Trait>(&List::all())?.into_iter().map(|row| row.name);
             let mut names: Vec<String> = standard::traits().map(str::to_string).chain(custom).collect();
@@ -87,6 +88,7 @@ async fn show(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     let name = request.param("name").to_string();
     let now = placement.clock.now();
     let made = placement
+        .db
         .read(move |tx| match standard::is_trait(&name) {
             true => Ok(now),
             false => tx.find::<Trait>(&name)?.map(|row| row.created_at).ok_or_else(|| unknown(&name)),
@@ -107,6 +109,7 @@ async fn create(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     let location = format!("{}/traits/{name}", request.base_url);
     let clock = placement.clock.clone();
     let (made, at) = placement
+        .db
         .write(move |tx| match tx.find::<Trait>(&name)? {
             Some(row) => Ok((false, row.created_at)),
             None => {
@@ -127,6 +130,7 @@ async fn remove(placement: Arc<Placement>, request: Request) -> Result<Reply> {
         return Err(Error::bad_request(format!("Cannot delete standard trait {name}.")));
     }
     placement
+        .db
         .write(move |tx| {
             if tx.find::<Trait>(&name)?.is_none() {
                 return Err(unknown(&name));
@@ -145,6 +149,7 @@ async fn of_provider(placement: Arc<Placement>, request: Request) -> Result<Repl
     super::check_accept(&request)?;
     let uuid = request.param("uuid").to_string();
     let (generation, found) = placement
+        .db
         .read(move |tx| {
             let provider = store::provider(tx, &uuid).map_err(|error| {
                 Error::not_found(format!("{} {uuid} found: {}", store::MISSING_PROVIDER, error.message))
@@ -165,6 +170,7 @@ async fn set_of_provider(placement: Arc<Placement>, request: Request) -> Result<
     let given = body(&request, &schemas::PROVIDER_TRAITS)?.clone();
     let (uuid, clock) = (request.param("uuid").to_string(), placement.clock.clone());
     let (generation, found) = placement
+        .db
         .write(move |tx| {
             let mut provider = store::provider(tx, &uuid)?;
             check_generation(&provider, &given, GENERATION_CHANGED)?;
@@ -190,6 +196,7 @@ async fn remove_of_provider(placement: Arc<Placement>, request: Request) -> Resu
     request.can(&())?;
     let (uuid, clock) = (request.param("uuid").to_string(), placement.clock.clone());
     placement
+        .db
         .write(move |tx| {
             let mut provider = store::provider(tx, &uuid)?;
             if !store::traits(tx, &uuid)?.is_empty() {

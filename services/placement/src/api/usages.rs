@@ -1,11 +1,7 @@
 //! How much is taken: of a provider, and by a project.
 
 use super::dated;
-use crate::{
-    Placement,
-    schemas::{self, of_version},
-    store,
-};
+use crate::{Placement, schemas, store};
 use base::{Error, Json, Result};
 use serde_json::{Map, json};
 use std::{collections::BTreeMap, sync::Arc};
@@ -23,6 +19,7 @@ async fn of_provider(placement: Arc<Placement>, request: Request) -> Result<Repl
     super::check_accept(&request)?;
     let uuid = request.param("uuid").to_string();
     let (provider, found) = placement
+        .db
         .read(move |tx| {
             let provider = store::provider(tx, &uuid).map_err(|error| {
                 Error::not_found(format!("{} {uuid} found: {}", store::MISSING_PROVIDER, error.message))
@@ -40,11 +37,12 @@ async fn of_project(placement: Arc<Placement>, request: Request) -> Result<Reply
     let text = |name: &str| query.get(name).map(str::to_string);
     request.can(&[("project_id", query.get("project_id").unwrap_or_default())])?;
     super::check_accept(&request)?;
-    let schema = of_version(&request, &[(9, &schemas::USAGES_QUERY_1_9), (38, &schemas::USAGES_QUERY_1_38)]);
+    let schema = schemas::USAGES_QUERY.of(&request);
     schemas::query(schema, query)?;
     let (project_id, user_id, kind) =
         (text("project_id").unwrap_or_default(), text("user_id"), text("consumer_type"));
-    let found = placement.read(move |tx| store::project_usage(tx, &project_id, user_id.as_deref())).await?;
+    let found =
+        placement.db.read(move |tx| store::project_usage(tx, &project_id, user_id.as_deref())).await?;
     let usages = match request.since(1, 38) {
         true => by_type(&found, kind.as_deref()),
         false => json!(summed(&found.amounts)),
