@@ -112,7 +112,8 @@ fn base_chains(table: &mut Table) {
         "type filter hook prerouting priority dstnat; policy accept;",
         lines("iifname @guarded jump antispoof"),
     );
-    // A guest is no DHCP server and no router, whatever its groups say.
+    // A guest is no DHCP server and no router, whatever its groups say. 0x8035 is RARP, by which QEMU says where a guest
+    // is that has moved: bridges on the way learn it.
     table.chain(
         "antispoof",
         "",
@@ -127,7 +128,7 @@ fn base_chains(table: &mut Table) {
             ether type ip iifname . ether saddr . ip saddr != @ipv4 drop
             ether type ip6 ip6 saddr :: return
             ether type ip6 iifname . ether saddr . ip6 saddr != @ipv6 drop
-            ether type != { arp, ip, ip6 } drop",
+            ether type != { arp, ip, ip6, 0x8035 } drop",
         ),
     );
     // What a guest sends passes the sender's rules first and then the receiver's: two chains on one hook, so that
@@ -148,7 +149,8 @@ fn base_chains(table: &mut Table) {
         "egress_base",
         "",
         lines(&format!(
-            "{known}ether type ip udp sport 68 udp dport 67 accept
+            "{known}ether type 0x8035 accept
+            ether type ip udp sport 68 udp dport 67 accept
             ether type ip6 udp sport 546 udp dport 547 accept
             icmpv6 type {{ {nd}, nd-router-solicit, mld-listener-query, mld-listener-report, mld2-listener-report }} accept"
         )),
