@@ -20,9 +20,18 @@ const INVALID: u32 = 0x20000;
 pub const STATE_TABLE: &str = "inet ferrostack_state";
 pub const PORTS_TABLE: &str = "bridge ferrostack_ports";
 
-/// Connection tracking, in a zone per network, for addresses of networks overlap.
-pub fn state_table(zones: &BTreeMap<String, u16>) -> Table {
+/// Connection tracking, in a zone per network, for addresses of networks overlap. What ports of stateless groups send
+/// and get is not tracked.
+pub fn state_table(zones: &BTreeMap<String, u16>, ports: &BTreeMap<String, Port>) -> Table {
     let mut table = Table::new(STATE_TABLE);
+    table.set("stateless4", "type ifname . ipv4_addr;");
+    table.set("stateless6", "type ifname . ipv6_addr;");
+    for port in ports.values().filter(|port| port.port_security && port.stateless) {
+        for address in &port.addresses {
+            let set = if address.is_ipv4() { "stateless4" } else { "stateless6" };
+            table.element(set, format!("\"{}\" . {address}", bridge(&port.network_id)));
+        }
+    }
     let zone = |(network_id, zone): (&String, &u16)| format!("\"{}\" : {zone}", bridge(network_id));
     let zones: Vec<String> = zones.iter().map(zone).collect();
     // A named map cannot hold zones: nft has no type for them.
@@ -36,7 +45,12 @@ pub fn state_table(zones: &BTreeMap<String, u16>) -> Table {
     let both = |direction: &str| {
         vec![mark(direction, "established,related", KNOWN), mark(direction, "invalid", INVALID)]
     };
-    table.chain("zone", "type filter hook prerouting priority raw; policy accept;", zone);
+    let untracked = [("ip", 4), ("ip6", 6)].into_iter().flat_map(|(family, version)| {
+        let of = move |side: &str| format!("iifname . {family} {side} @stateless{version} notrack");
+        [of("saddr"), of("daddr")]
+    });
+    let first = untracked.chain(zone).collect();
+    table.chain("zone", "type filter hook prerouting priority raw; policy accept;", first);
     table.chain("arriving", "type filter hook prerouting priority mangle; policy accept;", both("iifname"));
     table.chain("own", "type filter hook output priority mangle; policy accept;", both("oifname"));
     table
@@ -360,6 +374,23 @@ mod tests {
             ["jump ingress_base", &format!("jump ingress-{GROUP}"), "drop"]
         );
         assert_eq!(elements("pairs"), "\"tapaaaaaaaa-bb\" : jump pairs-aaaaaaaa-bb");
+    }
+
+    #[test]
+    fn stateless_ports_are_not_tracked() {
+        let mut desired = desired();
+        let zones = BTreeMap::from([(GROUP.to_string(), 7)]);
+        let old = state_table(&zones, &desired.ports);
+        assert_eq!(
+            old.chains["zone"].rules.last().unwrap(),
+            "ct zone set meta iifname map { \"brq0e8a7f6c-12\" : 7 }"
+        );
+        desired.ports.get_mut(PORT).unwrap().stateless = true;
+        assert_eq!(
+            state_table(&zones, &desired.ports).change(&old),
+            "add element inet ferrostack_state stateless4 { \"brq0e8a7f6c-12\" . 10.0.0.5 }\n\
+             add element inet ferrostack_state stateless6 { \"brq0e8a7f6c-12\" . fd00::5 }\n"
+        );
     }
 
     #[test]

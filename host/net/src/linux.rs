@@ -159,7 +159,7 @@ impl Linux {
             require_bridge_filter().await?;
         }
         let zones = zones(state, desired);
-        state.states.apply(None, filter::state_table(&zones), verify).await?;
+        state.states.apply(None, filter::state_table(&zones, &desired.ports), verify).await?;
         state.ports.apply(None, filter::ports_table(desired), verify).await?;
         match nat::host_table(&desired.networks) {
             Some(table) => {
@@ -260,14 +260,18 @@ impl Linux {
                 nft::forget_connections(Some(namespace), None, side, address).await?;
             }
         }
+        for gone in before.port_forwardings.iter().filter(|old| !router.port_forwardings.contains(old)) {
+            nft::forget_connections(Some(namespace), None, Side::To, gone.floating).await?;
+        }
         let Some(gateway) = &router.gateway else { return Ok(()) };
         let Some(link) = self.links.find(&bridge(&gateway.interface.network_id)).await? else {
             return Ok(());
         };
         let own = gateway.interface.addresses.iter().map(IpNet::addr);
-        let came = router.floating_ips.iter().filter(|fip| !before.floating_ips.contains(fip));
+        let had = before.floating_addresses();
+        let came = router.floating_addresses().into_iter().filter(|address| !had.contains(address));
         let own = own.filter(|_| before.gateway.as_ref() != Some(gateway));
-        for address in came.map(|fip| fip.floating).chain(own) {
+        for address in came.chain(own) {
             self.links.forget_neighbour(&link, address).await?;
         }
         Ok(())
@@ -399,7 +403,7 @@ fn legs(router: &Router) -> impl Iterator<Item = (&Interface, String, Vec<IpNet>
         .iter()
         .map(|interface| (interface, short("qr-", &interface.port_id), interface.addresses.clone()));
     let outer = router.gateway.iter().map(|gateway| {
-        let floating = router.floating_ips.iter().map(|fip| IpNet::from(fip.floating));
+        let floating = router.floating_addresses().into_iter().map(IpNet::from);
         let addresses = gateway.interface.addresses.iter().copied().chain(floating).collect();
         (&gateway.interface, short("qg-", &gateway.interface.port_id), addresses)
     });

@@ -2,7 +2,7 @@
 //! on the host for external networks that it hides behind itself.
 
 use crate::{names::short, nft::Table};
-use contracts::agents::network::{Network, Router};
+use contracts::agents::network::{Network, PortForwarding, Router};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
@@ -28,12 +28,17 @@ pub fn router_table(router: &Router) -> Table {
     for (fixed, floating) in speaks_as {
         table.element("to_floating", format!("{fixed} : {floating}"));
     }
+    table.map("to_ports", "type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service;");
+    for forwarding in &router.port_forwardings {
+        forwarded(forwarding).for_each(|element| table.element("to_ports", element));
+    }
     table.chain(
         "arriving",
         "type nat hook prerouting priority dstnat; policy accept;",
         vec![
             format!("iifname \"qr-*\" ip daddr 169.254.169.254 tcp dport 80 redirect to :{METADATA_PORT}"),
             "dnat to ip daddr map @to_fixed".into(),
+            "dnat ip to ip daddr . meta l4proto . th dport map @to_ports".into(),
         ],
     );
     let mut leaving = Vec::new();
@@ -55,6 +60,17 @@ pub fn router_table(router: &Router) -> Table {
         vec![format!("tcp dport {METADATA_PORT} iifname != \"qr-*\" iifname != \"lo\" drop")],
     );
     table
+}
+
+fn forwarded(forwarding: &PortForwarding) -> impl Iterator<Item = String> {
+    let (first, last) = forwarding.external_ports;
+    let (inside, inside_last) = forwarding.internal_ports;
+    let PortForwarding { floating, fixed, protocol, .. } = forwarding.clone();
+    let is_v4 = floating.is_ipv4() && fixed.is_ipv4();
+    (first..=last).filter(move |_| is_v4).map(move |port| {
+        let to = inside.saturating_add(port - first).min(inside_last);
+        format!("{floating} . {protocol} . {port} : {fixed} . {to}")
+    })
 }
 
 /// None when no network asks for it.
@@ -101,6 +117,34 @@ mod tests {
             router_table(&router()).change(&old),
             "add element ip ferrostack_router to_fixed { 172.24.4.10 : 10.0.0.11 }\n\
              add element ip ferrostack_router to_floating { 10.0.0.11 : 172.24.4.10 }\n"
+        );
+    }
+
+    #[test]
+    fn forwarded_ports_are_elements() {
+        let forwarding = |external_ports, internal_ports| PortForwarding {
+            floating: "172.24.4.11".parse().unwrap(),
+            protocol: 6,
+            external_ports,
+            fixed: "10.0.0.12".parse().unwrap(),
+            internal_ports,
+        };
+        let mut router = router();
+        router.port_forwardings = vec![
+            forwarding((2022, 2022), (22, 22)),
+            forwarding((3000, 3001), (1000, 1001)),
+            forwarding((8, 9), (7, 7)),
+        ];
+        let elements: Vec<String> = router_table(&router).sets["to_ports"].elements.iter().cloned().collect();
+        assert_eq!(
+            elements,
+            [
+                "172.24.4.11 . 6 . 2022 : 10.0.0.12 . 22",
+                "172.24.4.11 . 6 . 3000 : 10.0.0.12 . 1000",
+                "172.24.4.11 . 6 . 3001 : 10.0.0.12 . 1001",
+                "172.24.4.11 . 6 . 8 : 10.0.0.12 . 7",
+                "172.24.4.11 . 6 . 9 : 10.0.0.12 . 7",
+            ]
         );
     }
 

@@ -509,6 +509,72 @@ fn routers_floating_addresses_and_metadata() {
     });
 }
 
+/// Several guests behind one address, by its ports.
+#[test]
+#[ignore = "needs root and a machine's network tools: make test-host"]
+fn ports_of_an_address_are_forwarded() {
+    story(async |mut bench| {
+        bench.desired.routers.get_mut(ROUTER).unwrap().floating_ips.clear();
+        bench.converge(Depth::Everything).await;
+        for guest in ["a", "b", "c"] {
+            bench.configure(guest).await;
+            bench.serve(guest, 22);
+        }
+        bench.settle().await;
+        let forwarding = |fixed: &str, outside: [u16; 2], inside: [u16; 2]| {
+            json!({"floating": "172.31.77.12", "protocol": 6, "external_ports": outside, "fixed": fixed,
+                "internal_ports": inside})
+        };
+        let all = json!([
+            forwarding("10.77.0.10", [2022, 2022], [22, 22]),
+            forwarding("10.77.0.11", [3000, 3009], [20, 29])
+        ]);
+        bench.desired.routers.get_mut(ROUTER).unwrap().port_forwardings =
+            serde_json::from_value(all).unwrap();
+        bench.converge(Depth::Changes).await;
+        assert!(host_reaches("172.31.77.12", 2022).await, "one port");
+        assert!(host_reaches("172.31.77.12", 3002).await, "the third of a range is the third inside");
+        assert!(!host_reaches("172.31.77.12", 3003).await && !host_reaches("172.31.77.12", 22).await);
+        assert!(bench.reaches("c", "172.31.77.12", 2022).await, "a neighbour by the floating address");
+        bench.desired.routers.get_mut(ROUTER).unwrap().port_forwardings.remove(0);
+        bench.converge(Depth::Changes).await;
+        assert!(!host_reaches("172.31.77.12", 2022).await, "gone");
+        assert!(host_reaches("172.31.77.12", 3002).await, "the other stays");
+        bench.end().await;
+    });
+}
+
+/// Groups that know no connections: an answer comes in if a rule lets it in.
+#[test]
+#[ignore = "needs root and a machine's network tools: make test-host"]
+fn stateless_groups_judge_each_packet() {
+    story(async |mut bench| {
+        bench.converge(Depth::Everything).await;
+        for guest in ["a", "c"] {
+            bench.configure(guest).await;
+            bench.serve(guest, 22);
+        }
+        bench.configure("b").await;
+        bench.settle().await;
+        assert!(bench.reaches("c", "10.77.0.10", 22).await, "the answer belongs to a connection");
+        let port = bench.guests["c"].port_id.clone();
+        bench.desired.ports.get_mut(&port).unwrap().stateless = true;
+        bench.converge(Depth::Changes).await;
+        works("conntrack -D -s 10.77.0.12").await;
+        assert!(!bench.reaches("c", "10.77.0.10", 22).await, "nobody knows of a connection");
+        bench.rules(
+            ALONE,
+            json!([{"direction": "egress", "ethertype": "IPv4", "remote": "any"},
+            {"direction": "ingress", "ethertype": "IPv4", "protocol": 6, "remote": "any"}]),
+        );
+        // The other side's answers must be let out as well, for they are of no connection either: its rules do.
+        bench.converge(Depth::Changes).await;
+        assert!(bench.reaches("c", "10.77.0.10", 22).await, "a rule lets the answer in");
+        assert_eq!(sh("conntrack -L -s 10.77.0.12 2>/dev/null | wc -l").await, "0", "nothing is tracked");
+        bench.end().await;
+    });
+}
+
 #[test]
 #[ignore = "needs root and a machine's network tools: make test-host"]
 fn what_somebody_breaks_is_repaired() {

@@ -3,7 +3,7 @@
 use crate::{
     Options,
     agents::Touched,
-    ipam,
+    forwardings, ipam,
     model::*,
     ports,
     schedule::Layout,
@@ -56,7 +56,7 @@ pub fn change(
     for whole in whole_ports(tx, &touched.ports)? {
         if is_guest(&whole.port) && hosts_of(&whole.port, &moving).contains(host) {
             groups.extend(whole.groups.iter().cloned());
-            change.ports.insert(whole.port.id.clone(), Some(guest(&whole)?));
+            change.ports.insert(whole.port.id.clone(), Some(guest(tx, &whole)?));
         }
     }
     for id in &touched.ports {
@@ -99,7 +99,8 @@ fn addresses(whole: &WholePort) -> Vec<IpAddr> {
     whole.addresses.iter().filter_map(|row| row.ip_address.parse().ok()).collect()
 }
 
-fn guest(whole: &WholePort) -> Result<contract::Port> {
+fn guest(tx: &mut Tx, whole: &WholePort) -> Result<contract::Port> {
+    let groups = store::any_of::<SecurityGroup>(tx, "id", &whole.groups.iter().cloned().collect())?;
     let port = &whole.port;
     let pairs = port.allowed_address_pairs.as_array().into_iter().flatten();
     let pair = |pair: &base::Json| {
@@ -117,6 +118,7 @@ fn guest(whole: &WholePort) -> Result<contract::Port> {
         allowed_address_pairs: pairs.filter_map(pair).collect(),
         security_groups: whole.groups.iter().cloned().collect(),
         port_security: port.port_security_enabled,
+        stateless: !groups.is_empty() && groups.iter().all(|group| !group.stateful),
         admin_state_up: port.admin_state_up,
     })
 }
@@ -289,6 +291,24 @@ fn router_of(tx: &mut Tx, router: &Router) -> Result<contract::Router> {
         let fixed = floating.fixed_ip_address.as_deref().and_then(|text| text.parse().ok());
         if let (Ok(floating), Some(fixed)) = (floating.floating_ip_address.parse(), fixed) {
             made.floating_ips.push(contract::FloatingIp { floating, fixed });
+        }
+    }
+    for (floating, forwarding) in forwardings::of_router(tx, &router.id)? {
+        let range = |(first, last): (i64, i64)| Some((u16::try_from(first).ok()?, u16::try_from(last).ok()?));
+        if let (Ok(floating), Ok(fixed), Some(protocol), Some(external_ports), Some(internal_ports)) = (
+            floating.parse(),
+            forwarding.internal_ip_address.parse(),
+            protocol_number(&forwarding.protocol, false),
+            range(forwarding.external()),
+            range(forwarding.internal()),
+        ) {
+            made.port_forwardings.push(contract::PortForwarding {
+                floating,
+                protocol,
+                external_ports,
+                fixed,
+                internal_ports,
+            });
         }
     }
     for route in &router.routes.0 {

@@ -8,6 +8,7 @@ mod contract;
 mod desired;
 mod errors;
 mod events;
+mod forwardings;
 mod ipam;
 mod listing;
 mod model;

@@ -14,6 +14,7 @@ pub static TABLES: &[&db::Table] = &[
     SecurityGroupRule::TABLE,
     Router::TABLE,
     FloatingIp::TABLE,
+    PortForwarding::TABLE,
     SubnetPool::TABLE,
     AddressScope::TABLE,
     AddressGroup::TABLE,
@@ -448,6 +449,42 @@ pub struct Quota {
     #[field(key)]
     pub resource: String,
     pub hard_limit: i64,
+}
+
+/// Ports of a floating address that are forwarded to a port inside.
+#[derive(Clone, Debug, Resource)]
+#[resource(
+    table = "port_forwardings",
+    singular = "port_forwarding",
+    index = "floatingip_id",
+    index = "internal_port_id"
+)]
+pub struct PortForwarding {
+    #[field(key, filter)]
+    pub id: String,
+    pub floatingip_id: String,
+    #[field(filter)]
+    pub internal_port_id: String,
+    #[field(filter)]
+    pub internal_ip_address: String,
+    #[field(filter)]
+    pub protocol: String,
+    pub internal_first: i64,
+    pub internal_last: i64,
+    #[field(filter, json = "external_port")]
+    pub external_first: i64,
+    pub external_last: i64,
+    pub description: String,
+}
+
+impl PortForwarding {
+    pub fn internal(&self) -> (i64, i64) {
+        (self.internal_first, self.internal_last)
+    }
+
+    pub fn external(&self) -> (i64, i64) {
+        (self.external_first, self.external_last)
+    }
 }
 
 /// What a host does for networks: one row each for its guests' ports, its DHCP servers and its routers.

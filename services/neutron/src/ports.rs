@@ -4,6 +4,7 @@ use crate::{
     Options,
     agents::{self, Touched},
     errors::conflict,
+    forwardings,
     ipam::{self, Fixed},
     model::*,
     quota, rbac,
@@ -91,6 +92,7 @@ pub fn delete(tx: &mut Tx, touched: &mut Touched, id: &str, now: Timestamp) -> R
         floating.status = DOWN.into();
         floating.change(tx, now)?;
     }
+    forwardings::left(tx, touched, id, &[], now)?;
     tx.execute(sql!("DELETE FROM ip_allocations WHERE port_id = $1"), params![id])?;
     tx.execute(sql!("DELETE FROM port_security_groups WHERE port_id = $1"), params![id])?;
     tx.execute(sql!("DELETE FROM port_bindings WHERE port_id = $1"), params![id])?;

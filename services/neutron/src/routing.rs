@@ -212,7 +212,7 @@ pub fn associate(
 }
 
 /// The router between a subnet and an external network.
-fn router_for(tx: &mut Tx, subnet_id: &str, external_id: &str) -> Result<Option<Router>> {
+pub fn router_for(tx: &mut Tx, subnet_id: &str, external_id: &str) -> Result<Option<Router>> {
     for row in store::all_of::<IpAllocation>(tx, "subnet_id", subnet_id)? {
         let Some(port) = tx.find::<Port>(&row.port_id)? else { continue };
         if port.device_owner != OWNER_ROUTER {

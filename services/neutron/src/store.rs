@@ -15,6 +15,7 @@ pub const SUBNET: Noun = ("SubnetNotFound", "Subnet {} could not be found.");
 pub const PORT: Noun = ("PortNotFound", "Port {} could not be found.");
 pub const ROUTER: Noun = ("RouterNotFound", "Router {} could not be found");
 pub const FLOATING_IP: Noun = ("FloatingIPNotFound", "Floating IP {} could not be found");
+pub const PORT_FORWARDING: Noun = ("PortForwardingNotFound", "Port Forwarding {} could not be found.");
 pub const SECURITY_GROUP: Noun = ("SecurityGroupNotFound", "Security group {} does not exist");
 pub const RULE: Noun = ("SecurityGroupRuleNotFound", "Security group rule {} does not exist");
 pub const ADDRESS_GROUP: Noun = ("AddressGroupNotFound", "Address group {} could not be found.");

@@ -227,6 +227,9 @@ pub struct Port {
     pub security_groups: BTreeSet<String>,
     /// Without it the port may send what it likes and its groups do not count.
     pub port_security: bool,
+    /// Its groups know no connections: each packet is judged for itself.
+    #[serde(default)]
+    pub stateless: bool,
     pub admin_state_up: bool,
 }
 
@@ -289,6 +292,7 @@ pub struct Router {
     pub interfaces: Vec<Interface>,
     pub gateway: Option<Gateway>,
     pub floating_ips: Vec<FloatingIp>,
+    pub port_forwardings: Vec<PortForwarding>,
     pub routes: Vec<Route>,
     /// Administratively down: its interfaces are there, without addresses and routes.
     pub down: bool,
@@ -314,6 +318,26 @@ pub struct Gateway {
 pub struct FloatingIp {
     pub floating: IpAddr,
     pub fixed: IpAddr,
+}
+
+/// Ports of a floating address that are forwarded, each to the one beside it in the other range.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortForwarding {
+    pub floating: IpAddr,
+    /// The IP protocol number.
+    pub protocol: u8,
+    pub external_ports: (u16, u16),
+    pub fixed: IpAddr,
+    /// As many as outside, or one for all.
+    pub internal_ports: (u16, u16),
+}
+
+impl Router {
+    /// Addresses that the gateway has besides its own.
+    pub fn floating_addresses(&self) -> BTreeSet<IpAddr> {
+        let forwarded = self.port_forwardings.iter().map(|forwarding| forwarding.floating);
+        self.floating_ips.iter().map(|fip| fip.floating).chain(forwarded).collect()
+    }
 }
 
 /// A MAC address; `fa:16:3e:00:00:01` in JSON.

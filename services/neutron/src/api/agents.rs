@@ -13,7 +13,7 @@ use crate::{
     store::{self, AGENT, NETWORK, ROUTER},
 };
 use base::{Json, Result, Timestamp};
-use db::{Filter, List, Tx};
+use db::{Filter, List, Stored, Tx};
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
 use web::{Reply, Request, Routes, delete, get, post, put};
@@ -61,6 +61,8 @@ async fn list(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     let wanted = Wanted::parse::<Agent>(&request, neutron.options.pagination_max_limit, |name, values| {
         let value = values.first().copied().unwrap_or_default();
         Ok(match name {
+            // Clients write it as they like: the reference's database does not mind.
+            "agent_type" => Some(Filter::sql("lower(agent_type) = ?", [value.to_lowercase().store()])),
             "alive" => {
                 let alive = attributes::boolean(&json!(value))?;
                 let op = if alive { db::Op::Gt } else { db::Op::Le };

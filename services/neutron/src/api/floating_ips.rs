@@ -5,7 +5,7 @@ use crate::{
     Neutron,
     attributes::{self, Attribute, Kind, both, post, shown, text, text_or},
     errors::{bad_resource, missing},
-    events,
+    events, forwardings,
     ipam::Fixed,
     listing::{Wanted, chosen},
     model::*,
@@ -42,6 +42,7 @@ const ATTRIBUTES: &[Attribute] = &[
     shown("router_id"),
     shown("status"),
     shown("port_details"),
+    shown("port_forwardings"),
     shown("created_at"),
     shown("updated_at"),
     shown("revision_number"),
@@ -116,10 +117,10 @@ async fn create(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
             routing::associate(tx, touched, &mut floating, port_id.as_deref(), fixed.as_deref())?;
             tx.insert(&floating)?;
             touch_port(tx, touched, &floating)?;
-            Ok(with_ports(tx, vec![floating])?.remove(0))
+            Ok(whole(tx, vec![floating])?.remove(0))
         })
         .await?;
-    Ok(Reply::created(json!({"floatingip": view(&made.0, made.1.as_ref())})))
+    Ok(Reply::created(json!({"floatingip": view(&made)})))
 }
 
 fn body(request: &Request) -> Json {
@@ -136,20 +137,28 @@ fn touch_port(tx: &mut Tx, touched: &mut crate::agents::Touched, floating: &Floa
     Ok(())
 }
 
-fn with_ports(tx: &mut Tx, floating: Vec<FloatingIp>) -> Result<Vec<(FloatingIp, Option<Port>)>> {
-    let ids: BTreeSet<String> = floating.iter().filter_map(|ip| ip.port_id.clone()).collect();
-    let mut ports: HashMap<String, Port> =
-        store::any_of::<Port>(tx, "id", &ids)?.into_iter().map(|port| (port.id.clone(), port)).collect();
-    Ok(floating
-        .into_iter()
-        .map(|ip| {
-            let port = ip
-                .port_id
-                .as_ref()
-                .and_then(|id| ports.remove(id).inspect(|port| drop(ports.insert(id.clone(), port.clone()))));
-            (ip, port)
-        })
-        .collect())
+/// A floating address with what its view says besides.
+struct Whole {
+    floating: FloatingIp,
+    port: Option<Port>,
+    forwardings: Vec<PortForwarding>,
+}
+
+fn whole(tx: &mut Tx, all: Vec<FloatingIp>) -> Result<Vec<Whole>> {
+    let ports: BTreeSet<String> = all.iter().filter_map(|ip| ip.port_id.clone()).collect();
+    let ports: HashMap<String, Port> =
+        store::any_of::<Port>(tx, "id", &ports)?.into_iter().map(|port| (port.id.clone(), port)).collect();
+    let ids: BTreeSet<String> = all.iter().map(|ip| ip.id.clone()).collect();
+    let mut forwardings: HashMap<String, Vec<PortForwarding>> = HashMap::new();
+    for forwarding in store::any_of::<PortForwarding>(tx, "floatingip_id", &ids)? {
+        forwardings.entry(forwarding.floatingip_id.clone()).or_default().push(forwarding);
+    }
+    let whole = all.into_iter().map(|floating| Whole {
+        port: floating.port_id.as_ref().and_then(|id| ports.get(id)).cloned(),
+        forwardings: forwardings.remove(&floating.id).unwrap_or_default(),
+        floating,
+    });
+    Ok(whole.collect())
 }
 
 async fn list(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
@@ -160,38 +169,38 @@ async fn list(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     let (wanted, found) = neutron
         .read(move |tx| {
             let floating = wanted.find::<FloatingIp>(tx, FLOATING_IP)?;
-            Ok((wanted.clone(), with_ports(tx, floating)?))
+            Ok((wanted.clone(), whole(tx, floating)?))
         })
         .await?;
-    let views = found.iter().map(|(floating, port)| view(floating, port.as_ref())).collect();
+    let views = found.iter().map(view).collect();
     Ok(wanted.reply(&request, "floatingips", views))
 }
 
-async fn one(neutron: &Neutron, request: &Request) -> Result<(FloatingIp, Option<Port>)> {
+async fn one(neutron: &Neutron, request: &Request) -> Result<Whole> {
     let id = request.param("floatingip_id").to_string();
     let found = neutron
         .read(move |tx| {
             let floating = load::<FloatingIp>(tx, FLOATING_IP, &id)?;
-            Ok(with_ports(tx, vec![floating])?.remove(0))
+            Ok(whole(tx, vec![floating])?.remove(0))
         })
         .await?;
-    match request.may("get_floatingip", &target(&found.0.project_id)) {
+    match request.may("get_floatingip", &target(&found.floating.project_id)) {
         true => Ok(found),
-        false => Err(crate::listing::not_found(FLOATING_IP, &found.0.id)),
+        false => Err(crate::listing::not_found(FLOATING_IP, &found.floating.id)),
     }
 }
 
 async fn show(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
-    let (floating, port) = one(&neutron, &request).await?;
-    Ok(Reply::ok(json!({"floatingip": chosen(&request, view(&floating, port.as_ref()))})))
+    let found = one(&neutron, &request).await?;
+    Ok(Reply::ok(json!({"floatingip": chosen(&request, view(&found))})))
 }
 
 async fn update(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
-    let (floating, _) = one(&neutron, &request).await?;
+    let Whole { floating, .. } = one(&neutron, &request).await?;
     let given = attributes::updated(ATTRIBUTES, attributes::one(request.json(), "floatingip")?)?;
     can_change(&request, FLOATING_IP, &floating.id, "get_floatingip", &target(&floating.project_id))?;
     let (clock, cx, id) = (neutron.clock.clone(), request.ctx.clone(), floating.id);
-    let (floating, port) = neutron
+    let found = neutron
         .write(move |tx, touched| {
             let mut floating = load::<FloatingIp>(tx, FLOATING_IP, &id)?;
             touch_port(tx, touched, &floating)?;
@@ -199,6 +208,9 @@ async fn update(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
                 floating.description = description;
             }
             if given.contains_key("port_id") {
+                if text(&given, "port_id").is_some() {
+                    forwardings::check_unused(tx, &id)?;
+                }
                 let (port_id, fixed) = (text(&given, "port_id"), text(&given, "fixed_ip_address"));
                 check_port(tx, &cx, port_id.as_deref())?;
                 routing::associate(tx, touched, &mut floating, port_id.as_deref(), fixed.as_deref())?;
@@ -209,19 +221,20 @@ async fn update(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
             }
             floating.change(tx, clock.now())?;
             touch_port(tx, touched, &floating)?;
-            Ok(with_ports(tx, vec![floating])?.remove(0))
+            Ok(whole(tx, vec![floating])?.remove(0))
         })
         .await?;
-    Ok(Reply::ok(json!({"floatingip": chosen(&request, view(&floating, port.as_ref()))})))
+    Ok(Reply::ok(json!({"floatingip": chosen(&request, view(&found))})))
 }
 
 async fn remove(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
-    let (floating, _) = one(&neutron, &request).await?;
+    let Whole { floating, .. } = one(&neutron, &request).await?;
     can_change(&request, FLOATING_IP, &floating.id, "get_floatingip", &target(&floating.project_id))?;
     let (id, clock) = (floating.id, neutron.clock.clone());
     neutron
         .write(move |tx, touched| {
             let floating = load::<FloatingIp>(tx, FLOATING_IP, &id)?;
+            forwardings::check_unused(tx, &id)?;
             touch_port(tx, touched, &floating)?;
             touched.routers.extend(floating.router_id.clone());
             tx.remove::<FloatingIp>(&id)?;
@@ -231,8 +244,10 @@ async fn remove(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     Ok(Reply::no_content())
 }
 
-fn view(floating: &FloatingIp, port: Option<&Port>) -> Json {
-    let details = port.map(|port| {
+fn view(whole: &Whole) -> Json {
+    let Whole { floating, port, forwardings } = whole;
+    let forwardings: Vec<Json> = forwardings.iter().map(super::port_forwardings::short_view).collect();
+    let details = port.as_ref().map(|port| {
         json!({
             "name": port.name, "network_id": port.network_id, "mac_address": port.mac_address,
             "admin_state_up": port.admin_state_up, "status": port.status, "device_id": port.device_id,
@@ -243,7 +258,7 @@ fn view(floating: &FloatingIp, port: Option<&Port>) -> Json {
         "id": floating.id, "description": floating.description, "floating_network_id": floating.floating_network_id,
         "floating_ip_address": floating.floating_ip_address, "fixed_ip_address": floating.fixed_ip_address,
         "port_id": floating.port_id, "router_id": floating.router_id, "status": floating.status,
-        "port_details": details, "tags": floating.tags,
+        "port_details": details, "port_forwardings": forwardings, "tags": floating.tags,
     });
     standard(&mut view, floating);
     view

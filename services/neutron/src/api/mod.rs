@@ -9,6 +9,7 @@ mod extensions;
 mod floating_ips;
 mod networks;
 mod port_bindings;
+mod port_forwardings;
 mod ports;
 mod quotas;
 mod rbac_policies;
@@ -44,6 +45,7 @@ pub fn routes() -> Routes<Neutron> {
         security_groups::routes(),
         routers::routes(),
         floating_ips::routes(),
+        port_forwardings::routes(),
         subnet_pools::routes(),
         address_scopes::routes(),
         address_groups::routes(),

@@ -4,7 +4,7 @@ use super::{can, target};
 use crate::{
     Neutron,
     attributes::{self, Attribute, Given, Kind, both, post, shown, text_or},
-    errors::{bad_resource, conflict},
+    errors::{bad, bad_resource, conflict},
     events,
     listing::chosen,
     model::*,
@@ -110,6 +110,9 @@ fn other(tx: &mut Tx, port_id: &str, host: &str) -> Result<PortBinding> {
 }
 
 async fn create(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
+    if request.json().as_object().is_some_and(|body| body.is_empty()) {
+        return Err(bad("Resource body required"));
+    }
     let given = attributes::created(&request, ATTRIBUTES, attributes::one(request.json(), "binding")?)?;
     can(&request, &target(&request.ctx.project_id))?;
     let port = port_of(&neutron, &request).await?;

@@ -6,7 +6,7 @@ use crate::{
     agents::Touched,
     attributes::{self, Attribute, Given, Kind, both, flag_or, mac, post, shown, text, text_or},
     errors::{bad, conflict, named_bad, not_allowed},
-    events, ipam,
+    events, forwardings, ipam,
     listing::{Wanted, chosen},
     model::*,
     ports, rbac,
@@ -417,6 +417,8 @@ fn change(
     }
     port.change(tx, now)?;
     let whole = store::whole_port(tx, id)?;
+    let kept: Vec<String> = whole.addresses.iter().map(|row| row.ip_address.clone()).collect();
+    forwardings::left(tx, touched, id, &kept, now)?;
     touched.port(&whole);
     if ["fixed_ips", "mac_address", "security_groups"].iter().any(|name| given.contains_key(*name)) {
         touched.server(&whole.port, events::CHANGED);

@@ -215,7 +215,13 @@ async fn update(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
             if let Some(description) = text(&given, "description") {
                 group.description = description;
             }
-            group.stateful = flag_or(&given, "stateful", group.stateful);
+            let stateful = flag_or(&given, "stateful", group.stateful);
+            if stateful != group.stateful
+                && tx.count::<PortGroup>(&[Filter::eq("security_group_id", &*id)])? > 0
+            {
+                return Err(conflict("SecurityGroupInUse", format!("Security Group {id} in use.")));
+            }
+            group.stateful = stateful;
             if !given.is_empty() {
                 group.change(tx, clock.now())?;
                 touched.security_groups.insert(id.clone());
