@@ -6,12 +6,17 @@ use crate::{
     names::{bridge, short, tap},
     nft::Table,
 };
-use contracts::agents::network::{Desired, Direction, Ethertype, Mac, Port, Remote, Rule, SecurityGroup};
+use contracts::agents::network::{
+    Desired, Direction, Ethertype, Limit, Mac, Port, Qos, Remote, Rule, SecurityGroup,
+};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
+
+/// A burst of less than a few packets stops everything.
+pub const BURST_BYTES_MIN: u64 = 16_000;
 
 /// Marks on packets: part of a known connection; part of none and beginning none.
 const KNOWN: u32 = 0x10000;
@@ -24,14 +29,22 @@ pub const PORTS_TABLE: &str = "bridge ferrostack_ports";
 /// and get is not tracked.
 pub fn state_table(zones: &BTreeMap<String, u16>, ports: &BTreeMap<String, Port>) -> Table {
     let mut table = Table::new(STATE_TABLE);
-    table.set("stateless4", "type ifname . ipv4_addr;");
-    table.set("stateless6", "type ifname . ipv6_addr;");
+    let mut first = Vec::new();
     for port in ports.values().filter(|port| port.port_security && port.stateless) {
-        for address in &port.addresses {
-            let set = if address.is_ipv4() { "stateless4" } else { "stateless6" };
-            table.element(set, format!("\"{}\" . {address}", bridge(&port.network_id)));
+        let bridge = bridge(&port.network_id);
+        for (family, version) in [("ip", "ipv4"), ("ip6", "ipv6")] {
+            let set = format!("{version}-{bridge}");
+            for side in ["saddr", "daddr"] {
+                // Accepted at once: a zone that is set later would have it tracked again.
+                first.push(format!("iifname \"{bridge}\" {family} {side} @{set} notrack accept"));
+            }
+            table.set(&set, &format!("type {version}_addr;"));
+            let own = port.addresses.iter().filter(|address| address.is_ipv4() == (family == "ip"));
+            own.for_each(|address| table.element(&set, address.to_string()));
         }
     }
+    first.sort();
+    first.dedup();
     let zone = |(network_id, zone): (&String, &u16)| format!("\"{}\" : {zone}", bridge(network_id));
     let zones: Vec<String> = zones.iter().map(zone).collect();
     // A named map cannot hold zones: nft has no type for them.
@@ -45,11 +58,7 @@ pub fn state_table(zones: &BTreeMap<String, u16>, ports: &BTreeMap<String, Port>
     let both = |direction: &str| {
         vec![mark(direction, "established,related", KNOWN), mark(direction, "invalid", INVALID)]
     };
-    let untracked = [("ip", 4), ("ip6", 6)].into_iter().flat_map(|(family, version)| {
-        let of = move |side: &str| format!("iifname . {family} {side} @stateless{version} notrack");
-        [of("saddr"), of("daddr")]
-    });
-    let first = untracked.chain(zone).collect();
+    first.extend(zone);
     table.chain("zone", "type filter hook prerouting priority raw; policy accept;", first);
     table.chain("arriving", "type filter hook prerouting priority mangle; policy accept;", both("iifname"));
     table.chain("own", "type filter hook output priority mangle; policy accept;", both("oifname"));
@@ -67,7 +76,12 @@ pub fn ports_table(desired: &Desired) -> Table {
     table.map("pairs", "type ifname : verdict;");
     table.map("egress", "type ifname : verdict;");
     table.map("ingress", "type ifname : verdict;");
+    table.map("sent", "type ifname : verdict;");
+    table.map("got", "type ifname : verdict;");
     base_chains(&mut table);
+    for (id, port) in &desired.ports {
+        add_qos(&mut table, id, &port.qos);
+    }
     for (id, port) in desired.ports.iter().filter(|(_, port)| port.port_security) {
         add_port(&mut table, id, port);
     }
@@ -145,6 +159,11 @@ fn base_chains(table: &mut Table) {
             ether type != { arp, ip, ip6, 0x8035 } drop",
         ),
     );
+    // Too many packets are dropped before anything looks at them; what a guest gets is counted where it is forwarded.
+    let first = "type filter hook prerouting priority -310; policy accept;";
+    table.chain("sending", first, lines("iifname vmap @sent"));
+    let last = "type filter hook postrouting priority 200; policy accept;";
+    table.chain("getting", last, lines("oifname vmap @got"));
     // What a guest sends passes the sender's rules first and then the receiver's: two chains on one hook, so that
     // an accept in the first does not skip the second. Input and output are the host itself on the network.
     let hook =
@@ -224,6 +243,37 @@ fn add_port(table: &mut Table, id: &str, port: &Port) {
         rules.push("drop".into());
         table.chain(&chain, "", rules);
         table.element(direction, format!("\"{tap}\" : jump {chain}"));
+    }
+}
+
+fn add_qos(table: &mut Table, id: &str, qos: &Qos) {
+    let tap = tap(id);
+    let too_many = |limit: Limit| {
+        let rate = limit.rate.saturating_mul(1000);
+        let burst = if limit.burst == 0 { rate / 10 } else { limit.burst.saturating_mul(1000) };
+        let burst = burst.clamp(5, u32::MAX.into());
+        format!("limit rate over {}/second burst {burst} packets drop", rate.clamp(1, u32::MAX.into()))
+    };
+    // What a guest sends comes in at the host, where there is no queue: what is too much is dropped.
+    let too_much = |limit: Limit| {
+        let bytes = |kilobits: u64| kilobits.saturating_mul(125).clamp(BURST_BYTES_MIN, u32::MAX.into());
+        let rate = limit.rate.saturating_mul(125).clamp(1, u32::MAX.into());
+        let burst = bytes(if limit.burst == 0 { limit.rate / 5 * 4 } else { limit.burst });
+        format!("limit rate over {rate} bytes/second burst {burst} bytes drop")
+    };
+    let mut sent: Vec<String> = qos.packets.egress.map(too_many).into_iter().collect();
+    sent.extend(qos.bandwidth.egress.map(too_much));
+    if let Some(mark) = qos.dscp {
+        sent.push(format!("ether type ip ip dscp set {mark}"));
+        sent.push(format!("ether type ip6 ip6 dscp set {mark}"));
+    }
+    let got: Vec<String> = qos.packets.ingress.map(too_many).into_iter().collect();
+    for (map, rules) in [("sent", sent), ("got", got)] {
+        if !rules.is_empty() {
+            let chain = format!("{map}-{tap}");
+            table.element(map, format!("\"{tap}\" : jump {chain}"));
+            table.chain(&chain, "", rules);
+        }
     }
 }
 
@@ -386,11 +436,18 @@ mod tests {
             "ct zone set meta iifname map { \"brq0e8a7f6c-12\" : 7 }"
         );
         desired.ports.get_mut(PORT).unwrap().stateless = true;
+        let new = state_table(&zones, &desired.ports);
         assert_eq!(
-            state_table(&zones, &desired.ports).change(&old),
-            "add element inet ferrostack_state stateless4 { \"brq0e8a7f6c-12\" . 10.0.0.5 }\n\
-             add element inet ferrostack_state stateless6 { \"brq0e8a7f6c-12\" . fd00::5 }\n"
+            new.chains["zone"].rules,
+            [
+                "iifname \"brq0e8a7f6c-12\" ip daddr @ipv4-brq0e8a7f6c-12 notrack accept",
+                "iifname \"brq0e8a7f6c-12\" ip saddr @ipv4-brq0e8a7f6c-12 notrack accept",
+                "iifname \"brq0e8a7f6c-12\" ip6 daddr @ipv6-brq0e8a7f6c-12 notrack accept",
+                "iifname \"brq0e8a7f6c-12\" ip6 saddr @ipv6-brq0e8a7f6c-12 notrack accept",
+                "ct zone set meta iifname map { \"brq0e8a7f6c-12\" : 7 }",
+            ]
         );
+        assert!(new.sets["ipv6-brq0e8a7f6c-12"].elements.contains("fd00::5"));
     }
 
     #[test]
@@ -399,6 +456,26 @@ mod tests {
         desired.ports.get_mut(PORT).unwrap().port_security = false;
         let table = ports_table(&desired);
         assert!(table.sets["guarded"].elements.is_empty() && table.sets["ingress"].elements.is_empty());
+    }
+
+    #[test]
+    fn marks_and_limits_of_packets() {
+        let mut desired = desired();
+        let old = ports_table(&desired);
+        let port = desired.ports.get_mut(PORT).unwrap();
+        port.qos.dscp = Some(26);
+        port.qos.packets.egress = Some(Limit { rate: 2, burst: 1 });
+        let new = ports_table(&desired);
+        assert_eq!(
+            new.chains["sent-tapaaaaaaaa-bb"].rules,
+            [
+                "limit rate over 2000/second burst 1000 packets drop",
+                "ether type ip ip dscp set 26",
+                "ether type ip6 ip6 dscp set 26"
+            ]
+        );
+        assert!(!new.chains.contains_key("got-tapaaaaaaaa-bb"));
+        assert_eq!(new.change(&old).lines().count(), 5);
     }
 
     /// One port among a thousand is some lines, not the table again.

@@ -12,6 +12,7 @@ mod names;
 mod nat;
 mod netns;
 mod nft;
+mod shape;
 
 pub use fake::Fake;
 pub use linux::{Linux, Options};
@@ -23,11 +24,12 @@ use contracts::agents::network::Desired;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Programs the real host part calls, and the Debian package each is in.
-pub const PROGRAMS: [(&str, &str); 5] = [
+pub const PROGRAMS: [(&str, &str); 6] = [
     ("nft", "nftables"),
     ("conntrack", "conntrack"),
     ("dnsmasq", "dnsmasq-base"),
     ("ip", "iproute2"),
+    ("tc", "iproute2"),
     ("nsenter", "util-linux"),
 ];
 

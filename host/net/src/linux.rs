@@ -8,6 +8,7 @@ use crate::{
     names::{bridge, short, tap},
     nat, netns,
     nft::{self, Applied, Side},
+    shape,
 };
 use async_trait::async_trait;
 use base::{Error, Result};
@@ -184,8 +185,17 @@ impl Linux {
     async fn port(&self, state: &State, desired: &Desired, id: &str, port: &Port) -> Result<()> {
         let (network, index) = place(state, desired, &port.network_id)?;
         let name = tap(id);
+        let known = state.done.ports.get(id);
+        // Who begins does not know what an earlier run of ours set on a tap that stands.
+        let had = match known {
+            Some(known) => known.qos.bandwidth.ingress.is_some(),
+            None => self.links.find(&name).await?.is_some(),
+        };
         let link = self.links.tap(&name).await?;
         silence(&name).await?;
+        if known.is_none_or(|known| known.qos.bandwidth.ingress != port.qos.bandwidth.ingress) {
+            shape::apply(&name, port.qos.bandwidth.ingress, had).await?;
+        }
         let wanted = Wanted { down: !port.admin_state_up, ..self.wanted(None, network, Some(index)) };
         self.links.make(&link, &wanted).await
     }

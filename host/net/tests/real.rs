@@ -509,6 +509,71 @@ fn routers_floating_addresses_and_metadata() {
     });
 }
 
+/// A queue on the guest's tap and marks on its packets.
+#[test]
+#[ignore = "needs root and a machine's network tools: make test-host"]
+fn ports_are_limited_and_marked() {
+    story(async |mut bench| {
+        bench.rules(
+            FRIENDS,
+            json!([{"direction": "egress", "ethertype": "IPv4", "remote": "any"},
+            {"direction": "ingress", "ethertype": "IPv4", "remote": "any"}]),
+        );
+        bench.converge(Depth::Everything).await;
+        for guest in ["a", "b", "c"] {
+            bench.configure(guest).await;
+        }
+        bench.settle().await;
+        // What arrives in three seconds.
+        let bytes = async |from: &str, to: &str, port: u16| {
+            let (ip, name) = (bench.guests[to].ip.clone(), bench.guests[to].name.clone());
+            let listen = format!(
+                "ip netns exec {name} sh -c 'sleep 4 | busybox timeout 4 busybox nc -l -p {port} | wc -c'"
+            );
+            let listening = tokio::spawn(async move { sh(&listen).await });
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            bench.inside(from, &format!("busybox timeout 3 busybox nc {ip} {port} </dev/zero; true")).await;
+            listening.await.unwrap().trim().parse::<u64>().unwrap()
+        };
+        let free = bytes("a", "b", 5001).await;
+        let port = bench.guests["a"].port_id.clone();
+        for (direction, from, to, number) in [("egress", "a", "b", 5002), ("ingress", "b", "a", 5003)] {
+            let qos = json!({"bandwidth": {direction: {"rate": 4000, "burst": 400}}});
+            let mut desired = bench.desired.clone();
+            desired.ports.get_mut(&port).unwrap().qos = serde_json::from_value(qos).unwrap();
+            bench.net.converge(&desired, Depth::Changes).await.unwrap();
+            let limited = bytes(from, to, number).await;
+            println!("{direction}: {limited} bytes, without a limit {free}");
+            // Four megabits a second are a megabyte and a half.
+            assert!(
+                (50_000..3_000_000).contains(&limited) && free > 10 * limited,
+                "{direction}: {limited} of {free}"
+            );
+        }
+        bench.converge(Depth::Changes).await;
+        let tap = bench.guests["a"].tap();
+        let queues = sh(&format!("tc qdisc show dev {tap}")).await;
+        assert!(!queues.contains("tbf"), "{queues}");
+
+        bench.desired.ports.get_mut(&port).unwrap().qos.dscp = Some(26);
+        bench.converge(Depth::Changes).await;
+        let count = "nft add table ip t; nft \"add chain ip t c { type filter hook input priority 0; }\";
+            nft add rule ip t c ip dscp 26 counter";
+        bench.inside("b", count).await;
+        assert!(bench.pings("a", "10.77.0.11").await);
+        assert!(bench.inside("b", "nft list table ip t").await.contains("packets 1"), "marked");
+
+        let qos = json!({"packets": {"egress": {"rate": 1, "burst": 1}}});
+        bench.desired.ports.get_mut(&port).unwrap().qos = serde_json::from_value(qos).unwrap();
+        bench.converge(Depth::Changes).await;
+        let flood = "ping -q -f -c 6000 -w 2 10.77.0.11 | tail -3";
+        let said = bench.inside("a", flood).await;
+        let received = said.split(", ").nth(1).and_then(|part| part.split(' ').next()?.parse::<u32>().ok());
+        assert!(received.is_some_and(|received| (500..=4000).contains(&received)), "{said}");
+        bench.end().await;
+    });
+}
+
 /// Several guests behind one address, by its ports.
 #[test]
 #[ignore = "needs root and a machine's network tools: make test-host"]

@@ -333,6 +333,7 @@ impl Neutron {
                 physical_network: Some(options.public_physical_network.clone()),
                 segmentation_id: None,
                 availability_zone_hints: Vec::new(),
+                qos_policy_id: None,
                 tags: Vec::new(),
                 revision_number: 1,
                 created_at: now,

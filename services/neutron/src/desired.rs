@@ -118,9 +118,34 @@ fn guest(tx: &mut Tx, whole: &WholePort) -> Result<contract::Port> {
         allowed_address_pairs: pairs.filter_map(pair).collect(),
         security_groups: whole.groups.iter().cloned().collect(),
         port_security: port.port_security_enabled,
+        qos: qos(tx, port.qos_policy_id.as_ref().or(whole.network_qos.as_ref()))?,
         stateless: !groups.is_empty() && groups.iter().all(|group| !group.stateful),
         admin_state_up: port.admin_state_up,
     })
+}
+
+fn qos(tx: &mut Tx, policy_id: Option<&String>) -> Result<contract::Qos> {
+    let mut made = contract::Qos::default();
+    let Some(id) = policy_id else { return Ok(made) };
+    for rule in store::all_of::<QosRule>(tx, "qos_policy_id", id)? {
+        let number = |number: i64| u64::try_from(number).unwrap_or(0);
+        let limit = contract::Limit { rate: number(rule.rate), burst: number(rule.burst) };
+        let place = match rule.kind.as_str() {
+            "bandwidth_limit" => &mut made.bandwidth,
+            "packet_rate_limit" => &mut made.packets,
+            _ => {
+                made.dscp = rule.dscp_mark.and_then(|mark| u8::try_from(mark).ok());
+                continue;
+            }
+        };
+        // A limit of nothing limits nothing.
+        let limit = (limit.rate > 0).then_some(limit);
+        match rule.direction.as_deref() {
+            Some("ingress") => place.ingress = limit,
+            _ => place.egress = limit,
+        }
+    }
+    Ok(made)
 }
 
 fn network_of(

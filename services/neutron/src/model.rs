@@ -20,6 +20,8 @@ pub static TABLES: &[&db::Table] = &[
     AddressGroup::TABLE,
     RbacPolicy::TABLE,
     DefaultRule::TABLE,
+    QosPolicy::TABLE,
+    QosRule::TABLE,
     Quota::TABLE,
     Agent::TABLE,
     Placement::TABLE,
@@ -39,6 +41,14 @@ pub static MIGRATIONS: &[db::Migration] = &[
         statements: &[
             "DROP TABLE IF EXISTS agents",
             "ALTER TABLE routers ADD COLUMN availability_zone_hints TEXT NOT NULL DEFAULT '[]'",
+        ],
+    },
+    db::Migration {
+        number: 3,
+        name: "qos policies of networks and ports",
+        statements: &[
+            "ALTER TABLE networks ADD COLUMN qos_policy_id TEXT",
+            "ALTER TABLE ports ADD COLUMN qos_policy_id TEXT",
         ],
     },
 ];
@@ -90,6 +100,7 @@ standard! {
         singular = "network",
         index = "project_id, id",
         index = "name",
+        index = "qos_policy_id",
         unique = "network_type, physical_network, segmentation_id"
     )]
     pub struct Network {
@@ -118,6 +129,7 @@ standard! {
         #[field(filter, json = "provider:segmentation_id")]
         pub segmentation_id: Option<i64>,
         pub availability_zone_hints: Vec<String>,
+        pub qos_policy_id: Option<String>,
         pub tags: Vec<String>,
     }
 }
@@ -178,6 +190,7 @@ standard! {
         unique = "network_id, mac_address",
         index = "project_id, id",
         index = "device_id",
+        index = "qos_policy_id",
         index = "host_id"
     )]
     pub struct Port {
@@ -210,6 +223,7 @@ standard! {
         pub allowed_address_pairs: Json,
         pub extra_dhcp_opts: Json,
         pub dns_name: String,
+        pub qos_policy_id: Option<String>,
         pub tags: Vec<String>,
     }
 }
@@ -439,6 +453,39 @@ pub struct DefaultRule {
     pub used_in_default_sg: bool,
     #[field(filter, sort)]
     pub used_in_non_default_sg: bool,
+}
+
+standard! {
+    #[resource(table = "qos_policies", singular = "policy", plural = "policies", index = "project_id, id")]
+    pub struct QosPolicy {
+        #[field(filter, sort)]
+        pub name: String,
+        #[field(filter, sort)]
+        pub description: String,
+        #[field(filter)]
+        pub shared: bool,
+        /// Networks of its project begin with it.
+        #[field(filter)]
+        pub is_default: bool,
+        pub tags: Vec<String>,
+    }
+}
+
+/// One rule of a policy; which numbers it has depends on its kind.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "qos_rules", singular = "rule", index = "qos_policy_id")]
+pub struct QosRule {
+    #[field(key, filter, sort)]
+    pub id: String,
+    pub qos_policy_id: String,
+    pub kind: String,
+    /// The most in a second.
+    pub rate: i64,
+    pub burst: i64,
+    #[field(filter)]
+    pub direction: Option<String>,
+    #[field(filter)]
+    pub dscp_mark: Option<i64>,
 }
 
 #[derive(Clone, Debug, Resource)]

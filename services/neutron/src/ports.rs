@@ -35,6 +35,7 @@ pub fn blank(network: &Network, project_id: &str, now: Timestamp) -> Port {
         allowed_address_pairs: json!([]),
         extra_dhcp_opts: json!([]),
         dns_name: String::new(),
+        qos_policy_id: None,
         tags: Vec::new(),
         revision_number: 1,
         created_at: now,

@@ -19,6 +19,7 @@ pub const KINDS: &[(&str, &[&str])] = &[
     ("address_group", &[SHARED]),
     ("address_scope", &[SHARED]),
     ("network", &[SHARED, EXTERNAL]),
+    ("qos_policy", &[SHARED]),
     ("security_group", &[SHARED]),
     ("subnetpool", &[SHARED]),
 ];
@@ -58,7 +59,8 @@ shareable! {
     SecurityGroup "security_group" store::SECURITY_GROUP,
     SubnetPool "subnetpool" store::SUBNET_POOL,
     AddressScope "address_scope" store::ADDRESS_SCOPE,
-    AddressGroup "address_group" store::ADDRESS_GROUP
+    AddressGroup "address_group" store::ADDRESS_GROUP,
+    QosPolicy "qos_policy" store::QOS_POLICY
 }
 
 /// A project's own things and those that it may see; none for an administrator, who sees all.

@@ -16,6 +16,7 @@ pub const PORT: Noun = ("PortNotFound", "Port {} could not be found.");
 pub const ROUTER: Noun = ("RouterNotFound", "Router {} could not be found");
 pub const FLOATING_IP: Noun = ("FloatingIPNotFound", "Floating IP {} could not be found");
 pub const PORT_FORWARDING: Noun = ("PortForwardingNotFound", "Port Forwarding {} could not be found.");
+pub const QOS_POLICY: Noun = ("QosPolicyNotFound", "QoS policy {} could not be found.");
 pub const SECURITY_GROUP: Noun = ("SecurityGroupNotFound", "Security group {} does not exist");
 pub const RULE: Noun = ("SecurityGroupRuleNotFound", "Security group rule {} does not exist");
 pub const ADDRESS_GROUP: Noun = ("AddressGroupNotFound", "Address group {} could not be found.");
@@ -102,6 +103,8 @@ pub struct WholePort {
     pub port: Port,
     pub addresses: Vec<IpAllocation>,
     pub groups: Vec<String>,
+    /// The policy of its network.
+    pub network_qos: Option<String>,
 }
 
 pub fn whole(tx: &mut Tx, ports: Vec<Port>) -> Result<Vec<WholePort>> {
@@ -114,12 +117,23 @@ pub fn whole(tx: &mut Tx, ports: Vec<Port>) -> Result<Vec<WholePort>> {
     for row in any_of::<PortGroup>(tx, "port_id", &ids)? {
         groups.entry(row.port_id).or_default().push(row.security_group_id);
     }
+    let with_qos: BTreeSet<String> = ports.iter().map(|port| port.network_id.clone()).collect();
+    let with_qos: HashMap<String, Option<String>> = any_of::<Network>(tx, "id", &with_qos)?
+        .into_iter()
+        .map(|network| (network.id, network.qos_policy_id))
+        .collect();
     Ok(ports
         .into_iter()
         .map(|port| {
+            let network_qos = with_qos.get(&port.network_id).cloned().flatten();
             let mut own = addresses.remove(&port.id).unwrap_or_default();
             own.sort_by_key(|row| row.position);
-            WholePort { addresses: own, groups: groups.remove(&port.id).unwrap_or_default(), port }
+            WholePort {
+                addresses: own,
+                groups: groups.remove(&port.id).unwrap_or_default(),
+                network_qos,
+                port,
+            }
         })
         .collect())
 }

@@ -227,10 +227,38 @@ pub struct Port {
     pub security_groups: BTreeSet<String>,
     /// Without it the port may send what it likes and its groups do not count.
     pub port_security: bool,
+    #[serde(default)]
+    pub qos: Qos,
     /// Its groups know no connections: each packet is judged for itself.
     #[serde(default)]
     pub stateless: bool,
     pub admin_state_up: bool,
+}
+
+/// How much a port may send and get, and how what it sends is marked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Qos {
+    /// In kilobits a second.
+    pub bandwidth: Directions,
+    /// In thousands of packets a second.
+    pub packets: Directions,
+    pub dscp: Option<u8>,
+}
+
+/// As the guest sees it: egress is what it sends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Directions {
+    pub egress: Option<Limit>,
+    pub ingress: Option<Limit>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    pub rate: u64,
+    /// 0: what is usual.
+    pub burst: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

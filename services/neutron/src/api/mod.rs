@@ -11,6 +11,7 @@ mod networks;
 mod port_bindings;
 mod port_forwardings;
 mod ports;
+mod qos;
 mod quotas;
 mod rbac_policies;
 mod routers;
@@ -53,6 +54,7 @@ pub fn routes() -> Routes<Neutron> {
         default_rules::routes(),
         tags::routes(),
         quotas::routes(),
+        qos::routes(),
         agents::routes(),
         availability::routes(),
     ] {

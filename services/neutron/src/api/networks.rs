@@ -44,6 +44,7 @@ const ATTRIBUTES: &[Attribute] = &[
     both("provider:physical_network", Kind::TextOrNull(64)).ruled(),
     both("provider:segmentation_id", Kind::Any).ruled(),
     post("availability_zone_hints", Kind::Texts),
+    both("qos_policy_id", Kind::UuidOrNull),
     shown("created_at"),
     shown("updated_at"),
     shown("revision_number"),
@@ -61,6 +62,7 @@ async fn create(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
         let target = json!({"project_id": given["project_id"], "tenant_id": given["project_id"]});
         can(&request, &target)?;
         attributes::check_rules(&request, "network", ATTRIBUTES, &given, &target)?;
+        super::qos::check(&neutron, &request, &given).await?;
         wanted.push(given);
     }
     let (options, clock) = (neutron.options.clone(), neutron.clock.clone());
@@ -94,6 +96,10 @@ fn insert(
     let project_id = text_or(given, "project_id", "");
     quota::take(tx, options, &project_id, "network")?;
     let availability_zone_hints = super::zone_hints(tx, options, now, given, "network")?;
+    let qos_policy_id = match given.contains_key("qos_policy_id") {
+        true => text(given, "qos_policy_id"),
+        false => super::qos::default_of(tx, &project_id)?,
+    };
     let external = flag_or(given, "router:external", false);
     let network_type = text(given, "provider:network_type").unwrap_or_else(|| "vxlan".into());
     let physical_network = text(given, "provider:physical_network");
@@ -146,6 +152,7 @@ fn insert(
         physical_network,
         segmentation_id,
         availability_zone_hints,
+        qos_policy_id,
         tags: Vec::new(),
         revision_number: 1,
         created_at: now,
@@ -297,6 +304,7 @@ async fn update(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     let given = attributes::updated(ATTRIBUTES, attributes::one(request.json(), "network")?)?;
     can_change(&request, NETWORK, &network.id, "get_network", &target)?;
     attributes::check_rules(&request, "network", ATTRIBUTES, &given, &target)?;
+    super::qos::check(&neutron, &request, &given).await?;
     check_revision(&request, network.revision_number)?;
     let (options, clock, id) = (neutron.options.clone(), neutron.clock.clone(), network.id.clone());
     let cx = request.ctx.clone();
@@ -307,6 +315,10 @@ async fn update(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
             if !given.is_empty() {
                 network.change(tx, clock.now())?;
                 touched.networks.insert(id.clone());
+            }
+            if given.contains_key("qos_policy_id") {
+                let ports = store::all_of::<Port>(tx, "network_id", &id)?;
+                touched.ports.extend(ports.into_iter().map(|port| port.id));
             }
             rbac::load::<Network>(tx, &cx, &id)
         })
@@ -327,6 +339,9 @@ fn apply(tx: &mut Tx, options: &crate::Options, network: &mut Network, given: &G
     }
     if let Some(description) = text(given, "description") {
         network.description = description;
+    }
+    if given.contains_key("qos_policy_id") {
+        network.qos_policy_id = text(given, "qos_policy_id");
     }
     network.admin_state_up = flag_or(given, "admin_state_up", network.admin_state_up);
     network.port_security_enabled = flag_or(given, "port_security_enabled", network.port_security_enabled);
@@ -440,7 +455,7 @@ pub fn view(request: &Request, network: &Network, on: &OnNetwork) -> Json {
         "admin_state_up": network.admin_state_up, "status": network.status, "mtu": network.mtu,
         "shared": network.shared, "router:external": network.external, "subnets": on.subnets,
         "port_security_enabled": network.port_security_enabled,
-        "availability_zone_hints": network.availability_zone_hints, "availability_zones": on.availability_zones,
+        "availability_zone_hints": network.availability_zone_hints, "availability_zones": on.availability_zones, "qos_policy_id": network.qos_policy_id,
         "ipv4_address_scope": on.ipv4_address_scope, "ipv6_address_scope": on.ipv6_address_scope, "tags": network.tags,
     });
     if network.external {

@@ -60,6 +60,8 @@ const ATTRIBUTES: &[Attribute] = &[
     both("binding:host_id", Kind::TextOrNull(255)).ruled(),
     both("binding:vnic_type", Kind::OneOf(VNIC_TYPES)),
     both("binding:profile", Kind::Any).ruled(),
+    both("qos_policy_id", Kind::UuidOrNull),
+    shown("qos_network_policy_id"),
     shown("binding:vif_type"),
     shown("binding:vif_details"),
     shown("created_at"),
@@ -81,6 +83,7 @@ async fn create(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
         target["device_owner"] = json!(text_or(&given, "device_owner", ""));
         can(&request, &target)?;
         check_rules(&request, &given, &target, &network)?;
+        super::qos::check(&neutron, &request, &given).await?;
         wanted.push(given);
     }
     let (options, clock) = (neutron.options.clone(), neutron.clock.clone());
@@ -148,6 +151,7 @@ fn insert(
     port.device_owner = text_or(given, "device_owner", "");
     port.vnic_type = text_or(given, "binding:vnic_type", "normal");
     port.tags = attributes::texts(given, "tags");
+    port.qos_policy_id = text(given, "qos_policy_id");
     if let Some(profile) = given.get("binding:profile").filter(|profile| profile.is_object()) {
         port.profile = profile.clone();
     }
@@ -334,6 +338,7 @@ async fn update(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     target["device_owner"] = json!(text_or(&given, "device_owner", ""));
     can_change(&request, PORT, &whole.port.id, "get_port", &target)?;
     check_rules(&request, &given, &target, &network)?;
+    super::qos::check(&neutron, &request, &given).await?;
     check_revision(&request, whole.port.revision_number)?;
     let (options, clock, id) = (neutron.options.clone(), neutron.clock.clone(), whole.port.id.clone());
     let whole =
@@ -351,7 +356,7 @@ fn change(
 ) -> Result<WholePort> {
     let whole = store::whole_port(tx, id)?;
     touched.port(&whole);
-    let WholePort { mut port, addresses, groups } = whole;
+    let WholePort { mut port, addresses, groups, .. } = whole;
     if let Some(name) = text(given, "name") {
         port.name = name;
     }
@@ -384,6 +389,9 @@ fn change(
         port.mac_address = mac;
     }
     port.admin_state_up = flag_or(given, "admin_state_up", port.admin_state_up);
+    if given.contains_key("qos_policy_id") {
+        port.qos_policy_id = text(given, "qos_policy_id");
+    }
     let named = given.contains_key("security_groups").then(|| attributes::texts(given, "security_groups"));
     let secured = flag_or(given, "port_security_enabled", port.port_security_enabled);
     let kept = named.as_ref().unwrap_or(&groups);
@@ -492,7 +500,8 @@ pub fn view(request: &Request, whole: &WholePort) -> Json {
         "fixed_ips": fixed, "device_id": port.device_id, "device_owner": port.device_owner,
         "security_groups": whole.groups, "port_security_enabled": port.port_security_enabled,
         "allowed_address_pairs": port.allowed_address_pairs, "extra_dhcp_opts": port.extra_dhcp_opts,
-        "binding:vnic_type": port.vnic_type, "tags": port.tags,
+        "binding:vnic_type": port.vnic_type, "tags": port.tags, "qos_policy_id": port.qos_policy_id,
+        "qos_network_policy_id": whole.network_qos,
     });
     if request.may("get_port:binding:host_id", &json!({"project_id": port.project_id})) {
         view["binding:host_id"] = json!(port.host_id);

@@ -142,6 +142,7 @@ fn check_owner(tx: &mut Tx, cx: &Context, policy: &RbacPolicy) -> Result<()> {
         "security_group" => owned(cx, rbac::load::<SecurityGroup>(tx, cx, id)?),
         "subnetpool" => owned(cx, rbac::load::<SubnetPool>(tx, cx, id)?),
         "address_group" => owned(cx, rbac::load::<AddressGroup>(tx, cx, id)?),
+        "qos_policy" => owned(cx, rbac::load::<QosPolicy>(tx, cx, id)?),
         _ => owned(cx, rbac::load::<AddressScope>(tx, cx, id)?),
     }
 }

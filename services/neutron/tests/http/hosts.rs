@@ -7,8 +7,8 @@ use bus::Topic;
 
 use contracts::{
     agents::network::{
-        AGENT_TOPIC, AgentState, Change, Desired, NetworkAgent, NetworkKind, NetworkReports, PortsState,
-        Segment, network_agent_handlers,
+        AGENT_TOPIC, AgentState, Change, Desired, Limit, NetworkAgent, NetworkKind, NetworkReports,
+        PortsState, Qos, Segment, network_agent_handlers,
     },
     networks::Networks,
 };
@@ -318,6 +318,60 @@ async fn who_takes_over_is_told() {
         while !has(told) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    })
+    .await;
+}
+
+/// A port's own policy goes before its network's; what changes in a policy reaches the host.
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_hear_of_limits_marks_and_stateless_groups() {
+    on_all(Options::default(), async |cloud| {
+        reports(cloud, "one").await;
+        let policy = async |name: &str| {
+            let wanted = json!({"name": name, "project_id": OWN});
+            let policy = id(&cloud.make("admin", "qos/policies", "policy", wanted).await);
+            let path = format!("qos/policies/{policy}/bandwidth_limit_rules");
+            let limit = json!({"max_kbps": 1000, "max_burst_kbps": 100});
+            (policy, id(&cloud.make("admin", &path, "bandwidth_limit_rule", limit).await))
+        };
+        let ((own, rule), (networks, _)) = (policy("own").await, policy("networks").await);
+        let mark = json!({"dscp_mark": 26});
+        cloud
+            .make("admin", &format!("qos/policies/{networks}/dscp_marking_rules"), "dscp_marking_rule", mark)
+            .await;
+        let network = cloud.network("member").await;
+        cloud.subnet("member", &network, "10.0.0.0/24").await;
+        let port = port_on(cloud, &network, SERVER, "one").await;
+        let qos = async || desired(cloud, "one").await.ports[&port].qos;
+        assert_eq!(qos().await, Qos::default());
+        let set = async |path: String, noun: &str, policy: Json| {
+            let answer = cloud.call("member", "PUT", &path, json!({noun: {"qos_policy_id": policy}})).await;
+            assert_eq!(answer.status, 200, "{}", answer.body);
+        };
+        set(format!("networks/{network}"), "network", json!(networks)).await;
+        let inherited = qos().await;
+        assert_eq!(
+            (inherited.dscp, inherited.bandwidth.egress),
+            (Some(26), Some(Limit { rate: 1000, burst: 100 }))
+        );
+        set(format!("ports/{port}"), "port", json!(own)).await;
+        assert_eq!(qos().await.dscp, None);
+        let path = format!("qos/policies/{own}/bandwidth_limit_rules/{rule}");
+        let other = json!({"bandwidth_limit_rule": {"max_kbps": 2000, "direction": "ingress"}});
+        assert_eq!(cloud.call("admin", "PUT", &path, other).await.status, 200);
+        let now = qos().await.bandwidth;
+        assert_eq!((now.egress, now.ingress), (None, Some(Limit { rate: 2000, burst: 100 })));
+        assert_eq!(cloud.call("admin", "DELETE", &path, Json::Null).await.status, 204);
+        assert_eq!(qos().await, Qos::default());
+
+        let group = json!({"name": "g", "stateful": false});
+        let group = id(&cloud.make("member", "security-groups", "security_group", group).await);
+        let with = json!({"port": {"security_groups": [group]}});
+        assert_eq!(cloud.call("member", "PUT", &format!("ports/{port}"), with).await.status, 200);
+        assert!(desired(cloud, "one").await.ports[&port].stateless);
+        let path = format!("security-groups/{group}");
+        let other = json!({"security_group": {"stateful": true}});
+        assert_eq!(cloud.call("member", "PUT", &path, other).await.error(), "SecurityGroupInUse");
     })
     .await;
 }

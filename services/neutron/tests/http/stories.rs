@@ -27,6 +27,10 @@ async fn an_older_database_comes_to_today() {
     let to_the_first = [
         "DROP INDEX security_group_rules_remote_address_group_id",
         "ALTER TABLE security_group_rules DROP COLUMN remote_address_group_id",
+        "DROP INDEX networks_qos_policy_id",
+        "DROP INDEX ports_qos_policy_id",
+        "ALTER TABLE networks DROP COLUMN qos_policy_id",
+        "ALTER TABLE ports DROP COLUMN qos_policy_id",
         "ALTER TABLE routers DROP COLUMN availability_zone_hints",
         "DROP TABLE rbac_policies",
         "UPDATE schema_version SET number = 0",
