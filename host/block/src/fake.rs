@@ -134,16 +134,19 @@ impl Blocks for Fake {
         true
     }
 
-    /// Its disks are nothing but zeros; no other format is made of them.
+    /// Its disks are nothing but zeros, which two formats write in few bytes.
     async fn copy_out(&self, volume_id: &str, copy_id: &str, format: &str) -> Result<PathBuf> {
         check_id(copy_id)?;
         let bytes = self
             .change(|state| state.volumes.get(volume_id).copied().ok_or_else(|| volume_missing(volume_id)))?;
-        if format != "raw" {
-            return Err(Error::bad_request(format!("A pretended disk is copied as raw, not as {format}.")));
-        }
         let path = std::env::temp_dir().join(format!("pretended-disk-{copy_id}"));
-        tokio::fs::File::create(&path).await?.set_len(bytes).await?;
+        match format {
+            "raw" => tokio::fs::File::create(&path).await?.set_len(bytes).await?,
+            "qcow2" => tokio::fs::write(&path, empty_qcow2(bytes)).await?,
+            other => {
+                return Err(Error::bad_request(format!("A pretended disk is not copied as {other}.")));
+            }
+        }
         Ok(path)
     }
 
@@ -276,6 +279,29 @@ impl Blocks for Fake {
     }
 }
 
+/// A qcow2 image of zeros: its header, the table and one block of reference counts, and an empty first table.
+fn empty_qcow2(bytes: u64) -> Vec<u8> {
+    const CLUSTER: u64 = 1 << 16;
+    // One entry of the first table stands for a cluster of entries of a second one.
+    let entries = bytes.div_ceil(CLUSTER * CLUSTER / 8);
+    let table_clusters = (entries * 8).div_ceil(CLUSTER);
+    let mut image = vec![0; ((3 + table_clusters) * CLUSTER) as usize];
+    let mut put = |at: u64, value: &[u8]| image[at as usize..][..value.len()].copy_from_slice(value);
+    put(0, b"QFI\xfb");
+    put(4, &2u32.to_be_bytes());
+    put(20, &16u32.to_be_bytes());
+    put(24, &bytes.to_be_bytes());
+    put(36, &(entries as u32).to_be_bytes());
+    put(40, &(3 * CLUSTER).to_be_bytes());
+    put(48, &CLUSTER.to_be_bytes());
+    put(56, &1u32.to_be_bytes());
+    put(CLUSTER, &(2 * CLUSTER).to_be_bytes());
+    for cluster in 0..3 + table_clusters {
+        put(2 * CLUSTER + 2 * cluster, &1u16.to_be_bytes());
+    }
+    image
+}
+
 /// None when neither is there.
 fn rename(disks: &mut Kept<u64>, from: &str, to: &str) -> Result<Option<u64>> {
     if let Some(bytes) = disks.get(from).copied() {
@@ -283,4 +309,21 @@ fn rename(disks: &mut Kept<u64>, from: &str, to: &str) -> Result<Option<u64>> {
         disks.remove(from)?;
     }
     Ok(disks.get(to).copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn zeros_as_qcow2_are_an_image() {
+        let dir = tempfile::tempdir().unwrap();
+        for gib in [1, 700, 3000] {
+            let path = dir.path().join("image");
+            std::fs::write(&path, empty_qcow2(gib << 30)).unwrap();
+            let found = image_format::inspect_file(&path).unwrap();
+            found.check().unwrap();
+            assert_eq!((found.format, found.virtual_size_bytes), (image_format::Format::Qcow2, gib << 30));
+        }
+    }
 }

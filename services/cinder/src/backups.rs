@@ -16,7 +16,7 @@ use serde_json::json;
 use std::{collections::BTreeMap, sync::Arc};
 
 /// The driver's name in records that clouds hand each other.
-pub const SERVICE: &str = "ferrostack.files";
+pub const SERVICE: &str = "cinder.backup.drivers.ferrostack";
 /// The volume of backups that came from elsewhere.
 const NO_VOLUME: &str = "00000000-0000-0000-0000-000000000000";
 const GIB: u64 = 1 << 30;

@@ -87,8 +87,8 @@ pub fn create(cinder: &Arc<Cinder>, tx: &mut Tx, cx: &Context, wanted: &Wanted) 
         return Err(invalid_input(format!("Availability zone '{zone}' is invalid.")));
     }
     check_quota(cinder, tx, &cx.project_id)?;
-    let host = match is_consistent(&kind) {
-        // Disks are copied one after another.
+    // Disks are copied one after another, and nowhere else.
+    let host = match CONSISTENT.iter().chain(REPLICATED).any(|spec| wants(&kind, spec)) {
         true => None,
         false => place(cinder, tx, &types, &zone)?,
     };
@@ -112,9 +112,36 @@ pub fn create(cinder: &Arc<Cinder>, tx: &mut Tx, cx: &Context, wanted: &Wanted) 
     Ok(group)
 }
 
-fn is_consistent(kind: &GroupType) -> bool {
-    let wanted = kind.group_specs.get("consistent_group_snapshot_enabled").cloned().flatten();
-    wanted.as_deref() == Some("<is> True")
+const CONSISTENT: &[&str] = &["consistent_group_snapshot_enabled"];
+const REPLICATED: &[&str] = &["group_replication_enabled", "consistent_group_replication_enabled"];
+
+fn wants(kind: &GroupType, spec: &str) -> bool {
+    kind.group_specs.get(spec).is_some_and(|value| value.as_deref() == Some("<is> True"))
+}
+
+/// Why a group's volumes are not copied to another place, in upstream's order: no back end does that, and no group
+/// that wants it is available.
+pub fn refuse_replication(tx: &mut Tx, group: &Group, verb: &str) -> Result<()> {
+    let invalid_type = |reason: String| Err(Error::bad_request(format!("Invalid {reason}")));
+    let kind = tx.find::<GroupType>(&group.group_type_id)?;
+    if !kind.is_some_and(|kind| REPLICATED.iter().any(|spec| wants(&kind, spec))) {
+        return invalid_type(format!("group type: Group {} is not a replication group type.", group.id));
+    }
+    for id in &group.volume_types {
+        let kind = tx.find::<VolumeType>(id)?;
+        let enabled = kind.is_some_and(|kind| {
+            kind.extra_specs.get("replication_enabled").is_some_and(|value| value == "<is> True")
+        });
+        if !enabled {
+            return invalid_type(format!(
+                "volume type: Volume type {id} does not have 'replication_enabled' spec key set to '<is> True'."
+            ));
+        }
+    }
+    Err(invalid_group(format!(
+        "Group {} status must be ['available'], but current status is: {}. Cannot {verb} replication.",
+        group.id, group.status
+    )))
 }
 
 /// A host that fits all types.

@@ -6,7 +6,7 @@ use crate::{
     errors::*,
     flows::{
         connect::Connect,
-        create::Create,
+        create::{Create, place},
         delete::Delete,
         disconnect::Disconnect,
         extend::Extend,
@@ -14,6 +14,7 @@ use crate::{
         snapshot,
         upload::Upload,
     },
+    messages::NO_BACK_END,
     model::*,
     quota::{self, Added},
     store,
@@ -178,6 +179,11 @@ pub fn create(cinder: &Arc<Cinder>, tx: &mut Tx, cx: &Context, wanted: &Wanted) 
         launched_at: None,
     };
     tx.insert(&volume)?;
+    // One that fits nowhere is told so as the operation that tries again, and fails, tells it.
+    match place(cinder, tx, &volume.id) {
+        Err(error) if error.code.as_deref() != Some(NO_BACK_END) => return Err(error),
+        _ => {}
+    }
     cinder.flows.start(tx, cx, &Create { volume_id: volume.id.clone() }, &volume.id)?;
     Ok(volume)
 }

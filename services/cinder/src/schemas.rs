@@ -457,6 +457,13 @@ forms! {
         inner["anyOf"] = any_of(&["name", "description", "add_volumes", "remove_volumes"]);
         wrapped("group", inner)
     };
+    ENABLE_REPLICATION = wrapped("enable_replication", json!({"type": "object"}));
+    DISABLE_REPLICATION = wrapped("disable_replication", json!({"type": "object"}));
+    LIST_REPLICATION_TARGETS = wrapped("list_replication_targets", json!({"type": "object"}));
+    FAILOVER_REPLICATION = wrapped("failover_replication", object(
+        json!({"allow_attached_volume": flag(), "secondary_backend_id": name_or_null()}),
+        json!([]),
+    ));
     GROUP_DELETE = wrapped("delete", object(json!({"delete-volumes": flag()}), json!([])));
     RESET_STATUS = wrapped("reset_status", object(json!({"status": {"type": "string"}}), json!(["status"])));
     GROUP_SNAPSHOT_CREATE = wrapped("group_snapshot", object(

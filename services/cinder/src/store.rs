@@ -146,18 +146,15 @@ pub fn placed(tx: &mut Tx) -> Result<HashMap<String, (i64, i64)>> {
     rows.iter().map(|row| Ok((row.at(0)?, (row.at(1)?, row.at(2)?)))).collect()
 }
 
-pub fn types(tx: &mut Tx) -> Result<Vec<VolumeType>> {
-    tx.list(&List::all().sort("created_at", db::Direction::Desc).sort("id", db::Direction::Desc))
-}
-
 pub fn type_names(tx: &mut Tx) -> Result<BTreeMap<String, String>> {
-    Ok(types(tx)?.into_iter().map(|kind| (kind.id, kind.name)).collect())
+    let rows = tx.query(sql!("SELECT id, name FROM volume_types"), &[])?;
+    rows.iter().map(|row| Ok((row.at(0)?, row.at(1)?))).collect()
 }
 
 /// The ids of back ends' services by `host@backend`.
 pub fn service_ids(tx: &mut Tx) -> Result<HashMap<String, String>> {
-    let all = tx.list::<BackEnd>(&List::all())?;
-    Ok(all.into_iter().map(|back_end| (back_end.host, back_end.uuid)).collect())
+    let rows = tx.query(sql!("SELECT host, uuid FROM services"), &[])?;
+    rows.iter().map(|row| Ok((row.at(0)?, row.at(1)?))).collect()
 }
 
 /// What a project's volumes hold together, for the summary: how many, GiB.

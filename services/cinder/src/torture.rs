@@ -610,7 +610,7 @@ impl Case for Disconnecting {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn creating() {
-    assert!(torture::<Played<Creating>>().await > 12);
+    assert!(torture::<Played<Creating>>().await > 6);
 }
 
 #[tokio::test(flavor = "multi_thread")]

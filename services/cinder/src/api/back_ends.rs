@@ -5,7 +5,7 @@ use crate::{Cinder, model::*, requests, scheduler, schemas, store::Held};
 use base::{Error, Json, Result};
 use db::List;
 use serde_json::json;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 use web::{Reply, Request, Routes, StatusCode, get, put};
 
 pub fn routes() -> Routes<Cinder> {
@@ -26,6 +26,7 @@ pub fn routes() -> Routes<Cinder> {
 
 const BINARY: &str = "cinder-volume";
 const SCHEDULER: &str = "cinder-scheduler";
+const BACKUP: &str = "cinder-backup";
 
 async fn all(cinder: &Cinder) -> Result<Vec<BackEnd>> {
     cinder.read(|tx| tx.list::<BackEnd>(&List::all())).await
@@ -63,12 +64,46 @@ async fn list(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
         }
         service
     };
-    let mut services: Vec<Json> = all(&cinder).await?.iter().filter(wanted).map(view).collect();
+    let back_ends = all(&cinder).await?;
+    let mut services: Vec<Json> = back_ends.iter().filter(wanted).map(view).collect();
+    if binary.is_none_or(|binary| binary == BACKUP) {
+        let of_host = backup_services(&cinder, &request, &back_ends);
+        let asked = |host: &str| request.query.get("host").is_none_or(|asked| asked == host);
+        services.extend(of_host.into_iter().filter(|(host, _)| asked(host)).map(|(_, service)| service));
+    }
     let own = request.query.get("host").is_none_or(|host| host == own_host());
     if own && binary.is_none_or(|binary| binary == SCHEDULER) {
         services.insert(0, own_service(&cinder, &request));
     }
     Ok(Reply::ok(json!({"services": services})))
+}
+
+/// The agents of a host's back ends make its backups, while one of them is there.
+fn backup_services(cinder: &Cinder, request: &Request, back_ends: &[BackEnd]) -> BTreeMap<String, Json> {
+    let now = cinder.clock.now();
+    let mut services: BTreeMap<String, Json> = BTreeMap::new();
+    for back_end in back_ends {
+        let up = scheduler::is_up(back_end, &cinder.options, now);
+        let host = back_end.host.split('@').next().unwrap_or(&back_end.host);
+        let known = services.get(host).is_some_and(|service| service["state"] == "up");
+        if known && !up {
+            continue;
+        }
+        let mut service = json!({
+            "binary": BACKUP,
+            "host": host,
+            "zone": back_end.facts.availability_zone,
+            "status": "enabled",
+            "state": if up { "up" } else { "down" },
+            "updated_at": back_end.last_seen_at.micros(),
+            "disabled_reason": null,
+        });
+        if request.since(3, 7) {
+            service["cluster"] = Json::Null;
+        }
+        services.insert(host.into(), service);
+    }
+    services
 }
 
 /// This process, which schedules; it is up, for it answers.

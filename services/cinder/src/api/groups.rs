@@ -27,6 +27,12 @@ pub fn routes() -> Routes<Cinder> {
         put(ONE, "group:update", update).since(3, 13),
         action(ACTION, "delete", "group:delete", remove).since(3, 13),
         action(ACTION, "reset_status", "group:reset_status", reset_status).since(3, 20),
+        action(ACTION, "enable_replication", "group:enable_replication", enable_replication).since(3, 38),
+        action(ACTION, "disable_replication", "group:disable_replication", disable_replication).since(3, 38),
+        action(ACTION, "failover_replication", "group:failover_replication", failover_replication)
+            .since(3, 38),
+        action(ACTION, "list_replication_targets", "group:list_replication_targets", list_targets)
+            .since(3, 38),
         get("/v3/group_snapshots", "group:get_all_group_snapshots", list_snapshots).since(3, 14),
         get("/v3/group_snapshots/detail", "group:get_all_group_snapshots", list_snapshots_detail)
             .since(3, 14),
@@ -173,6 +179,33 @@ async fn reset_status(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
     let group = load(&cinder, &request).await?;
     let now = cinder.clock.now();
     cinder.write(move |tx| store::change_group(tx, &group.id, now, |one| one.status = status)).await?;
+    Ok(bare(StatusCode::ACCEPTED))
+}
+
+async fn enable_replication(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
+    body(&request, &schemas::ENABLE_REPLICATION, "enable_replication")?;
+    replicate(cinder, request, "enable").await
+}
+
+async fn disable_replication(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
+    body(&request, &schemas::DISABLE_REPLICATION, "disable_replication")?;
+    replicate(cinder, request, "disable").await
+}
+
+async fn failover_replication(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
+    body(&request, &schemas::FAILOVER_REPLICATION, "failover_replication")?;
+    replicate(cinder, request, "failover").await
+}
+
+async fn list_targets(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
+    body(&request, &schemas::LIST_REPLICATION_TARGETS, "list_replication_targets")?;
+    replicate(cinder, request, "list targets of").await
+}
+
+/// No back end does it.
+async fn replicate(cinder: Arc<Cinder>, request: Request, verb: &'static str) -> Result<Reply> {
+    let group = load(&cinder, &request).await?;
+    cinder.read(move |tx| groups::refuse_replication(tx, &group, verb)).await?;
     Ok(bare(StatusCode::ACCEPTED))
 }
 

@@ -1,4 +1,4 @@
-//! Makes a volume: a back end, and the disk there.
+//! Makes a volume: a back end, if the request found none, and the disk there.
 
 use super::or_gone;
 use crate::{
@@ -25,7 +25,7 @@ impl Flow for Create {
     type Service = Cinder;
 
     fn steps() -> &'static [Step<Self>] {
-        const { &[step!(schedule, undo unschedule), step!(make, undo unmake).interruptible()] }
+        const { &[step!(make, undo unmake).interruptible()] }
     }
 
     fn failed(&self, cinder: &Cinder, tx: &mut Tx, cx: &Context, error: &Error) -> Result<()> {
@@ -45,42 +45,48 @@ impl Flow for Create {
     }
 }
 
-async fn schedule(cinder: &Arc<Cinder>, _cx: &Context, flow: &mut Create) -> Result<Effect> {
-    let (cinder, id) = (cinder.clone(), flow.volume_id.clone());
-    Ok(Effect::write(move |tx| {
-        let volume = store::volume(tx, &id)?;
-        let kind = tx.find::<VolumeType>(&volume.volume_type_id)?;
-        let kind = kind.ok_or_else(|| crate::errors::type_not_found(&volume.volume_type_id))?;
-        let beside = source_host(tx, &volume)?;
-        let now = cinder.clock.now();
-        let wanted = scheduler::Wanted {
-            size: volume.size,
-            availability_zone: &volume.availability_zone,
-            multiattach: is_multiattach(&kind),
-            kind: &kind,
-            encrypted: store::is_encrypted(tx, &kind.id)?,
-            beside: beside.as_deref(),
-        };
-        let host = scheduler::choose(tx, &cinder.options, now, &wanted)?;
-        store::change(tx, &id, now, |volume| {
-            volume.host = Some(host);
-            if volume.image_id.is_some() && volume.status == VolumeStatus::Creating {
-                volume.status = VolumeStatus::Downloading;
-            }
-        })
-        .map(drop)
-    }))
-}
-
-async fn unschedule(cinder: &Arc<Cinder>, _cx: &Context, flow: &mut Create) -> Result<Effect> {
-    let (cinder, id) = (cinder.clone(), flow.volume_id.clone());
-    Ok(Effect::write(move |tx| {
-        store::change(tx, &id, cinder.clock.now(), |volume| volume.host = None).map(drop)
-    }))
+/// Gives the volume a back end; one that has its own keeps it. Mostly within the request, so that only the disk is
+/// left to be made.
+pub fn place(cinder: &Cinder, tx: &mut Tx, id: &str) -> Result<()> {
+    let volume = store::volume(tx, id)?;
+    if volume.host.is_some() {
+        return Ok(());
+    }
+    let kind = tx.find::<VolumeType>(&volume.volume_type_id)?;
+    let kind = kind.ok_or_else(|| crate::errors::type_not_found(&volume.volume_type_id))?;
+    let beside = source_host(tx, &volume)?;
+    let near = near_backup(tx, &volume)?;
+    let now = cinder.clock.now();
+    let wanted = scheduler::Wanted {
+        size: volume.size,
+        availability_zone: &volume.availability_zone,
+        multiattach: is_multiattach(&kind),
+        kind: &kind,
+        encrypted: store::is_encrypted(tx, &kind.id)?,
+        beside: beside.as_deref().or(near.as_deref()),
+    };
+    let host = match scheduler::choose(tx, &cinder.options, now, &wanted) {
+        Err(error) if near.is_some() && error.code.as_deref() == Some(NO_BACK_END) => {
+            scheduler::choose(tx, &cinder.options, now, &scheduler::Wanted { beside: None, ..wanted })
+        }
+        other => other,
+    }?;
+    store::change(tx, id, now, |volume| {
+        volume.host = Some(host);
+        if volume.image_id.is_some() && volume.status == VolumeStatus::Creating {
+            volume.status = VolumeStatus::Downloading;
+        }
+    })
+    .map(drop)
 }
 
 async fn make(cinder: &Arc<Cinder>, cx: &Context, flow: &mut Create) -> Result<Effect> {
-    let volume = cinder.volume(&flow.volume_id).await?;
+    let (own, id) = (cinder.clone(), flow.volume_id.clone());
+    let mut volume = cinder.volume(&id).await?;
+    if volume.host.is_none() {
+        cinder.write(move |tx| place(&own, tx, &id)).await?;
+        volume = cinder.volume(&flow.volume_id).await?;
+    }
     let disk = NewDisk {
         id: volume.id.clone(),
         size_gb: volume.size.unsigned_abs(),
@@ -119,13 +125,23 @@ async fn unmake(cinder: &Arc<Cinder>, cx: &Context, flow: &mut Create) -> Result
     if let Some(volume) = volume.filter(|volume| volume.host.is_some()) {
         or_gone(cinder.agent_of(&volume)?.delete(&cinder.own(cx), &volume.id).await)?;
     }
-    Ok(Effect::none())
+    let (cinder, id) = (cinder.clone(), flow.volume_id.clone());
+    Ok(Effect::write(move |tx| {
+        store::change(tx, &id, cinder.clock.now(), |volume| volume.host = None).map(drop)
+    }))
 }
 
 /// What it belongs to, or was made from, has waited for its end.
 fn settle(tx: &mut Tx, volume: &Volume, now: base::Timestamp) -> Result<()> {
     volume.backup_id.as_ref().map_or(Ok(()), |id| backups::release(tx, id, now))?;
     volume.group_id.as_ref().map_or(Ok(()), |id| groups::settle(tx, id, now))
+}
+
+/// The back end that made the backup sees it surely; others do when they share its place.
+fn near_backup(tx: &mut Tx, volume: &Volume) -> Result<Option<String>> {
+    let Some(id) = &volume.backup_id else { return Ok(None) };
+    let Some(backup) = tx.find::<Backup>(id)? else { return Ok(None) };
+    Ok(tx.find::<BackEnd>(&backup.host)?.map(|back_end| scheduler::pool(&back_end)))
 }
 
 /// Copies are made where the original is, and volumes of a group where the group is.

@@ -174,6 +174,15 @@ async fn refusals() {
     assert_eq!(act(&cloud, &id, reset.clone()).await.status, 403);
     let path = format!("{one}/action");
     assert_eq!(cloud.call("admin", "POST", &path, Some(reset)).await.status, 202);
+    for verb in
+        ["enable_replication", "disable_replication", "failover_replication", "list_replication_targets"]
+    {
+        let refused = act(&cloud, &id, json!({verb: {}})).await;
+        assert_eq!(
+            refused.message(),
+            format!("Invalid group type: Group {id} is not a replication group type.")
+        );
+    }
     let wrong = json!({"reset_status": {"status": "happy"}});
     assert_eq!(cloud.call("admin", "POST", &path, Some(wrong)).await.status, 400);
     assert_eq!(status(&cloud, &id).await, "error");

@@ -1,7 +1,7 @@
 //! What neutron and cinder tell nova of its servers: `os-server-external-events`, and the same as a call.
 
 use super::checked;
-use crate::{Nova, model::Instance, schemas, store};
+use crate::{Nova, actions, model::Instance, schemas, store};
 use async_trait::async_trait;
 use base::{Context, Json, Result};
 use contracts::servers::{ExternalEvent, Servers};
@@ -65,6 +65,9 @@ impl Servers for Nova {
     }
 }
 
+/// As clients that wait for it know the action.
+const EXTEND: &str = "extend_volume";
+
 impl Nova {
     /// Takes over what neutron says of the server's ports; those that are gone leave the guest, too.
     pub async fn refresh_nics(&self, cx: &Context, uuid: &str) -> Result<()> {
@@ -110,7 +113,31 @@ impl Nova {
         devices.retain(|device| device.volume_id.as_deref() == Some(volume_id));
         let (Some(mut device), Some(host)) = (devices.pop(), &instance.host) else { return Ok(()) };
         device.volume_size_gb = i64::try_from(volume.size_gb).ok();
-        self.write(move |tx| tx.update(&device)).await?;
-        self.compute(host).extend_volume(&own, &instance.uuid, volume_id, volume.size_gb << 30).await
+        let (now, told, uuid) = (self.clock.now(), cx.clone(), instance.uuid.clone());
+        self.write(move |tx| {
+            tx.update(&device)?;
+            // The event may be told twice.
+            match actions::by_request(tx, &uuid, &told.request_id)? {
+                Some(_) => Ok(()),
+                None => actions::begin(tx, &told, &uuid, EXTEND, now),
+            }
+        })
+        .await?;
+        let grown =
+            self.compute(host).extend_volume(&own, &instance.uuid, volume_id, volume.size_gb << 30).await;
+        let (now, told, uuid, host) =
+            (self.clock.now(), cx.clone(), instance.uuid.clone(), Some(host.clone()));
+        let failure = grown.as_ref().err().cloned();
+        self.write(move |tx| {
+            let event = actions::Event {
+                instance_uuid: &uuid,
+                action: EXTEND,
+                event: "compute_extend_volume",
+                host: host.clone(),
+            };
+            actions::end(tx, &told, &event, failure.as_ref(), now)
+        })
+        .await?;
+        grown
     }
 }
