@@ -59,9 +59,11 @@ pub fn create(cinder: &Arc<Cinder>, tx: &mut Tx, cx: &Context, wanted: &Wanted) 
         false => None,
     };
     let host = volume.back_end().ok_or_else(|| invalid_volume("it is on no back end"))?.to_string();
-    let now = cinder.clock.now();
+    let (now, id) = (cinder.clock.now(), id::uuid());
     let backup = Backup {
-        id: id::uuid(),
+        stored_as: id.clone(),
+        volume_metadata: volume.metadata.clone(),
+        id,
         project_id: cx.project_id.clone(),
         user_id: cx.user_id.clone(),
         display_name: wanted.name.clone(),
@@ -156,6 +158,7 @@ pub fn restore(
             description: Some("auto-created_from_restore_from_backup".into()),
             size: Some(backup.size),
             backup_id: Some(backup_id.into()),
+            metadata: backup.volume_metadata.0.clone(),
             ..requests::Wanted::default()
         };
         let volume = requests::create(cinder, tx, cx, &wanted)?;
@@ -172,7 +175,10 @@ pub fn restore(
         )));
     }
     change(tx, backup_id, now, |backup| backup.status = BackupStatus::Restoring)?;
-    store::change(tx, volume_id, now, |volume| volume.status = VolumeStatus::RestoringBackup)?;
+    store::change(tx, volume_id, now, |volume| {
+        volume.status = VolumeStatus::RestoringBackup;
+        volume.metadata.0.extend(backup.volume_metadata.0.clone());
+    })?;
     let flow = Restore { backup_id: backup_id.into(), volume_id: volume_id.into() };
     cinder.flows.start(tx, cx, &flow, volume_id)?;
     Ok(Restored { volume_id: volume.id, volume_name: volume.display_name })
@@ -234,6 +240,8 @@ pub fn record(backup: &Backup) -> Result<String> {
         "parent_id": backup.parent_id,
         "data_timestamp": backup.data_timestamp.micros(),
         "metadata": backup.metadata.0,
+        "volume_metadata": backup.volume_metadata.0,
+        "service_metadata": backup.stored_as,
     });
     Ok(BASE64_STANDARD.encode(record.to_string()))
 }
@@ -242,6 +250,8 @@ pub fn record(backup: &Backup) -> Result<String> {
 #[derive(Clone, Debug)]
 pub struct Recorded {
     pub id: String,
+    /// Its id where it is kept.
+    pub stored_as: String,
     size: i64,
     record: Json,
 }
@@ -259,7 +269,11 @@ pub fn read_record(service: &str, text: &str) -> Result<Recorded> {
     if service != SERVICE {
         return Err(Error::unavailable(format!("Service {service} could not be found.")));
     }
-    Ok(Recorded { id: id.into(), size, record })
+    let stored_as = record["service_metadata"].as_str().unwrap_or(id);
+    if !id::is_uuid(stored_as) {
+        return Err(unreadable());
+    }
+    Ok(Recorded { id: id.into(), stored_as: stored_as.into(), size, record })
 }
 
 /// The backups' place has it, of a disk of so many bytes.
@@ -281,7 +295,10 @@ pub fn import(
     let record = &recorded.record;
     let text = |key: &str| record[key].as_str().map(String::from);
     let now = cinder.clock.now();
-    let metadata = record["metadata"].as_object().into_iter().flatten();
+    let texts = |key: &str| {
+        let pairs = record[key].as_object().into_iter().flatten();
+        AsJson(pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.into()))).collect())
+    };
     let backup = Backup {
         id: recorded.id.clone(),
         project_id: cx.project_id.clone(),
@@ -299,9 +316,9 @@ pub fn import(
         fail_reason: None,
         host: host.into(),
         data_timestamp: text("data_timestamp").and_then(|time| Timestamp::parse(&time)).unwrap_or(now),
-        metadata: AsJson(
-            metadata.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.into()))).collect(),
-        ),
+        metadata: texts("metadata"),
+        stored_as: recorded.stored_as.clone(),
+        volume_metadata: texts("volume_metadata"),
         created_at: now,
         updated_at: None,
     };

@@ -484,6 +484,11 @@ pub struct Backup {
     /// The back end that saved it.
     #[field(filter)]
     pub host: String,
+    /// Its id where it is kept; that of another cloud, which may have given it another one here.
+    #[field(filter)]
+    pub stored_as: String,
+    /// What the volume's users had written on it.
+    pub volume_metadata: Texts,
     /// When the volume was as it is in here.
     #[field(sort)]
     pub data_timestamp: Timestamp,

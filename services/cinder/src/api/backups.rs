@@ -9,6 +9,7 @@ use crate::{
     requests, schemas,
 };
 use base::{Error, ErrorKind, Json, Result};
+use contracts::agents::volume::SavedBackup;
 use db::Resource;
 use serde_json::json;
 use std::{collections::BTreeSet, sync::Arc};
@@ -181,16 +182,32 @@ async fn import_record(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
     let word = |key: &str| text(&given, key).unwrap_or_default();
     let recorded = backups::read_record(word("backup_service"), word("backup_url"))?;
     let own = cinder.clone();
-    let host = cinder.read(move |tx| backups::any_host(&own, tx)).await?;
-    let saved = cinder.agent(&host).saved_backup(&cinder.own(&request.ctx), &recorded.id).await;
-    let saved = saved.map_err(|error| match error.kind {
-        ErrorKind::NotFound => backups::invalid_backup(error.message.as_str()),
-        _ => error,
-    })?;
+    let hosts = cinder.read(move |tx| backups::hosts(&own, tx)).await?;
+    let (host, saved) = find(&cinder, &request, hosts, &recorded.stored_as).await?;
     let (own, cx) = (cinder.clone(), request.ctx.clone());
     let backup =
         cinder.write(move |tx| backups::import(&own, tx, &cx, &recorded, &host, saved.bytes)).await?;
     Ok(Reply::json(StatusCode::CREATED, json!({"backup": summary(&request, &backup)})))
+}
+
+/// The first back end that sees the backup.
+async fn find(
+    cinder: &Cinder,
+    request: &Request,
+    hosts: Vec<String>,
+    stored_as: &str,
+) -> Result<(String, SavedBackup)> {
+    let mut last = backups::invalid_backup("nobody looked for it");
+    for host in hosts {
+        match cinder.agent(&host).saved_backup(&cinder.own(&request.ctx), stored_as).await {
+            Ok(saved) => return Ok((host, saved)),
+            Err(error) if error.is(ErrorKind::NotFound) => {
+                last = backups::invalid_backup(error.message.as_str());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last)
 }
 
 /// An administrator says what a backup is; nothing is done to what it holds.

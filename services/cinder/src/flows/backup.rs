@@ -9,7 +9,7 @@ use crate::{
 };
 use base::{Context, Error, Result};
 use contracts::agents::volume::NewBackup;
-use db::Tx;
+use db::{Filter, Tx};
 use flow::{Effect, Flow, Step, step};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -114,7 +114,12 @@ fn release_source(cinder: &Cinder, tx: &mut Tx, backup: &Backup) -> Result<()> {
 }
 
 impl Cinder {
-    async fn backup(&self, id: &str) -> Result<Option<Backup>> {
+    async fn is_alone(&self, backup: &Backup) -> Result<bool> {
+        let stored_as = backup.stored_as.clone();
+        Ok(self.read(move |tx| tx.count::<Backup>(&[Filter::eq("stored_as", &stored_as)])).await? <= 1)
+    }
+
+    pub(super) async fn backup(&self, id: &str) -> Result<Option<Backup>> {
         let id = id.to_string();
         self.read(move |tx| tx.find::<Backup>(&id)).await
     }
@@ -123,11 +128,15 @@ impl Cinder {
 async fn save(cinder: &Arc<Cinder>, cx: &Context, flow: &mut MakeBackup) -> Result<Effect> {
     let found = cinder.backup(&flow.backup_id).await?;
     let backup = found.ok_or_else(|| backups::backup_not_found(&flow.backup_id))?;
+    let parent_id = match &backup.parent_id {
+        Some(id) => cinder.backup(id).await?.map(|parent| parent.stored_as),
+        None => None,
+    };
     let wanted = NewBackup {
-        id: backup.id.clone(),
+        id: backup.stored_as.clone(),
         volume_id: backup.volume_id.clone(),
         snapshot_id: backup.snapshot_id.clone(),
-        parent_id: backup.parent_id.clone(),
+        parent_id,
     };
     let saved = cinder.agent(&backup.host).back_up(&cinder.own(cx), &wanted).await?;
     let cinder = cinder.clone();
@@ -144,14 +153,17 @@ async fn save(cinder: &Arc<Cinder>, cx: &Context, flow: &mut MakeBackup) -> Resu
 
 async fn unsave(cinder: &Arc<Cinder>, cx: &Context, flow: &mut MakeBackup) -> Result<Effect> {
     if let Some(backup) = cinder.backup(&flow.backup_id).await? {
-        or_gone(cinder.agent(&backup.host).delete_backup(&cinder.own(cx), &backup.id).await)?;
+        or_gone(cinder.agent(&backup.host).delete_backup(&cinder.own(cx), &backup.stored_as).await)?;
     }
     Ok(Effect::none())
 }
 
+/// What another backup of this cloud is kept as, too, stays.
 async fn remove(cinder: &Arc<Cinder>, cx: &Context, flow: &mut DeleteBackup) -> Result<Effect> {
-    if let Some(backup) = cinder.backup(&flow.backup_id).await? {
-        or_gone(cinder.agent(&backup.host).delete_backup(&cinder.own(cx), &backup.id).await)?;
+    if let Some(backup) = cinder.backup(&flow.backup_id).await?
+        && cinder.is_alone(&backup).await?
+    {
+        or_gone(cinder.agent(&backup.host).delete_backup(&cinder.own(cx), &backup.stored_as).await)?;
     }
     let id = flow.backup_id.clone();
     Ok(Effect::write(move |tx| tx.remove::<Backup>(&id).map(drop)))
@@ -159,7 +171,9 @@ async fn remove(cinder: &Arc<Cinder>, cx: &Context, flow: &mut DeleteBackup) -> 
 
 async fn copy_back(cinder: &Arc<Cinder>, cx: &Context, flow: &mut Restore) -> Result<Effect> {
     let volume = cinder.volume(&flow.volume_id).await?;
-    cinder.agent_of(&volume)?.restore(&cinder.own(cx), &flow.backup_id, &volume.id).await?;
+    let found = cinder.backup(&flow.backup_id).await?;
+    let backup = found.ok_or_else(|| backups::backup_not_found(&flow.backup_id))?;
+    cinder.agent_of(&volume)?.restore(&cinder.own(cx), &backup.stored_as, &volume.id).await?;
     let (cinder, backup_id) = (cinder.clone(), flow.backup_id.clone());
     Ok(Effect::write(move |tx| {
         let now = cinder.clock.now();

@@ -80,6 +80,13 @@ pub fn place(cinder: &Cinder, tx: &mut Tx, id: &str) -> Result<()> {
     .map(drop)
 }
 
+impl Cinder {
+    async fn stored_as(&self, backup_id: &str) -> Result<String> {
+        let backup = self.backup(backup_id).await?;
+        backup.map(|backup| backup.stored_as).ok_or_else(|| backups::backup_not_found(backup_id))
+    }
+}
+
 async fn make(cinder: &Arc<Cinder>, cx: &Context, flow: &mut Create) -> Result<Effect> {
     let (own, id) = (cinder.clone(), flow.volume_id.clone());
     let mut volume = cinder.volume(&id).await?;
@@ -97,7 +104,7 @@ async fn make(cinder: &Arc<Cinder>, cx: &Context, flow: &mut Create) -> Result<E
             },
             (None, Some(id), ..) => DiskSource::Snapshot { id: id.clone() },
             (None, None, Some(id), _) => DiskSource::Volume { id: id.clone() },
-            (None, None, None, Some(id)) => DiskSource::Backup { id: id.clone() },
+            (None, None, None, Some(id)) => DiskSource::Backup { id: cinder.stored_as(id).await? },
             (None, None, None, None) => DiskSource::Empty,
         },
     };

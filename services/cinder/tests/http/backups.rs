@@ -20,7 +20,7 @@ async fn show(cloud: &Cloud, id: &str) -> Json {
 async fn from_a_volume_and_back() {
     for database in db::testing::all(TABLES, &[]).await.unwrap() {
         let cloud = Cloud::with(options(), crate::cloud::fake(), database).await;
-        let volume = cloud.volume(json!({"size": 2})).await;
+        let volume = cloud.volume(json!({"size": 2, "metadata": {"k": "v"}})).await;
         let full = backup(&cloud, json!({"volume_id": volume, "name": "full", "metadata": {"a": "b"}})).await;
         let shown = show(&cloud, &full).await;
         assert_eq!((&shown["status"], &shown["size"]), (&json!("available"), &json!(2)));
@@ -47,6 +47,8 @@ async fn from_a_volume_and_back() {
         let new = restored.body["restore"]["volume_id"].as_str().unwrap();
         assert_eq!(restored.body["restore"]["volume_name"], format!("restore_backup_{more}"));
         assert_eq!(cloud.status(new).await, "available");
+        let made = cloud.get(&format!("/v3/volumes/{new}")).await;
+        assert_eq!(made["volume"]["metadata"], json!({"k": "v"}));
         assert_eq!(show(&cloud, &more).await["status"], "available");
         let created = cloud.volume(json!({"backup_id": full})).await;
         assert_eq!(cloud.fake.volumes()[&created], 2 << 30);
@@ -105,8 +107,22 @@ async fn another_cloud_takes_a_backup_by_its_record() {
     let new = other.volume(json!({"backup_id": id})).await;
     assert_eq!(other.fake.volumes()[&new], 1 << 30);
 
+    // Under another id in the same cloud: the data stays as long as one of them does.
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    let text = BASE64_STANDARD.decode(record["backup-record"]["backup_url"].as_str().unwrap()).unwrap();
+    let mut renamed: Json = serde_json::from_slice(&text).unwrap();
+    renamed["id"] = "0e8a7f6c-0000-4000-8000-0000000000bb".into();
+    let mut under_other_id = record.clone();
+    under_other_id["backup-record"]["backup_url"] = BASE64_STANDARD.encode(renamed.to_string()).into();
+    let second = import(&under_other_id).await;
+    assert_eq!(second.status, 201, "{}", second.body);
+    let second = second.body["backup"]["id"].as_str().unwrap();
     cloud.call("member", "DELETE", &format!("/v3/backups/{id}"), None).await;
     cloud.cinder.settled().await;
+    assert_eq!(cloud.fake.backups().len(), 1);
+    cloud.call("admin", "DELETE", &format!("/v3/backups/{second}"), None).await;
+    cloud.cinder.settled().await;
+    assert!(cloud.fake.backups().is_empty());
     let gone = import(&record).await;
     assert_eq!(gone.status, 400, "{}", gone.body);
     for (wrong, status) in [
