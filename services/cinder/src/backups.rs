@@ -326,10 +326,14 @@ pub fn import(
     Ok(backup)
 }
 
-/// A back end whose agent answers.
-pub fn any_host(cinder: &Cinder, tx: &mut Tx) -> Result<String> {
+/// Back ends whose agents answer, any of which may see a backup.
+pub fn hosts(cinder: &Cinder, tx: &mut Tx) -> Result<Vec<String>> {
     let now = cinder.clock.now();
-    let mut all = tx.list::<BackEnd>(&List::all())?.into_iter();
-    let found = all.find(|one| !one.disabled && scheduler::is_up(one, &cinder.options, now));
-    found.map(|one| one.host).ok_or_else(|| Error::unavailable("Service cinder-backup could not be found."))
+    let all = tx.list::<BackEnd>(&List::all())?.into_iter();
+    let up = all.filter(|one| !one.disabled && scheduler::is_up(one, &cinder.options, now));
+    let hosts: Vec<String> = up.map(|one| one.host).collect();
+    match hosts.is_empty() {
+        true => Err(Error::unavailable("Service cinder-backup could not be found.")),
+        false => Ok(hosts),
+    }
 }
