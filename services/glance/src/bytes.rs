@@ -27,7 +27,7 @@ const HOLE_BYTES_MIN: usize = 4096;
 /// What is hashed and written at once: long enough that other threads are worth it.
 const BATCH_BYTES: usize = 1 << 20;
 /// The disk begins to write after so many, so that the end has not all of them to wait for.
-const FLUSH_BYTES: u64 = 32 << 20;
+const FLUSH_BYTES: u64 = 8 << 20;
 /// What is read at once.
 pub const CHUNK_BYTES: u64 = 1 << 20;
 
