@@ -11,6 +11,7 @@ use ferrostack::{Cloud, Settings};
 use std::{
     future::Future,
     net::{IpAddr, Ipv4Addr},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -56,12 +57,21 @@ impl TestCloud {
     }
 
     pub async fn with_clock(options: &[(&str, &str, &str)], clock: Clock) -> Self {
+        Self::configured(None, options, clock).await
+    }
+
+    /// As a configuration file says.
+    pub async fn with_file(file: &Path) -> Self {
+        Self::configured(Some(file), &[], Clock::real()).await
+    }
+
+    async fn configured(file: Option<&Path>, options: &[(&str, &str, &str)], clock: Clock) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let defaults = [("keystone", "password_hash_rounds", "4")];
         let options = defaults.iter().chain(options).map(|(section, name, value)| {
             (format!("FERROSTACK_{}__{}", section.to_uppercase(), name.to_uppercase()), value.to_string())
         });
-        let config = Config::load(None, options).unwrap();
+        let config = Config::load(file, options).unwrap();
         let mut settings = Settings::new(directory.path(), address(), true, config).unwrap();
         settings.port_offset = PORT_OFFSET;
         settings.durable = false;
@@ -108,7 +118,7 @@ impl TestCloud {
         &self.running.as_ref().expect("the cloud runs").cloud
     }
 
-    pub fn state(&self) -> &std::path::Path {
+    pub fn state(&self) -> &Path {
         self.directory.path()
     }
 

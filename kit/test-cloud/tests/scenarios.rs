@@ -5,13 +5,9 @@ use std::path::Path;
 use test_cloud::TestCloud;
 
 async fn play(service: &str, files_min: usize) {
-    play_with(service, files_min, &[]).await;
-}
-
-/// With options that make the cloud as the reference is configured.
-async fn play_with(service: &str, files_min: usize, options: &[(&str, &str, &str)]) {
-    let cloud = TestCloud::with(options).await;
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../compat").join(service);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../compat");
+    let cloud = TestCloud::with_file(&folder.join("ferrostack.toml")).await;
+    let folder = folder.join(service);
     let files = compat::files_below(&folder).unwrap();
     assert!(files.len() >= files_min, "{} scenarios in {}", files.len(), folder.display());
     let outcomes = compat::play(&cloud.credentials(), &files, Mode::Run, 4).await.unwrap();
@@ -24,41 +20,31 @@ async fn play_with(service: &str, files_min: usize, options: &[(&str, &str, &str
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keystone() {
-    play("keystone", 12).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn cinder() {
-    play("cinder", 5).await;
+    play("cinder", 6).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn glance() {
-    // The reference has no metadata definitions of its own that fill the first page.
-    play_with("glance", 2, &[("glance", "limit_param_default", "1000")]).await;
+    play("glance", 7).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keystone() {
+    play("keystone", 19).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn neutron() {
-    let many = [
-        "quota_network",
-        "quota_subnet",
-        "quota_port",
-        "quota_router",
-        "quota_security_group",
-        "quota_security_group_rule",
-    ];
-    play_with("neutron", 13, &many.map(|name| ("neutron", name, "100000"))).await;
+    play("neutron", 15).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nova() {
-    // As many as the reference has.
-    play_with("nova", 8, &[("simulate", "hosts", "1")]).await;
+    play("nova", 9).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn placement() {
-    play("placement", 2).await;
+    play("placement", 8).await;
 }
