@@ -239,9 +239,9 @@ impl Faults {
         }
     }
 
-    /// What is ours to mend stays inside.
+    /// What is ours to mend stays inside, unless it was given a name to go by.
     fn message(self, error: &Error, status: StatusCode) -> String {
-        if status != StatusCode::INTERNAL_SERVER_ERROR {
+        if status != StatusCode::INTERNAL_SERVER_ERROR || error.code.is_some() {
             return error.message.clone();
         }
         match self {

@@ -97,18 +97,25 @@ pub fn bodies(request: &Request, singular: &str, plural: &str) -> Result<(Vec<Gi
     Ok((vec![one(&body, singular)?], false))
 }
 
+/// Upstream's core reads its bodies otherwise than its extensions.
+const CORE: &[&str] = &["network", "subnet", "port"];
+
 /// The body under its name.
 pub fn one(body: &Json, singular: &str) -> Result<Given> {
-    let Some(object) = body.as_object().filter(|_| !body.is_null()) else {
-        return match body.is_null() {
-            true => Err(bad(format!("Unable to find '{singular}' in request body"))),
-            false => Err(bad("Body contains invalid data")),
-        };
+    let empty = match body {
+        Json::Object(object) => object.is_empty(),
+        Json::Array(list) => list.is_empty(),
+        other => other.is_null(),
     };
+    if empty && !CORE.contains(&singular) {
+        return Err(bad("Resource body required"));
+    }
+    let Some(object) = body.as_object() else { return Err(bad("Body contains invalid data")) };
     match object.get(singular) {
         Some(Json::Object(given)) => Ok(given.clone()),
         Some(Json::Null) | None => Err(bad(format!("Unable to find '{singular}' in request body"))),
-        Some(_) => Err(bad("Body contains invalid data")),
+        Some(_) if CORE.contains(&singular) => Err(bad("Body contains invalid data")),
+        Some(_) => Err(bad(format!("Object '{singular}' contains invalid data"))),
     }
 }
 
