@@ -106,7 +106,7 @@ class Caller:
         if answer.status_code != 201:
             raise Refused(answer, f"{name} signs in")
         token = answer.json()["token"]
-        self.project_id = token["project"]["id"]
+        self.project_id, self.user_id = token["project"]["id"], token["user"]["id"]
         self.headers = {"X-Auth-Token": answer.headers["X-Subject-Token"]}
         types = {"block-storage": "volume", "volumev3": "volume"}
         self.urls = {types.get(service["type"], service["type"]): next(e["url"] for e in service["endpoints"] if e["interface"] == "public").rstrip("/")

@@ -252,7 +252,7 @@ impl Keystone {
         }
         let consumer = consumer.filter(|one| signed.get("oauth_consumer_key") == Some(one.id.as_str()));
         let consumer = consumer.ok_or_else(|| refuse("another consumer's access token"))?;
-        self.check_signed(request, &signed, &consumer.secret, &self.reveal(&token.secret)?)?;
+        self.check_signed(request, &signed, &consumer.secret, &self.reveal(&token.secret)?).await?;
         let user = user.filter(|user| user.enabled).ok_or_else(|| refuse("user disabled"))?;
         let fixed = Some(Scope::OAuth1 { project_id: token.project_id, access_token_id: token.id });
         Ok(Asker { fixed, ..Asker::new(user, "oauth1") })

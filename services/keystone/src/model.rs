@@ -533,6 +533,16 @@ pub struct TakenAssertion {
     pub until: Timestamp,
 }
 
+/// A signed request that was taken; the same again is somebody else's copy of it.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "used_signatures", singular = "used_signature", index = "at")]
+pub struct UsedSignature {
+    /// Of the consumer and the signature.
+    #[field(key)]
+    pub digest: String,
+    pub at: Timestamp,
+}
+
 db::text_enum! { pub enum EntryKind { User = "user", Group = "group" } }
 
 /// What a user or group is in the directory of its domain.
@@ -583,4 +593,5 @@ pub const TABLES: &[&db::Table] = &[
     FederatedUser::TABLE,
     TakenAssertion::TABLE,
     DirectoryEntry::TABLE,
+    UsedSignature::TABLE,
 ];

@@ -340,6 +340,11 @@ pub fn taken_assertion(tx: &mut Tx, session: &str) -> Result<Option<TakenAsserti
     Ok(tx.list::<TakenAssertion>(&List::all().eq("session", session))?.into_iter().next())
 }
 
+/// Signatures of which the time has passed are refused for that.
+pub fn forget_signatures_before(tx: &mut Tx, moment: Timestamp) -> Result<u64> {
+    tx.execute(sql!("DELETE FROM used_signatures WHERE at < $1"), params![moment])
+}
+
 pub fn forget_assertions_until(tx: &mut Tx, moment: Timestamp) -> Result<u64> {
     tx.execute(sql!("DELETE FROM taken_assertions WHERE until < $1"), params![moment])
 }

@@ -7,6 +7,9 @@ use std::{path::Path, sync::Arc, time::Duration};
 /// Looked at so often; keys that another process rotated are seen as late as this.
 const EVERY: Duration = Duration::from_secs(60);
 
+/// OAuth 1 signatures are taken so long before and after the time that they name.
+const SIGNATURES_HOLD: Duration = Duration::from_secs(600);
+
 /// Runs for ever; whoever spawned it ends it.
 pub async fn run(keystone: Arc<Keystone>) {
     let mut ticks = tokio::time::interval(EVERY);
@@ -55,7 +58,8 @@ impl Keystone {
             let forgotten = store::forget_revocations_before(tx, horizon)?;
             Ok(forgotten
                 + store::forget_ended_before(tx, horizon)?
-                + store::forget_assertions_until(tx, now)?)
+                + store::forget_assertions_until(tx, now)?
+                + store::forget_signatures_before(tx, now.minus(2 * SIGNATURES_HOLD))?)
         })
         .await
     }

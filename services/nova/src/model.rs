@@ -342,14 +342,15 @@ pub struct Aggregate {
 
 /// A process of nova on a host, as `os-services` shows it.
 #[derive(Clone, Debug, Resource)]
-#[resource(table = "services", singular = "service", unique = "host, binary", unique = "number")]
+#[resource(table = "services", singular = "service", unique = "host, program", unique = "number")]
 pub struct Service {
     #[field(key)]
     pub uuid: String,
     pub number: i64,
     pub host: String,
-    /// `nova-compute` and so on.
-    pub binary: String,
+    /// `nova-compute` and so on. Its name in bodies is a word of PostgreSQL's own.
+    #[field(json = "binary")]
+    pub program: String,
     pub topic: String,
     pub disabled: bool,
     pub disabled_reason: Option<String>,

@@ -77,7 +77,7 @@ fn record_host(tx: &mut Tx, host: &Host, now: Timestamp) -> Result<String> {
                 uuid: id::uuid(),
                 number,
                 host: host.host.clone(),
-                binary: "nova-compute".into(),
+                program: "nova-compute".into(),
                 topic: crate::COMPUTE_TOPIC.into(),
                 disabled: false,
                 disabled_reason: None,

@@ -111,7 +111,7 @@ pub fn block_devices_of(tx: &mut Tx, instance_uuids: &[String]) -> Result<Vec<Bl
 /// Hosts and what their agents told of them, with the process behind each.
 pub fn hosts(tx: &mut Tx) -> Result<Vec<(ComputeNode, Service)>> {
     let mut services: HashMap<String, Service> = tx
-        .list::<Service>(&List::all().eq("binary", "nova-compute"))?
+        .list::<Service>(&List::all().eq("program", "nova-compute"))?
         .into_iter()
         .map(|service| (service.host.clone(), service))
         .collect();
@@ -238,7 +238,7 @@ pub fn change(
 }
 
 pub fn service_on(tx: &mut Tx, host: &str) -> Result<Option<Service>> {
-    let wanted = List::all().eq("host", host).eq("binary", "nova-compute");
+    let wanted = List::all().eq("host", host).eq("program", "nova-compute");
     Ok(tx.list::<Service>(&wanted)?.into_iter().next())
 }
 

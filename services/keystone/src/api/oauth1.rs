@@ -13,6 +13,7 @@ use base::{Error, Json, Result, Timestamp, id};
 use db::{Filter, List, Tx};
 use rand::seq::IndexedRandom;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use std::{collections::HashSet, sync::Arc, time::Duration};
 use web::{Mark, Reply, Request, Routes, StatusCode, delete, get, patch, post, put};
 
@@ -125,7 +126,7 @@ async fn request_token(keystone: Arc<Keystone>, request: Request) -> Result<Repl
             find_consumer(tx, &consumer_id)
         })
         .await?;
-    keystone.check_signed(&request, &signed, &consumer.secret, "")?;
+    keystone.check_signed(&request, &signed, &consumer.secret, "").await?;
     let secret = id::hex();
     let token = RequestToken {
         id: id::hex(),
@@ -183,7 +184,7 @@ async fn access_token(keystone: Arc<Keystone>, request: Request) -> Result<Reply
     let (asked, consumer) = keystone.read(work).await?;
     let consumer = consumer.filter(|consumer| consumer.id == asked.consumer_id).ok_or_else(unauthorized)?;
     let token_secret = keystone.reveal(&asked.secret)?;
-    keystone.check_signed(&request, &signed, &consumer.secret, &token_secret)?;
+    keystone.check_signed(&request, &signed, &consumer.secret, &token_secret).await?;
     let secret = id::hex();
     let sealed = keystone.seal(&secret);
     let (id, expires_at) = (id::hex(), keystone.expiry(keystone.options.oauth1_access_token_seconds));
@@ -260,8 +261,9 @@ async fn show_token_role(keystone: Arc<Keystone>, request: Request) -> Result<Re
 }
 
 impl Keystone {
-    /// Refuses a request that was not signed with these secrets, or not lately. The consumer's is as stored.
-    pub(crate) fn check_signed(
+    /// Refuses a request that was not signed with these secrets, not lately, or came before. The consumer's is as
+    /// stored.
+    pub(crate) async fn check_signed(
         &self,
         request: &Request,
         signed: &Signed,
@@ -283,10 +285,17 @@ impl Keystone {
         }
         let url = format!("{}{}", request.base_url, request.path);
         let secret = self.reveal(consumer_secret)?;
-        match signed.verify(request.method.as_str(), &url, &request.query.0, &secret, token_secret) {
-            true => Ok(()),
-            false => Err(unauthorized()),
+        if !signed.verify(request.method.as_str(), &url, &request.query.0, &secret, token_secret) {
+            return Err(unauthorized());
         }
+        let said = |name: &str| signed.get(name).unwrap_or_default();
+        let once = format!("{} {}", said("oauth_consumer_key"), said("oauth_signature"));
+        let digest = Sha256::digest(once).iter().map(|byte| format!("{byte:02x}")).collect();
+        let used = UsedSignature { digest, at: self.clock.now() };
+        let work = move |tx: &mut Tx| {
+            tx.insert(&used).map_err(|error| if db::is_constraint(&error) { unauthorized() } else { error })
+        };
+        self.db.write(work).await
     }
 
     fn expiry(&self, seconds: u64) -> Option<Timestamp> {

@@ -343,8 +343,11 @@ async fn a_consumer_acts_within_what_was_authorized() {
     };
     assert_eq!(ask(sign(&cloud, access_path, &wrong), access_path).await.status, 401, "a wrong verifier");
     let right = Signing { consumer: (key, secret), token: (&request, &request_secret), verifier: &verifier };
-    let traded = ask(sign(&cloud, access_path, &right), access_path).await;
+    let signed = sign(&cloud, access_path, &right);
+    let traded = ask(signed.clone(), access_path).await;
     let (access, access_secret) = (form(&traded, "oauth_token"), form(&traded, "oauth_token_secret"));
+    assert_eq!(ask(signed, access_path).await.status, 401, "a copy of the request");
+    cloud.clock.advance(Duration::from_secs(1));
     assert_eq!(ask(sign(&cloud, access_path, &right), access_path).await.status, 404, "only once");
 
     let login = Some(json!({"auth": {"identity": {"methods": ["oauth1"], "oauth1": {}}}}));
@@ -355,6 +358,8 @@ async fn a_consumer_acts_within_what_was_authorized() {
     assert_eq!(answer.status, 201, "{}", answer.body);
     assert_eq!(crate::cloud::role_names(&answer), ["member", "reader"], "no more than was authorized");
     assert_eq!(answer.body["token"]["OS-OAUTH1"]["access_token_id"], access);
+    let copy = cloud.ask("POST", tokens, &[("authorization", &header)], login.clone()).await;
+    assert_eq!(copy.status, 401, "a copy of the login");
     let again = json!({"auth": {"identity": {"methods": ["token"], "token": {"id": answer.token()}}}});
     assert_eq!(cloud.ask("POST", tokens, &[], Some(again)).await.status, 403, "it is not rescoped");
     let bad = Signing { consumer: (key, secret), token: (&access, "wrong"), verifier: "" };

@@ -8,6 +8,7 @@ mod logins;
 mod openid;
 mod personas;
 mod reference;
+mod safety;
 mod saml2;
 mod stories;
 mod upstream;

@@ -63,7 +63,7 @@ impl Nova {
                 "updated_at": service.last_seen_at.micros(),
             });
             let hosts = available.entry(zone).or_default();
-            hosts.entry(service.host).or_default().insert(service.binary, state);
+            hosts.entry(service.host).or_default().insert(service.program, state);
         }
         others.retain(|zone| !available.contains_key(zone));
         Ok((available, others))

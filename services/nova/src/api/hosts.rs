@@ -32,7 +32,7 @@ async fn index(nova: Arc<Nova>, request: Request) -> Result<Reply> {
     queries::check(&request, &QUERY)?;
     request.can(&())?;
     let (services, aggregates) = nova.read(store::services_and_aggregates).await?;
-    let zone = |service: &Service| match service.binary.as_str() {
+    let zone = |service: &Service| match service.program.as_str() {
         COMPUTE => store::zone_of(&aggregates, &service.host)
             .unwrap_or_else(|| nova.options.default_availability_zone.clone()),
         _ => "internal".into(),

@@ -37,7 +37,7 @@ async fn index(nova: Arc<Nova>, request: Request) -> Result<Reply> {
         let fits = |key: &str, value: &str| {
             request.query.get(key).is_none_or(|asked| asked.is_empty() || asked == value)
         };
-        fits("host", &service.host) && fits("binary", &service.binary)
+        fits("host", &service.host) && fits("binary", &service.program)
     };
     let one = |service: &Service| view(&nova, &request, service, &aggregates);
     Ok(Reply::ok(json!({"services": services.iter().filter(wanted).map(one).collect::<Vec<_>>()})))
@@ -112,7 +112,7 @@ async fn update(nova: Arc<Nova>, request: Request) -> Result<Reply> {
         .write(move |tx| {
             let missing = || Error::not_found(format!("Service {uuid} could not be found."));
             let mut service = tx.find::<Service>(&uuid)?.ok_or_else(missing)?;
-            check_binary(&service.binary)?;
+            check_binary(&service.program)?;
             let change = Change { disabled: disabled.clone()?, forced_down };
             if change.disabled.is_none() && change.forced_down.is_none() {
                 return Err(Error::bad_request(
@@ -211,7 +211,7 @@ fn view(nova: &Nova, request: &Request, service: &Service, aggregates: &[Aggrega
     let zone = store::zone_of(aggregates, &service.host);
     let mut one = json!({
         "id": if request.since(2, 53) { json!(service.uuid) } else { json!(service.number) },
-        "binary": service.binary,
+        "binary": service.program,
         "host": service.host,
         "zone": zone.unwrap_or_else(|| nova.options.default_availability_zone.clone()),
         "status": if service.disabled { "disabled" } else { "enabled" },
