@@ -343,11 +343,8 @@ async fn a_consumer_acts_within_what_was_authorized() {
     };
     assert_eq!(ask(sign(&cloud, access_path, &wrong), access_path).await.status, 401, "a wrong verifier");
     let right = Signing { consumer: (key, secret), token: (&request, &request_secret), verifier: &verifier };
-    let signed = sign(&cloud, access_path, &right);
-    let traded = ask(signed.clone(), access_path).await;
+    let traded = ask(sign(&cloud, access_path, &right), access_path).await;
     let (access, access_secret) = (form(&traded, "oauth_token"), form(&traded, "oauth_token_secret"));
-    assert_eq!(ask(signed, access_path).await.status, 401, "a copy of the request");
-    cloud.clock.advance(Duration::from_secs(1));
     assert_eq!(ask(sign(&cloud, access_path, &right), access_path).await.status, 404, "only once");
 
     let login = Some(json!({"auth": {"identity": {"methods": ["oauth1"], "oauth1": {}}}}));
