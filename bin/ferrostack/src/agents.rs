@@ -4,6 +4,7 @@
 use crate::{
     Settings, certificates,
     host::{Host, Surroundings},
+    metrics,
     state::Running,
 };
 use base::{Clock, Result};
@@ -31,6 +32,7 @@ pub struct Agents {
     running: Running,
     alive: JoinHandle<()>,
     renewing: JoinHandle<()>,
+    metrics: Option<JoinHandle<()>>,
 }
 
 impl Agents {
@@ -57,11 +59,12 @@ impl Agents {
             metadata_address: member.common.metadata_address.clone(),
             identity: Some(identity.clone()),
         };
+        let metrics = metrics::serve(settings).await?;
         let alive = tokio::spawn(alive(settings, &bus, &identity));
         let host = Host::start(settings, &around).await?;
         let renewing = tokio::spawn(renew(member, directory, for_qemu, clock));
         running.ready()?;
-        Ok(Self { host, running, alive, renewing })
+        Ok(Self { host, running, alive, renewing, metrics })
     }
 
     /// Returns when the cloud has let this host go.
@@ -73,6 +76,7 @@ impl Agents {
     pub async fn stop(self) {
         self.alive.abort();
         self.renewing.abort();
+        self.metrics.inspect(JoinHandle::abort);
         self.host.stop().await;
         drop(self.running);
     }

@@ -8,7 +8,7 @@ use crate::{
     endpoints,
     first_steps::FirstSteps,
     host::{Host, Surroundings},
-    operator,
+    metrics, operator,
     shared::{self, Shared},
     state::{self, Running},
 };
@@ -170,6 +170,7 @@ impl Cloud {
             outside.open_door(&settings, &secrets, &glance, &mut serving, &mut held).await?;
         }
         serving.held = held;
+        serving.background.extend(metrics::serve(&settings).await?);
         serving.background.push(tokio::spawn(keystone::upkeep::run(keystone.clone())));
 
         let around = Surroundings {

@@ -3,7 +3,7 @@
 use base::{Result, config::Config};
 use clap::{Args, Parser, Subcommand};
 use ferrostack::{
-    Settings, background, clean, doctor, identity, operator, options, roles::Roles, routes, status,
+    Settings, background, clean, database, doctor, identity, operator, options, roles::Roles, routes, status,
 };
 use std::{
     net::IpAddr,
@@ -40,9 +40,51 @@ enum Command {
     Config,
     /// Remove a stopped cloud and every trace of it on this machine.
     Clean(Common),
+    /// Move the state of a stopped cloud to another database.
+    #[command(subcommand)]
+    Db(Database),
+    /// Look before another version of this program runs a cloud.
+    #[command(subcommand)]
+    Upgrade(Upgrade),
+    /// Put everything of the control plane into a new directory: databases, keys, images. The cloud may run.
+    Backup {
+        /// The directory to make.
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+        /// Leave the bytes of images out.
+        #[arg(long)]
+        without_images: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Put a backup back, where no cloud is.
+    Restore {
+        /// What `ferrostack backup` made.
+        #[arg(long, value_name = "DIR")]
+        from: PathBuf,
+        #[command(flatten)]
+        common: Common,
+    },
     /// What an operator does to users' accounts and keys from outside.
     #[command(subcommand)]
     Identity(Identity),
+}
+
+#[derive(Subcommand)]
+enum Database {
+    /// Copy every table to an empty database, `postgres://user:password@host`. The cloud must be stopped.
+    Copy {
+        #[arg(long, value_name = "URL")]
+        to: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Subcommand)]
+enum Upgrade {
+    /// Say what the first start of this program would do to the databases; an error when a newer one has used them.
+    Check(Common),
 }
 
 #[derive(Args)]
@@ -79,9 +121,10 @@ enum Host {
     },
     /// Print every host and whether it lives.
     List(Common),
-    /// Let nothing new come to a host; what runs there goes on.
+    /// Mark a host as draining, for whoever looks at the list; `openstack compute service set --disable` keeps new
+    /// servers away from it.
     Drain(OneHost),
-    /// Let things come to a host again.
+    /// Take the mark away.
     Resume(OneHost),
     /// Take a host out of the cloud: its agents end and its certificate is refused.
     Remove(OneHost),
@@ -155,6 +198,18 @@ fn main() -> ExitCode {
             operator::join(state, &join.url, &join.token, &join.role, name, join.address)
         }
         Command::Host(command) => of_hosts(command),
+        Command::Db(Database::Copy { to, common }) => {
+            settings_of(&common).and_then(|settings| database::copy(&settings, &to))
+        }
+        Command::Upgrade(Upgrade::Check(common)) => {
+            settings_of(&common).and_then(|settings| database::check(&settings))
+        }
+        Command::Backup { to, without_images, common } => {
+            settings_of(&common).and_then(|settings| database::backup(&settings, &to, !without_images))
+        }
+        Command::Restore { from, common } => {
+            settings_of(&common).and_then(|settings| database::restore(&settings, &from))
+        }
         Command::Stop(common) => background::stop(&common.state),
         Command::Status(common) => status::print(&common.state),
         Command::Doctor => doctor::print(),
@@ -183,8 +238,12 @@ fn foreground(run: Run) -> Result<()> {
     ferrostack::run(settings)
 }
 
+fn settings_of(common: &Common) -> Result<Settings> {
+    identity::settings(&common.state, load(common)?)
+}
+
 fn of_hosts(command: Host) -> Result<()> {
-    let settings = |common: &Common| identity::settings(&common.state, load(common)?);
+    let settings = settings_of;
     match command {
         Host::Token { minutes, role, common } => operator::token(&settings(&common)?, minutes, &role),
         Host::List(common) => operator::list(&settings(&common)?),

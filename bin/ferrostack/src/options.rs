@@ -22,6 +22,8 @@ pub struct Options {
     pub demo: bool,
     /// The qcow2 file that becomes the image `cirros`; empty: what `make guest` built, if it is there.
     pub guest_image: String,
+    /// The port of `/metrics` for Prometheus, on the address that is bound; 0: none.
+    pub metrics_port: u16,
     /// What is logged, as `info` or `warn,nova=debug`; `FERROSTACK_LOG` goes before it.
     pub log: String,
 }
@@ -34,6 +36,7 @@ impl Default for Options {
             public_host: String::new(),
             demo: true,
             guest_image: String::new(),
+            metrics_port: 9180,
             log: "info".into(),
         }
     }

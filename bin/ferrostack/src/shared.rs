@@ -28,7 +28,7 @@ const COPIED_EVERY: Duration = Duration::from_secs(10);
 const ALONE_FOR: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-const TABLES: &[&Table] = &[SharedFile::TABLE, Alone::TABLE];
+pub const TABLES: &[&Table] = &[SharedFile::TABLE, Alone::TABLE];
 
 #[derive(Clone, Debug, Resource)]
 #[resource(table = "shared_file")]

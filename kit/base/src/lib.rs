@@ -8,6 +8,7 @@ pub mod error;
 pub mod id;
 pub mod kept;
 pub mod logging;
+pub mod metrics;
 pub mod secret;
 pub mod time;
 

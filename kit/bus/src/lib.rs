@@ -14,7 +14,7 @@ pub use local::Local;
 pub use rabbit::{Rabbit, RabbitOptions, RabbitTls};
 pub use remote::Lend;
 
-use base::{Context, Error, Result, Timestamp, id};
+use base::{Context, Error, Result, Timestamp, id, metrics};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{sync::Arc, time::Duration};
 
@@ -83,19 +83,19 @@ impl Bus {
         let waiting = tokio::time::timeout(patience, self.carrier.call(topic, envelope));
         let too_late =
             |_| Error::timeout(format!("{topic} did not answer {name} in {} s", patience.as_secs_f32()));
-        let answer = waiting.await.map_err(too_late)??;
+        let answer = counted("call", name, waiting.await.map_err(too_late).and_then(|answer| answer))?;
         serde_json::from_slice(&answer)
             .map_err(|e| Error::internal(format!("{topic}: answer to {name}: {e}")).cause(e))
     }
 
     /// Sends to one server of the topic and does not wait.
     pub async fn cast<M: Message>(&self, cx: &Context, topic: &Topic, message: &M) -> Result<()> {
-        self.carrier.cast(topic, envelope(cx, M::NAME, message)?).await
+        counted("cast", M::NAME, self.carrier.cast(topic, envelope(cx, M::NAME, message)?).await)
     }
 
     /// Sends to every server of a service and does not wait.
     pub async fn fanout<M: Message>(&self, cx: &Context, service: &str, message: &M) -> Result<()> {
-        self.carrier.fanout(service, envelope(cx, M::NAME, message)?).await
+        counted("fanout", M::NAME, self.carrier.fanout(service, envelope(cx, M::NAME, message)?).await)
     }
 
     /// Tells whoever subscribed, as OpenStack's notifications do: `compute.instance.create.end`.
@@ -107,7 +107,7 @@ impl Bus {
             payload: serde_json::to_value(payload)?,
             at: now(),
         };
-        self.carrier.notify(notification).await
+        counted("notification", event_type, self.carrier.notify(notification).await)
     }
 
     /// Serves the handlers on a topic until the answer is dropped; what runs then is finished.
@@ -128,6 +128,11 @@ impl Bus {
 fn envelope(cx: &Context, name: &'static str, message: &impl Serialize) -> Result<Envelope> {
     let body = serde_json::to_vec(message)?;
     Ok(Envelope { id: id::uuid(), name: name.into(), context: cx.clone(), body })
+}
+
+fn counted<T>(way: &str, name: &str, sent: Result<T>) -> Result<T> {
+    metrics::MESSAGES.with_label_values(&[way, name, &metrics::outcome(&sent)]).inc();
+    sent
 }
 
 /// Deadlines compare clocks of different machines, so they are always told in real time.

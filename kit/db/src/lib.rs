@@ -3,6 +3,7 @@
 
 extern crate self as db;
 
+pub mod copy;
 mod list;
 mod migrate;
 mod postgres;
@@ -22,8 +23,8 @@ pub use table::{Field, Kind, Table};
 pub use tx::Tx;
 pub use value::{AsJson, Row, Stored, TimeForm, Value};
 
-use base::{Error, ErrorKind, Result};
-use std::sync::Arc;
+use base::{Error, ErrorKind, Result, metrics};
+use std::{sync::Arc, time::Instant};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// All statements written with [`sql!`], so that a test can prepare each on both databases.
@@ -56,6 +57,8 @@ struct Shared {
     /// Places of [`base::background`] work: a user's request never stands behind a thousand transactions of it.
     background_reads: Semaphore,
     background_writes: Semaphore,
+    /// For metrics: the last part of its address.
+    name: String,
 }
 
 enum Engine {
@@ -87,6 +90,13 @@ impl Db {
         tables: &[&'static Table],
         migrations: &[Migration],
     ) -> Result<Self> {
+        let db = Self::connect(options).await?;
+        migrate::run(&db, tables, migrations).await?;
+        Ok(db)
+    }
+
+    /// Leaves the schema as it is.
+    pub(crate) async fn connect(options: &Options) -> Result<Self> {
         let (engine, reads, writes) = match options.url.strip_prefix("sqlite:") {
             Some(path) => {
                 let engine = Engine::Sqlite(sqlite::Sqlite::open(path, options)?);
@@ -98,9 +108,8 @@ impl Db {
             }
         };
         let (background_reads, background_writes) = (Semaphore::new(reads), Semaphore::new(writes));
-        let db = Self(Arc::new(Shared { engine, background_reads, background_writes }));
-        migrate::run(&db, tables, migrations).await?;
-        Ok(db)
+        let name = name_of(&options.url).to_string();
+        Ok(Self(Arc::new(Shared { engine, background_reads, background_writes, name })))
     }
 
     /// Reads from one consistent snapshot. Runs off the async threads; many at a time.
@@ -109,10 +118,13 @@ impl Db {
         work: impl FnMut(&mut Tx) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let _place = Self::place(&self.0.background_reads).await;
-        match &self.0.engine {
+        let start = Instant::now();
+        let done = match &self.0.engine {
             Engine::Sqlite(sqlite) => sqlite.read(work).await,
             Engine::Postgres(postgres) => postgres.run(work, true).await,
-        }
+        };
+        self.observe("read", start, &done);
+        done
     }
 
     /// Runs a serialisable transaction: all of it or, on `Err`, nothing. The answer comes after the
@@ -123,10 +135,19 @@ impl Db {
         work: impl FnMut(&mut Tx) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let _place = Self::place(&self.0.background_writes).await;
-        match &self.0.engine {
+        let start = Instant::now();
+        let done = match &self.0.engine {
             Engine::Sqlite(sqlite) => sqlite.write(work).await,
             Engine::Postgres(postgres) => postgres.run(work, false).await,
-        }
+        };
+        self.observe("write", start, &done);
+        done
+    }
+
+    fn observe<T>(&self, kind: &str, start: Instant, done: &Result<T>) {
+        let outcome = metrics::outcome(done);
+        let of = metrics::TRANSACTIONS.with_label_values(&[self.0.name.as_str(), kind, &outcome]);
+        of.observe(metrics::seconds_since(start));
     }
 
     async fn place(of_background: &Semaphore) -> Option<SemaphorePermit<'_>> {
@@ -140,6 +161,11 @@ impl Db {
     pub fn is_postgres(&self) -> bool {
         matches!(&self.0.engine, Engine::Postgres(_))
     }
+}
+
+/// `nova` of `sqlite:/var/lib/ferrostack/db/nova.db` and of `postgres://host/nova`.
+fn name_of(url: &str) -> &str {
+    url.rsplit('/').next().unwrap_or(url).trim_end_matches(".db")
 }
 
 /// The error of a broken unique or foreign key, for callers that know which one it must have been.

@@ -6,7 +6,7 @@ use crate::{
     store::{self, FlowRow},
     torture::Trouble,
 };
-use base::{Error, ErrorKind, Result};
+use base::{Error, ErrorKind, Result, metrics};
 use db::AsJson;
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
@@ -203,6 +203,27 @@ async fn backward(flows: &Flows, kind: &dyn Kind, row: &mut FlowRow, step: StepF
     }
 }
 
+/// Counts a step as running, however it ends.
+struct Counted(metrics::Gauge);
+
+impl Counted {
+    fn begin(kind: &str, step: &str, undo: bool) -> Self {
+        let gauge = metrics::FLOWS.with_label_values(&[kind, step, way(undo)]);
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+fn way(undo: bool) -> &'static str {
+    if undo { "undo" } else { "forward" }
+}
+
 type Tried = Result<(String, Effect)>;
 
 async fn attempt_step(
@@ -213,7 +234,15 @@ async fn attempt_step(
     undo: bool,
 ) -> Result<Tried, Left> {
     let Ok(_place) = flows.0.places.acquire().await else { return Err(Left::Lost) };
-    let run = || kind.run(row.step as usize, undo, &row.context, &row.state);
+    let run = async || {
+        let _counted = Counted::begin(&row.kind, step.name, undo);
+        let start = std::time::Instant::now();
+        let done = kind.run(row.step as usize, undo, &row.context, &row.state).await;
+        let outcome = metrics::outcome(&done);
+        let of = metrics::STEPS.with_label_values(&[row.kind.as_str(), step.name, way(undo), &outcome]);
+        of.observe(metrics::seconds_since(start));
+        done
+    };
     match flows.trouble_at(&row.kind, step.name, undo, false) {
         None | Some(Trouble::StopAfter) => Ok(run().await),
         Some(Trouble::FailBefore) => Ok(Err(Error::internal("torture: fails before the step"))),

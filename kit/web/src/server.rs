@@ -7,13 +7,14 @@ use axum::{
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::Response,
 };
-use base::{Context, Error, ErrorKind, Json, Result, Version, id};
+use base::{Context, Error, ErrorKind, Json, Result, Version, id, metrics};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use policy::Policy;
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
+use std::time::Instant;
 use tokio::net::TcpListener;
 
 /// Who a token stands for. Keystone implements it; `Unauthorized` or `NotFound` for a token that does not hold.
@@ -93,8 +94,13 @@ impl<S: Send + Sync + 'static> Served<S> {
         let request_id = id::request();
         let is_head = request.method() == Method::HEAD;
         let mut negotiated = None;
-        let mut response = self.route(request, &request_id, &mut negotiated).await;
+        let (start, method) = (Instant::now(), request.method().clone());
+        let mut matched = "";
+        let mut response = self.route(request, &request_id, &mut negotiated, &mut matched).await;
         let status = response.status();
+        metrics::REQUESTS
+            .with_label_values(&[self.service.name, method.as_str(), matched, status.as_str()])
+            .observe(metrics::seconds_since(start));
         let headers = response.headers_mut();
         if let Ok(value) = HeaderValue::from_str(&request_id) {
             if self.service.faults.tells_compute_request_id(headers) {
@@ -125,6 +131,7 @@ impl<S: Send + Sync + 'static> Served<S> {
         request: HttpRequest,
         request_id: &str,
         negotiated: &mut Option<Version>,
+        matched: &mut &'static str,
     ) -> Response {
         let service = &self.service;
         let content_type = header_text(request.headers(), "content-type").map(str::to_string);
@@ -148,6 +155,7 @@ impl<S: Send + Sync + 'static> Served<S> {
             };
         };
         let numbers = found.value;
+        *matched = numbers.first().map_or("", |number| service.routes[*number].path);
         // Cinder's map, unlike the others, tells a collection from one with a slash behind it.
         let is_root = numbers.iter().all(|n| matches!(service.routes[*n].path, "/" | "/v3"));
         if service.faults == Faults::Cinder && path.ends_with('/') && !is_root {

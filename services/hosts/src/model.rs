@@ -8,7 +8,7 @@ pub const TABLES: &[&Table] = &[HostRow::TABLE, TokenRow::TABLE, AuthorityRow::T
 text_enum! {
     pub enum HostState {
         Active = "active",
-        /// What runs there goes on, nothing new comes.
+        /// The operator empties it; services are told by their own APIs.
         Draining = "draining",
         Removed = "removed",
     }

@@ -35,7 +35,7 @@ pub struct HostAlive {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HostOrder {
     Serve,
-    /// What runs goes on, nothing new comes.
+    /// The operator empties the host.
     Drain,
     /// The host is no part of the cloud any more: its agents end.
     Leave,
