@@ -295,7 +295,7 @@ pub struct Progress {
 pub struct Diagnostics {
     /// `running`, `paused`, …
     pub state: String,
-    /// `libvirt` or `fake`.
+    /// `libvirt`
     pub driver: String,
     pub hypervisor: String,
     pub hypervisor_os: String,

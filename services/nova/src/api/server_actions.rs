@@ -81,6 +81,9 @@ async fn begin(nova: &Arc<Nova>, request: &Request, verb: Verb, name: &'static s
     }
     let instance = nova.server(request).await?;
     check_unlocked(request, &instance)?;
+    if matches!(verb, Verb::Start | Verb::Stop) {
+        host_of(&instance)?;
+    }
     let (nova, cx) = (nova.clone(), request.ctx.clone());
     let work = nova.clone();
     nova.write(move |tx| power::begin(&work, tx, &cx, &instance.uuid, verb, name)).await?;

@@ -195,6 +195,7 @@ pub async fn check(
         if device.boot_index == Some(0) {
             root = match found {
                 Some(volume) => Root::Volume(Box::new(volume)),
+                None if device.source_type == "blank" => Root::Volume(Box::default()),
                 None => Root::VolumeOfImage {
                     image_id: device.source_id.clone().unwrap_or_default(),
                     size_gb: device.volume_size_gb.unwrap_or_default(),

@@ -94,11 +94,13 @@ fn check_migrating(instance: &Instance, from: &[VmState], name: &str) -> Result<
     if instance.task_state == Some(TaskState::Migrating) {
         return check_state(instance, from, &[TaskState::Migrating], name);
     }
-    let task = instance.task_state.map_or("None", TaskState::as_str);
-    Err(Error::conflict(format!(
-        "Cannot '{name}' instance {} while it is in task_state {task}",
-        instance.uuid
-    )))
+    let uuid = &instance.uuid;
+    Err(Error::conflict(match instance.task_state {
+        Some(task) => {
+            format!("Cannot '{name}' instance {uuid} while it is in task_state {}", task.as_str())
+        }
+        None => format!("Instance {uuid} is in an invalid state for '{name}'"),
+    }))
 }
 
 fn check_status(migration: &Migration, allowed: &[&str], method: &str) -> Result<()> {

@@ -1,6 +1,8 @@
 //! Servers on their way: to another flavor, to another host, off or running, or away from a host that is down.
 
-use super::{check_unlocked, checked, is_true, server_actions::accepted, server_create, target};
+use super::{
+    check_unlocked, check_visible, checked, is_true, server_actions::accepted, server_create, target,
+};
 use crate::{
     Nova,
     flows::{confirm_resize, evacuate, live_migrate, resize, revert_resize},
@@ -106,9 +108,11 @@ async fn migrate(nova: Arc<Nova>, request: Request) -> Result<Reply> {
         true => checked(&request, &moves::MIGRATE)?["migrate"]["host"].as_str().map(String::from),
         false => None,
     };
+    if host.is_some() {
+        may_choose_host(&nova, &request, "os_compute_api:os-migrate-server:migrate:host").await?;
+    }
     let instance = nova.server(&request).await?;
     if let Some(host) = &host {
-        request.can_rule("os_compute_api:os-migrate-server:migrate:host", &target(&instance))?;
         check_unlocked(&request, &instance)?;
         if instance.host.as_ref() == Some(host) {
             return Err(Error::bad_request("Cannot migrate to the host where the server exists."));
@@ -124,6 +128,13 @@ async fn migrate(nova: Arc<Nova>, request: Request) -> Result<Reply> {
     Ok(accepted())
 }
 
+/// Who names a host is refused by the rule about that, before the one about the move itself.
+async fn may_choose_host(nova: &Nova, request: &Request, rule: &str) -> Result<()> {
+    let instance = nova.instance(request.param("server_id")).await?;
+    check_visible(&request.ctx, &instance)?;
+    request.can_rule(rule, &target(&instance))
+}
+
 async fn check_host(nova: &Nova, host: &str) -> Result<()> {
     let name = host.to_string();
     let found = nova.read(move |tx| store::node_on(tx, &name)).await?.is_some();
@@ -135,11 +146,11 @@ const NO_DESTINATION: &str = "Can't force to a non-provided destination";
 
 async fn migrate_live(nova: Arc<Nova>, request: Request) -> Result<Reply> {
     let given = checked(&request, &moves::MIGRATE_LIVE)?["os-migrateLive"].clone();
-    let instance = nova.server(&request).await?;
     let host = given["host"].as_str().map(String::from);
     if host.is_some() {
-        request.can_rule("os_compute_api:os-migrate-server:migrate_live:host", &target(&instance))?;
+        may_choose_host(&nova, &request, "os_compute_api:os-migrate-server:migrate_live:host").await?;
     }
+    let instance = nova.server(&request).await?;
     if is_true(&given["force"]) && host.is_none() {
         return Err(Error::bad_request(NO_DESTINATION));
     }

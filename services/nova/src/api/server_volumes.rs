@@ -3,8 +3,8 @@
 use super::{check_unlocked, checked, is_true, server_actions::accepted, server_devices};
 use crate::{
     Nova,
-    flows::{attach_volume, detach_volume, swap_volume},
-    model::{BlockDevice, Instance},
+    flows::{attach_volume, detach_volume, power::check_state, swap_volume},
+    model::{BlockDevice, Instance, VmState},
     schemas, store,
 };
 use base::{Error, Json, Result};
@@ -47,6 +47,7 @@ async fn show(nova: Arc<Nova>, request: Request) -> Result<Reply> {
 async fn create(nova: Arc<Nova>, request: Request) -> Result<Reply> {
     let given = checked(&request, &schemas::VOLUME_ATTACHMENT_CREATE)?["volumeAttachment"].clone();
     let instance = nova.server(&request).await?;
+    check_shelved(&request, &instance, "attach_volume")?;
     check_unlocked(&request, &instance)?;
     let text = |name: &str| given[name].as_str().map(String::from);
     let volume_id = text("volumeId").unwrap_or_default();
@@ -131,12 +132,22 @@ async fn swap(
 
 async fn remove(nova: Arc<Nova>, request: Request) -> Result<Reply> {
     let (instance, device) = find(&nova, &request).await?;
+    check_shelved(&request, &instance, "detach_volume")?;
     check_unlocked(&request, &instance)?;
     if device.boot_index == Some(0) {
         return Err(Error::bad_request("Cannot detach a root device volume"));
     }
     detach_volume::begin(&nova, &request.ctx, &instance.uuid, &device.id).await?;
     Ok(accepted())
+}
+
+/// Volumes of what is shelved come and go since 2.20.
+fn check_shelved(request: &Request, instance: &Instance, name: &str) -> Result<()> {
+    let shelved = [VmState::Shelved, VmState::ShelvedOffloaded];
+    if !request.since(2, 20) && shelved.contains(&instance.vm_state) {
+        return check_state(instance, &[], &[], name);
+    }
+    Ok(())
 }
 
 async fn find(nova: &Nova, request: &Request) -> Result<(Instance, BlockDevice)> {

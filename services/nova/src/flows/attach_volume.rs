@@ -70,7 +70,15 @@ async fn release(nova: &Arc<Nova>, cx: &Context, flow: &mut AttachVolume) -> Res
     Ok(Effect::none())
 }
 
+/// A server that has left its host has the volume reserved: it is connected when the server comes back.
+async fn is_on_no_host(nova: &Nova, flow: &AttachVolume) -> Result<bool> {
+    Ok(nova.instance(&flow.uuid).await?.vm_state == VmState::ShelvedOffloaded)
+}
+
 async fn connect(nova: &Arc<Nova>, cx: &Context, flow: &mut AttachVolume) -> Result<Effect> {
+    if is_on_no_host(nova, flow).await? {
+        return Ok(Effect::none());
+    }
     let (uuid, device_id) = (flow.uuid.clone(), flow.device_id.clone());
     let found = nova.read(move |tx| {
         let instance = store::instance(tx, &uuid)?;
@@ -93,6 +101,9 @@ async fn connect(nova: &Arc<Nova>, cx: &Context, flow: &mut AttachVolume) -> Res
 }
 
 async fn attach(nova: &Arc<Nova>, cx: &Context, flow: &mut AttachVolume) -> Result<Effect> {
+    if is_on_no_host(nova, flow).await? {
+        return Ok(Effect::none());
+    }
     let (instance, devices) = nova.instance_with_devices(&flow.uuid).await?;
     let device = devices.into_iter().find(|device| device.id == flow.device_id);
     let mut device = device.ok_or_else(|| Error::internal("attach: the device's row is gone"))?;
@@ -112,7 +123,9 @@ async fn detach(nova: &Arc<Nova>, cx: &Context, flow: &mut AttachVolume) -> Resu
 }
 
 async fn complete(nova: &Arc<Nova>, cx: &Context, flow: &mut AttachVolume) -> Result<Effect> {
-    nova.volumes().complete(cx, &flow.attachment_id).await?;
+    if !is_on_no_host(nova, flow).await? {
+        nova.volumes().complete(cx, &flow.attachment_id).await?;
+    }
     let (nova, cx, flow) = (nova.clone(), cx.clone(), flow.clone());
     Ok(Effect::write(move |tx| {
         let (now, mut host) = (nova.clock.now(), None);
@@ -121,7 +134,16 @@ async fn complete(nova: &Arc<Nova>, cx: &Context, flow: &mut AttachVolume) -> Re
     }))
 }
 
-const FROM: &[VmState] = &[VmState::Active, VmState::Paused, VmState::Stopped];
+const FROM: &[VmState] = &[
+    VmState::Active,
+    VmState::Suspended,
+    VmState::Stopped,
+    VmState::Resized,
+    VmState::SoftDeleted,
+    VmState::Shelved,
+    VmState::ShelvedOffloaded,
+    VmState::Paused,
+];
 
 /// Records the volume as the server's and begins. Answers its row.
 pub async fn begin(

@@ -69,7 +69,16 @@ async fn release(nova: &Arc<Nova>, cx: &Context, flow: &mut DetachVolume) -> Res
     }))
 }
 
-const FROM: &[VmState] = &[VmState::Active, VmState::Paused, VmState::Suspended, VmState::Stopped];
+const FROM: &[VmState] = &[
+    VmState::Active,
+    VmState::Suspended,
+    VmState::Stopped,
+    VmState::Resized,
+    VmState::SoftDeleted,
+    VmState::Paused,
+    VmState::Shelved,
+    VmState::ShelvedOffloaded,
+];
 
 pub async fn begin(nova: &Arc<Nova>, cx: &Context, uuid: &str, device_id: &str) -> Result<()> {
     let (work, cx, uuid) = (nova.clone(), cx.clone(), uuid.to_string());

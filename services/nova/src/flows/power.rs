@@ -39,14 +39,8 @@ pub struct Facts {
     pub to: VmState,
 }
 
-const ANY_REBOOTABLE: &[VmState] = &[
-    VmState::Active,
-    VmState::Stopped,
-    VmState::Rescued,
-    VmState::Paused,
-    VmState::Suspended,
-    VmState::Error,
-];
+const ANY_REBOOTABLE: &[VmState] =
+    &[VmState::Active, VmState::Stopped, VmState::Paused, VmState::Suspended, VmState::Error];
 
 pub const VERBS: &[Facts] = &[
     Facts {

@@ -181,8 +181,9 @@ async fn release_room(nova: &Arc<Nova>, cx: &Context, flow: &mut Offload) -> Res
         store::change(tx, &flow.uuid, now, |instance| {
             host = instance.host.take();
             instance.node = None;
+            instance.availability_zone = None;
             instance.vm_state = VmState::ShelvedOffloaded;
-            instance.power_state = 0;
+            instance.power_state = contracts::compute::PowerState::Shutdown as i64;
             if instance.task_state != Some(TaskState::Deleting) {
                 instance.task_state = None;
             }
