@@ -299,7 +299,10 @@ mod tests {
             let ((_a, on_a), (_b, on_b)) = (node(&test.db).await, node(&test.db).await);
             assert!(on_a.take("x", "a").await.unwrap());
             assert!(!on_b.take("x", "b").await.unwrap() && on_b.take("y", "b").await.unwrap());
-            let one = on_a.alone("z", async { Ok(tokio::time::sleep(Duration::from_millis(300)).await) });
+            let one = on_a.alone("z", async {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                Ok(())
+            });
             let other = on_b.alone("z", async { Ok(()) });
             let (one, other) = tokio::join!(one, other);
             one.and(other).unwrap();

@@ -4,7 +4,11 @@
 
 use crate::rpc::{Args, Client, DomainRef, LifecycleEvent, Procedure};
 use base::Result;
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::{Notify, broadcast};
 
 /// Libvirt's numbers.
@@ -41,7 +45,7 @@ pub async fn let_go(socket: PathBuf, woken: Arc<Notify>) {
 }
 
 /// Answers how many there are.
-async fn round(socket: &PathBuf, held: &mut Option<Client>) -> Result<usize> {
+async fn round(socket: &Path, held: &mut Option<Client>) -> Result<usize> {
     let client = match held {
         Some(client) => client,
         None => {

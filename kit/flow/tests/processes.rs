@@ -21,11 +21,13 @@ struct Letter {
     status: String,
 }
 
+/// Which process has done which step of which letter: letter, step, process.
+type Done = Arc<Mutex<Vec<(String, &'static str, &'static str)>>>;
+
 /// One process's view of the world outside, which all share.
 struct Post {
     process: &'static str,
-    /// Which process has done which step of which letter.
-    done: Arc<Mutex<Vec<(String, &'static str, &'static str)>>>,
+    done: Done,
     /// Steps of this process go on by it.
     gate: Semaphore,
 }
@@ -92,7 +94,7 @@ struct Process {
 
 struct Town {
     test: testing::TestDb,
-    done: Arc<Mutex<Vec<(String, &'static str, &'static str)>>>,
+    done: Done,
 }
 
 impl Town {

@@ -169,8 +169,8 @@ impl Upload {
         let batch: Arc<[Bytes]> = std::mem::take(&mut self.batch).into();
         let (for_md5, for_sha512) = (batch.clone(), batch.clone());
         self.writer.go(move |writer| batch.iter().try_for_each(|bytes| writer.write(bytes))).await?;
-        self.md5.go(move |md5| Ok(for_md5.iter().for_each(|bytes| md5.update(bytes)))).await?;
-        self.sha512.go(move |sha512| Ok(for_sha512.iter().for_each(|bytes| sha512.update(bytes)))).await?;
+        self.md5.go(move |md5| hash(md5, &for_md5)).await?;
+        self.sha512.go(move |sha512| hash(sha512, &for_sha512)).await?;
         if self.size - self.flushed >= FLUSH_BYTES && self.flusher.is_idle() {
             self.flushed = self.size;
             self.flusher.go(|file| file.sync_data()).await?;
@@ -318,6 +318,11 @@ pub async fn read(path: PathBuf, range: Range<u64>) -> Result<Chunks> {
         }
     });
     Ok(chunks.boxed())
+}
+
+fn hash(digest: &mut impl Digest, batch: &[Bytes]) -> std::io::Result<()> {
+    batch.iter().for_each(|bytes| digest.update(bytes));
+    Ok(())
 }
 
 /// Kernels and ramdisks may look like a broken partition table: nobody takes them for a disk.

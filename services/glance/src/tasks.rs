@@ -38,7 +38,7 @@ pub enum Source {
     Staged,
     Web(Target),
     /// Another cloud's image.
-    Glance(Remote),
+    Glance(Box<Remote>),
     /// An active image is copied from a store that has it.
     Stored,
 }

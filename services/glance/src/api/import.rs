@@ -51,7 +51,7 @@ async fn import(glance: Arc<Glance>, request: Request) -> Result<Reply> {
             let target = web_download::target(uri.unwrap_or_default(), &glance.options).await;
             Source::Web(target.ok_or_else(refused)?)
         }
-        "glance-download" => Source::Glance(remote(&request, &asked["method"])?),
+        "glance-download" => Source::Glance(Box::new(remote(&request, &asked["method"])?)),
         _ => {
             stores = lacking(image, stores, asked["all_stores"] == true)?;
             Source::Stored

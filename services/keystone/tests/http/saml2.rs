@@ -351,7 +351,7 @@ async fn a_user_of_one_keystone_logs_in_to_another() {
     let directory = tempfile::tempdir().unwrap();
     let rules = json!([{"local": [{"user": {"name": "{0}"}}, {"projects": [{"name": "{1} of {0}", "roles": [{"name": "member"}]}]}],
         "remote": [{"type": "openstack_user"}, {"type": "openstack_project"}, {"type": "openstack_roles", "any_one_of": ["member"]}]}]);
-    let away = begin_with(&about.text(), directory.path(), rules).await;
+    let away = begin_with(about.text(), directory.path(), rules).await;
     let named = json!({"identity_provider": {"remote_ids": [format!("{BASE}/v3/OS-FEDERATION/saml2/idp")]}});
     let path = "/v3/OS-FEDERATION/identity_providers/acme";
     assert_eq!(away.call("PATCH", path, &away.admin, Some(named)).await.status, 200);
