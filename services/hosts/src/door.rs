@@ -41,6 +41,8 @@ pub const ROLES: [&str; 3] = ["compute", "network", "storage"];
 
 /// Who says nothing in the handshake is not waited for.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+/// How long the rest of a refused body is still read.
+const REFUSED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The host that a connection's certificate names, if it showed one.
 #[derive(Clone, Debug, Default)]
@@ -198,8 +200,18 @@ async fn bring_image(
     body: Body,
 ) -> Answer<StatusCode> {
     hosts.known(&peer).await?;
-    hosts.image_sink.upload(&context(&headers)?, &id, &mut BodyReader::new(body)).await?;
+    let (cx, mut from) = (context(&headers)?, BodyReader::new(body));
+    if let Err(error) = hosts.image_sink.upload(&cx, &id, &mut from).await {
+        tokio::spawn(read_on(from));
+        return Err(error.into());
+    }
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Whoever still sends must find the connection open to read why he is refused.
+async fn read_on(mut from: BodyReader) {
+    let rest = tokio::time::timeout(REFUSED_WITHIN, tokio::io::copy(&mut from, &mut tokio::io::sink())).await;
+    tracing::debug!(?rest, "what came after a refusal");
 }
 
 async fn make_token(
