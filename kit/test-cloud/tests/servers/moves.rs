@@ -176,7 +176,7 @@ async fn what_is_made_of_disks_boots_again() {
     let mapping: Value = serde_json::from_str(image["block_device_mapping"].as_str().unwrap()).unwrap();
     let snapshot = text(&mapping[0]["snapshot_id"]);
     until("the snapshot", async || {
-        let shown = demo.show("cinder", &format!("/snapshots/{snapshot}")).await;
+        let shown = stage.demo.show("cinder", &format!("/snapshots/{snapshot}")).await;
         (shown["snapshot"]["status"] == "available").then_some(())
     })
     .await;
