@@ -31,7 +31,7 @@ const EVENTS_HELD: usize = 4096;
 
 /// Libvirt's flag numbers.
 pub(crate) const XML_INACTIVE: u32 = 2;
-const AFFECT_LIVE: u32 = 1;
+pub(crate) const AFFECT_LIVE: u32 = 1;
 pub(crate) const AFFECT_CONFIG: u32 = 2;
 const LIST_ACTIVE: u32 = 1;
 const LIST_INACTIVE: u32 = 2;
@@ -383,6 +383,7 @@ impl Hypervisor for Libvirt {
         let element = xml::disk(disk, &device);
         for (flag, side) in &sides {
             if !side.disks.iter().any(|held| held.serial == disk.serial) {
+                self.note_replaced(&domain, side, &device, None).await?;
                 self.attach(&domain, &element, *flag).await?;
             }
         }

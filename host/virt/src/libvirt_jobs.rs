@@ -4,9 +4,9 @@
 use crate::{
     Destination, Disk, DiskStats, DomainSpec, LOOK_EVERY, Libvirt, Migration, NicStats, Phase, Progress,
     State, Stats,
-    libvirt::{AFFECT_CONFIG, XML_INACTIVE},
+    libvirt::{AFFECT_CONFIG, AFFECT_LIVE, XML_INACTIVE},
     rpc::{Args, DomainRef, Procedure},
-    xml,
+    xml::{self, Definition},
 };
 use base::{Error, ErrorKind, Result};
 use parking_lot::Mutex;
@@ -22,6 +22,8 @@ const MIGRATE_DISKS_INCREMENTALLY: u32 = 128;
 /// Libvirt cannot know that a volume is the same from everywhere.
 const MIGRATE_UNSAFE: u32 = 512;
 const STATS_OF_CPU_MEMORY_CARDS_AND_DISKS: u32 = 4 | 8 | 16 | 32;
+const METADATA_ELEMENT: i32 = 2;
+const COPY_INTO_WHAT_EXISTS: u32 = 2;
 const COPY_TRANSIENT: u32 = 4;
 const PIVOT: u32 = 2;
 /// Memory and disks of a large guest take their time.
@@ -71,8 +73,9 @@ impl Libvirt {
             .filter(|disk| disks.contains(&disk.serial))
             .map(|disk| disk.device.clone())
             .collect();
+        let there = xml::as_seen(&to.definition, &definition);
         let mut values =
-            vec![("destination_xml", to.definition.as_str()), ("persistent_xml", to.definition.as_str())];
+            vec![("destination_xml", there.as_str()), ("persistent_xml", to.definition.as_str())];
         if !to.address.is_empty() {
             values.push(("migrate_uri", to.address.as_str()));
         }
@@ -156,7 +159,11 @@ impl Libvirt {
         if !live.disks.iter().any(|held| held.serial == disk.serial) {
             let held = live.disks.iter().find(|held| held.serial == serial);
             let held = held.ok_or_else(|| Error::not_found(format!("Disk {serial} is not attached")))?;
-            self.copy_and_pivot(&domain, &held.device, &xml::disk(disk, &held.device)).await?;
+            // Never copied onto itself: an earlier call may have come as far as here.
+            if !xml::same_place(held, &xml::disk(disk, &held.device))? {
+                self.copy(&domain, &held.device, disk).await?;
+            }
+            self.note_replaced(&domain, &live, &held.device, Some(&disk.serial)).await?;
         }
         let kept = self.definition(&domain, XML_INACTIVE).await?;
         if let Some(old) = kept.disks.iter().find(|held| held.serial == serial) {
@@ -167,8 +174,45 @@ impl Libvirt {
         Ok(())
     }
 
-    async fn copy_and_pivot(&self, domain: &DomainRef, device: &str, to: &str) -> Result<()> {
-        let args = Args::new().domain(domain).string(device).string(to).named(&[]).u32(COPY_TRANSIENT);
+    /// Libvirt changes no serial of a running guest's disk; a note says whose it is now.
+    pub(crate) async fn note_replaced(
+        &self,
+        domain: &DomainRef,
+        live: &Definition,
+        device: &str,
+        serial: Option<&str>,
+    ) -> Result<()> {
+        let name = xml::replaced_note(device);
+        if live.metadata.get(&name).map(String::as_str) == serial {
+            return Ok(());
+        }
+        let mut notes = live.metadata.clone();
+        notes.remove(&name);
+        notes.extend(serial.map(|serial| (name, serial.to_string())));
+        let args =
+            Args::new().domain(domain).i32(METADATA_ELEMENT).optional_string(Some(&xml::notes(&notes)));
+        let args = args.optional_string(Some(xml::PREFIX)).optional_string(Some(xml::NAMESPACE));
+        self.call(Procedure::DomainSetMetadata, args.u32(AFFECT_LIVE)).await.map(drop)
+    }
+
+    async fn copy(&self, domain: &DomainRef, device: &str, to: &Disk) -> Result<()> {
+        if self.copy_and_pivot(domain, device, &xml::disk(to, device)).await? {
+            return Ok(());
+        }
+        // A copy must be as large as what it replaces; the guest sees the rest when it starts again.
+        let args = Args::new().domain(domain).string(device).u32(0);
+        let mut info = self.call(Procedure::DomainGetBlockInfo, args).await?;
+        let (_allocated, capacity) = (info.u64()?, info.u64()?);
+        match self.copy_and_pivot(domain, device, &xml::beginning_of_disk(to, device, capacity)).await? {
+            true => Ok(()),
+            false => Err(Error::internal(format!("{device}: its copy has ended on its own"))),
+        }
+    }
+
+    /// Whether the guest goes on with the copy; else QEMU gave it up.
+    async fn copy_and_pivot(&self, domain: &DomainRef, device: &str, to: &str) -> Result<bool> {
+        let flags = COPY_TRANSIENT | COPY_INTO_WHAT_EXISTS;
+        let args = Args::new().domain(domain).string(device).string(to).named(&[]).u32(flags);
         match self.call(Procedure::DomainBlockCopy, args).await {
             Err(error) if error.is(ErrorKind::Conflict) => {} // the copy of an earlier call goes on
             other => drop(other?),
@@ -179,19 +223,19 @@ impl Libvirt {
                 let mut answer = self.call(Procedure::DomainGetBlockJobInfo, args).await?;
                 let (found, _kind, _bandwidth) = (answer.i32()?, answer.i32()?, answer.u64()?);
                 let (done, all) = (answer.u64()?, answer.u64()?);
-                if found == 0 {
-                    return Err(Error::internal(format!("{device}: the copy has ended on its own")));
-                }
-                if done == all && all > 0 {
-                    return Ok(());
+                if found == 0 || (done == all && all > 0) {
+                    return Ok(found != 0);
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         };
         let copied = tokio::time::timeout(COPY_PATIENCE, copied).await;
-        copied.unwrap_or_else(|_| Err(Error::timeout(format!("{device} was not copied in time"))))?;
+        let late = || Error::timeout(format!("{device} was not copied in time"));
+        if !copied.unwrap_or_else(|_| Err(late()))? {
+            return Ok(false);
+        }
         let args = Args::new().domain(domain).string(device).u32(PIVOT);
-        self.call_long(Procedure::DomainBlockJobAbort, args).await.map(drop)
+        self.call_long(Procedure::DomainBlockJobAbort, args).await.map(|_| true)
     }
 
     async fn running(&self, uuid: &str) -> Result<DomainRef> {

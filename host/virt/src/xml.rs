@@ -9,7 +9,9 @@ use quick_xml::{
 use roxmltree::{Document, Node};
 use std::{collections::BTreeMap, io::Write as _, path::PathBuf};
 
-const NAMESPACE: &str = "https://ferrostack.org/xmlns/domain/1";
+/// Under which libvirt keeps our notes.
+pub const PREFIX: &str = "ferrostack";
+pub const NAMESPACE: &str = "https://ferrostack.org/xmlns/domain/1";
 
 /// How the guest's processor is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +71,7 @@ pub fn domain(spec: &DomainSpec, accelerator: Accelerator) -> Result<String> {
     let later = usize::from(spec.boot_first.is_some());
     for (index, (disk, device)) in spec.disks.iter().zip(&devices).enumerate() {
         let first = spec.boot_first.as_ref() == Some(&disk.serial);
-        disk_into(&mut x, disk, device, Some(if first { 1 } else { index + 1 + later }));
+        disk_into(&mut x, disk, device, Some(if first { 1 } else { index + 1 + later }), None);
     }
     if let Some(iso) = &spec.config_drive {
         x.open("disk", &[("type", "file"), ("device", "cdrom")]);
@@ -115,7 +117,30 @@ pub fn domain(spec: &DomainSpec, accelerator: Accelerator) -> Result<String> {
 /// A disk to attach, under the name the guest's definition shall give it.
 pub fn disk(disk: &Disk, device: &str) -> String {
     let mut x = Xml::new();
-    disk_into(&mut x, disk, device, None);
+    disk_into(&mut x, disk, device, None, None);
+    x.end()
+}
+
+/// The notes alone, as libvirt takes them for a running guest: it declares the namespace itself.
+pub fn notes(notes: &BTreeMap<String, String>) -> String {
+    let mut x = Xml::new();
+    x.open("domain", &[]);
+    for (name, value) in notes {
+        x.text_with("note", &[("name", name)], value);
+    }
+    x.close("domain");
+    x.end()
+}
+
+/// Says of a running guest which disk took the place of the one it was given; the guest goes on seeing the old serial.
+pub fn replaced_note(device: &str) -> String {
+    format!("replaced:{device}")
+}
+
+/// A disk of which the guest sees the first `bytes`.
+pub fn beginning_of_disk(disk: &Disk, device: &str, bytes: u64) -> String {
+    let mut x = Xml::new();
+    disk_into(&mut x, disk, device, None, Some(bytes));
     x.end()
 }
 
@@ -192,7 +217,7 @@ fn cpu(x: &mut Xml, spec: &DomainSpec, accelerator: Accelerator) {
     x.close("cpu");
 }
 
-fn disk_into(x: &mut Xml, disk: &Disk, device: &str, boot_order: Option<usize>) {
+fn disk_into(x: &mut Xml, disk: &Disk, device: &str, boot_order: Option<usize>, bytes: Option<u64>) {
     let format = match disk.format {
         Format::Raw => "raw",
         Format::Qcow2 => "qcow2",
@@ -209,7 +234,7 @@ fn disk_into(x: &mut Xml, disk: &Disk, device: &str, boot_order: Option<usize>) 
                 "driver",
                 &[("name", "qemu"), ("type", format), ("cache", "writeback"), ("discard", "unmap")],
             );
-            x.empty("source", &[("file", &path.to_string_lossy())]);
+            x.open("source", &[("file", &path.to_string_lossy())]);
         }
         Source::Nbd { host, port, export, tls_hostname } => {
             open_network_disk(x, format);
@@ -219,15 +244,19 @@ fn disk_into(x: &mut Xml, disk: &Disk, device: &str, boot_order: Option<usize>) 
             }
             x.open("source", &source);
             x.empty("host", &[("name", host), ("port", &port.to_string())]);
-            x.close("source");
         }
         Source::NbdUnix { socket, export } => {
             open_network_disk(x, format);
             x.open("source", &[("protocol", "nbd"), ("name", export)]);
             x.empty("host", &[("transport", "unix"), ("socket", &socket.to_string_lossy())]);
-            x.close("source");
         }
     }
+    if let Some(bytes) = bytes {
+        x.open("slices", &[]);
+        x.empty("slice", &[("type", "storage"), ("offset", "0"), ("size", &bytes.to_string())]);
+        x.close("slices");
+    }
+    x.close("source");
     x.empty("target", &[("dev", device), ("bus", bus)]);
     if let Some(order) = boot_order {
         x.empty("boot", &[("order", &order.to_string())]);
@@ -320,6 +349,10 @@ pub struct Definition {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskElement {
     pub serial: String,
+    /// Differs once another disk took this one's place under the running guest.
+    pub seen_serial: String,
+    /// Where its bytes are: libvirt's words for it.
+    pub source: Vec<(String, String)>,
     pub device: String,
     /// As QEMU calls the running guest's.
     pub alias: String,
@@ -343,10 +376,9 @@ pub fn read(text: &str) -> Result<Definition> {
     };
     let notes = root.descendants().filter(|node| node.has_tag_name((NAMESPACE, "note")));
     let vnc = elements("graphics").find(|node| node.attribute("type") == Some("vnc"));
+    let metadata: BTreeMap<String, String> =
+        notes.map(|node| (attribute(node, "name"), node.text().unwrap_or_default().to_string())).collect();
     Ok(Definition {
-        metadata: notes
-            .map(|node| (attribute(node, "name"), node.text().unwrap_or_default().to_string()))
-            .collect(),
         vnc: vnc.and_then(|node| {
             let port = node.attribute("port")?.parse().ok()?;
             Some((attribute(node, "listen"), port))
@@ -355,21 +387,56 @@ pub fn read(text: &str) -> Result<Definition> {
             .find_map(|node| child(node, "log")?.attribute("file").map(PathBuf::from)),
         vcpus: child(root, "vcpu").and_then(|node| node.text()?.trim().parse().ok()).unwrap_or(0),
         memory_mib: child(root, "memory").map(memory_mib).unwrap_or(0),
-        disks: elements("disk")
-            .map(|node| DiskElement {
-                serial: child(node, "serial").and_then(|n| n.text()).unwrap_or_default().to_string(),
-                device: child(node, "target").map(|n| attribute(n, "dev")).unwrap_or_default(),
-                alias: child(node, "alias").map(|n| attribute(n, "name")).unwrap_or_default(),
-                xml: text[node.range()].to_string(),
-            })
-            .collect(),
+        disks: elements("disk").map(|node| disk_element(node, text, &metadata)).collect(),
         nics: elements("interface")
             .map(|node| NicElement {
                 mac: child(node, "mac").map(|n| attribute(n, "address")).unwrap_or_default(),
                 xml: text[node.range()].to_string(),
             })
             .collect(),
+        metadata,
     })
+}
+
+fn disk_element(node: Node, text: &str, notes: &BTreeMap<String, String>) -> DiskElement {
+    let seen_serial = child(node, "serial").and_then(|n| n.text()).unwrap_or_default().to_string();
+    let device = child(node, "target").map(|n| attribute(n, "dev")).unwrap_or_default();
+    DiskElement {
+        serial: notes.get(&replaced_note(&device)).unwrap_or(&seen_serial).clone(),
+        seen_serial,
+        source: child(node, "source").map(place).unwrap_or_default(),
+        device,
+        alias: child(node, "alias").map(|n| attribute(n, "name")).unwrap_or_default(),
+        xml: text[node.range()].to_string(),
+    }
+}
+
+/// File, or export and host, of a disk; without what libvirt adds to the source of a running guest's.
+fn place(source: Node) -> Vec<(String, String)> {
+    let named = |node: Node| {
+        let said = node.attributes().filter(|a| matches!(a.name(), "file" | "name" | "port" | "socket"));
+        said.map(|a| (a.name().to_string(), a.value().to_string())).collect::<Vec<_>>()
+    };
+    named(source).into_iter().chain(child(source, "host").map(named).unwrap_or_default()).collect()
+}
+
+/// Whether two disk elements' bytes are in the same place.
+pub fn same_place(held: &DiskElement, element: &str) -> Result<bool> {
+    let document = parse(element)?;
+    Ok(child(document.root_element(), "source").map(place).unwrap_or_default() == held.source)
+}
+
+/// The definition a running guest goes on with elsewhere: libvirt wants it to show the guest the serials it saw.
+pub fn as_seen(definition: &str, live: &Definition) -> String {
+    let mut text = definition.to_string();
+    for disk in live.disks.iter().filter(|disk| disk.serial != disk.seen_serial) {
+        let serial = |serial: &str| format!("<serial>{serial}</serial>");
+        text = text.replace(&serial(&disk.serial), &serial(&disk.seen_serial));
+        let name = replaced_note(&disk.device);
+        let note = format!("<ferrostack:note name=\"{name}\">{}</ferrostack:note>", disk.serial);
+        text = text.replace("</ferrostack:domain>", &format!("{note}</ferrostack:domain>"));
+    }
+    text
 }
 
 /// The processor of the host, from libvirt's capabilities.
@@ -494,6 +561,24 @@ mod tests {
         assert_eq!(read.nics[0].mac, "fa:16:3e:00:00:01");
         assert!(read.nics[0].xml.starts_with("<interface") && read.nics[0].xml.ends_with("</interface>"));
         assert_eq!(read.vnc, None, "no port before the guest runs");
+    }
+
+    #[test]
+    fn a_replaced_disk_keeps_the_serial_the_guest_sees() {
+        let mut replaced = spec();
+        replaced.metadata.insert(replaced_note("vdb"), "vol-2".into());
+        let live = read(&domain(&replaced, Accelerator::Tcg).unwrap()).unwrap();
+        let held = &live.disks[1];
+        assert_eq!((&*held.serial, &*held.seen_serial), ("vol-2", "vol-1"));
+        let element = |disk: &Disk| beginning_of_disk(disk, "vdc", 4096);
+        assert!(same_place(held, &element(&spec().disks[1])).unwrap(), "whatever its name and length");
+        let unix = Source::NbdUnix { socket: "/run/v.sock".into(), export: "v".into() };
+        assert!(!same_place(held, &element(&Disk::network("vol-1", unix))).unwrap());
+
+        let mut there = spec();
+        there.disks[1].serial = "vol-2".into();
+        let there = as_seen(&domain(&there, Accelerator::Tcg).unwrap(), &live);
+        assert_eq!(read(&there).unwrap(), live);
     }
 
     #[test]

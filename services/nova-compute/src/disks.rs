@@ -327,9 +327,10 @@ async fn make_overlay(path: &Path, base: &BaseImage, flavor_bytes: u64) -> Resul
     finish(&part, path).await
 }
 
-/// As large as the flavor says; a disk never shrinks.
+/// As large as the flavor says; a disk never shrinks. A guest that runs already may hold it: only what is too small is
+/// written to.
 async fn grow(disk: &Path, bytes: u64) -> Result<()> {
-    let info = run("qemu-img").args(["info", "--output=json"]).arg(disk).text().await?;
+    let info = run("qemu-img").args(["info", "--force-share", "--output=json"]).arg(disk).text().await?;
     let info: base::Json = serde_json::from_str(&info)?;
     if info["virtual-size"].as_u64().is_some_and(|now| now < bytes) {
         run("qemu-img")
