@@ -15,6 +15,7 @@ use crate::{
 use base::{Clock, Error, Result};
 use bus::Bus;
 use cinder::Cinder;
+use contracts::hosts::HostUser;
 use db::Db;
 use futures::future::BoxFuture;
 use glance::Glance;
@@ -35,6 +36,10 @@ pub struct Cloud {
     pub secrets: Secrets,
     pub clock: Clock,
     pub keystone: Arc<Keystone>,
+    /// How services and agents talk.
+    pub bus: Bus,
+    /// The services that have things on hosts.
+    pub host_users: Vec<Arc<dyn HostUser>>,
     first: FirstSteps,
     host: tokio::sync::Mutex<Starting>,
     running: Running,
@@ -166,15 +171,24 @@ impl Cloud {
             held.running.push(Box::new(hearing));
             serving.background.push(telling);
         }
+        let host_users: Vec<Arc<dyn HostUser>> =
+            vec![Arc::new(nova::Drain(nova.clone())), neutron.clone(), Arc::new(cinder::Drain(cinder.clone()))];
         if let Some(outside) = outside {
-            outside.open_door(&settings, &secrets, &glance, &mut serving, &mut held).await?;
+            let around = hosts::Surroundings {
+                common: operator::common(&settings, &secrets, &settings.bus.urls)?,
+                operator: secrets.operator.clone(),
+                images: glance.clone(),
+                image_sink: glance.clone(),
+                users: host_users.clone(),
+            };
+            outside.open_door(&settings, around, &mut serving, &mut held).await?;
         }
         serving.held = held;
         serving.background.extend(metrics::serve(&settings).await?);
         serving.background.push(tokio::spawn(keystone::upkeep::run(keystone.clone())));
 
         let around = Surroundings {
-            bus,
+            bus: bus.clone(),
             clock: clock.clone(),
             images: glance.clone(),
             image_sink: glance.clone(),
@@ -191,7 +205,7 @@ impl Cloud {
         });
         let first = FirstSteps { keystone: keystone.clone(), glance, neutron };
         let host = tokio::sync::Mutex::new(Starting::Underway(host));
-        Ok(Self { settings, secrets, clock, keystone, first, host, running, shared, serving })
+        Ok(Self { settings, secrets, clock, keystone, bus, host_users, first, host, running, shared, serving })
     }
 
     /// Returns when the cloud has all that it begins with, and its hosts have reported.
@@ -258,19 +272,13 @@ impl Outside {
     async fn open_door(
         self,
         settings: &Settings,
-        secrets: &Secrets,
-        glance: &Arc<Glance>,
+        around: hosts::Surroundings,
         serving: &mut Serving,
         held: &mut Held,
     ) -> Result<()> {
-        let around = hosts::Surroundings {
-            common: operator::common(settings, secrets, &settings.bus.urls)?,
-            operator: secrets.operator.clone(),
-            images: glance.clone(),
-            image_sink: glance.clone(),
-        };
         let hosts = hosts::Hosts::open(self.db, self.clock, settings.config.section()?, around).await?;
         held.running.push(Box::new(hosts.start(&self.bus).await?));
+        serving.background.push(tokio::spawn(hosts::keep_emptying(hosts.clone())));
         for listener in self.listeners {
             let (hosts, credentials, ended) = (hosts.clone(), self.credentials.clone(), serving.ended());
             serving

@@ -121,13 +121,25 @@ enum Host {
     },
     /// Print every host and whether it lives.
     List(Common),
-    /// Mark a host as draining, for whoever looks at the list; `openstack compute service set --disable` keeps new
-    /// servers away from it.
-    Drain(OneHost),
-    /// Take the mark away.
+    /// Empty a host: nothing new comes to it, its servers, volumes, DHCP servers and routers go elsewhere as far as they
+    /// can. Waits until it is empty or what is left cannot go; stopped or repeated, it does no harm.
+    Drain {
+        #[command(flatten)]
+        host: OneHost,
+        /// Return at once; `ferrostack host list` says what is left.
+        #[arg(long)]
+        background: bool,
+    },
+    /// Let new things come to a host that was drained.
     Resume(OneHost),
-    /// Take a host out of the cloud: its agents end and its certificate is refused.
-    Remove(OneHost),
+    /// Take an empty host out of the cloud: its agents end and its certificate is refused.
+    Remove {
+        #[command(flatten)]
+        host: OneHost,
+        /// Also one that is not empty: what it has is lost.
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 #[derive(Args)]
@@ -247,9 +259,11 @@ fn of_hosts(command: Host) -> Result<()> {
     match command {
         Host::Token { minutes, role, common } => operator::token(&settings(&common)?, minutes, &role),
         Host::List(common) => operator::list(&settings(&common)?),
-        Host::Drain(host) => operator::set_state(&settings(&host.common)?, &host.name, "draining"),
-        Host::Resume(host) => operator::set_state(&settings(&host.common)?, &host.name, "active"),
-        Host::Remove(host) => operator::remove(&settings(&host.common)?, &host.name),
+        Host::Drain { host, background } => {
+            operator::drain(&settings(&host.common)?, &host.name, background)
+        }
+        Host::Resume(host) => operator::resume(&settings(&host.common)?, &host.name),
+        Host::Remove { host, force } => operator::remove(&settings(&host.common)?, &host.name, force),
     }
 }
 

@@ -1,5 +1,5 @@
-//! `ferrostack host …` and `ferrostack join`: which hosts belong to a cloud. The first asks the control node that runs on
-//! this machine; draining uses the services' public APIs, as any operator does.
+//! `ferrostack host …` and `ferrostack join`: which hosts belong to a cloud. The first asks the control node
+//! that runs on this machine.
 
 use crate::{Secrets, Settings, endpoints, roles::Roles, state};
 use base::{Clock, Error, Result};
@@ -7,6 +7,7 @@ use hosts::{DOOR_PORT, Door, Identity};
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
     path::Path,
+    time::Duration,
 };
 
 /// Makes this machine a host.
@@ -56,30 +57,75 @@ pub fn token(settings: &Settings, minutes: Option<u64>, roles: &str) -> Result<(
 
 pub fn list(settings: &Settings) -> Result<()> {
     let hosts = ask(settings, async |door| door.hosts().await)?;
-    println!(
-        "{:<24} {:<24} {:<16} {:<9} {:<5} {:<9} LAST SEEN",
-        "NAME", "ROLES", "ADDRESS", "STATE", "UP", "VERSION"
+    let header = format!(
+        "{:<24} {:<24} {:<16} {:<9} {:<5} {:<9} {:<12} LEFT",
+        "NAME", "ROLES", "ADDRESS", "STATE", "UP", "VERSION", "LAST SEEN"
     );
+    println!("{header}");
     for host in hosts {
         let seen = host.seconds_silent.map_or_else(|| "never".into(), |seconds| format!("{seconds} s ago"));
         let up = if host.up { "up" } else { "down" };
         let roles = host.roles.join(",");
         println!(
-            "{:<24} {roles:<24} {:<16} {:<9} {up:<5} {:<9} {seen}",
-            host.name, host.address, host.state, host.version
+            "{:<24} {roles:<24} {:<16} {:<9} {up:<5} {:<9} {seen:<12} {}",
+            host.name,
+            host.address,
+            host.state,
+            host.version,
+            hosts::told(&host.left)
         );
     }
     Ok(())
 }
 
-pub fn set_state(settings: &Settings, name: &str, state: &str) -> Result<()> {
-    let host = ask(settings, async |door| door.set_state(name, state).await)?;
+/// Nothing new comes to the host from now on, and what it has goes elsewhere. Waits for that, or leaves it to itself.
+pub fn drain(settings: &Settings, name: &str, background: bool) -> Result<()> {
+    ask(settings, async |door| {
+        let mut host = door.set_state(name, "draining").await?;
+        println!("Nothing new comes to {name}.");
+        if background {
+            return Ok(());
+        }
+        let mut told = String::new();
+        loop {
+            let line = hosts::told(&host.left);
+            if host.left.is_empty() {
+                println!("{name} is empty.");
+                return Ok(());
+            }
+            if line != told {
+                println!("{line} left");
+                told = line;
+            }
+            if host.state == "active" {
+                return Err(Error::conflict(format!("{name} was resumed meanwhile")));
+            }
+            if host.left.iter().all(|left| left.stuck) {
+                return Err(Error::conflict(stuck(&host)));
+            }
+            tokio::time::sleep(LOOKED_AT_EVERY).await;
+            host = door.host(name).await?;
+        }
+    })
+}
+
+/// How often it is looked how far a host is that is emptied.
+const LOOKED_AT_EVERY: Duration = Duration::from_secs(1);
+
+fn stuck(host: &hosts::HostView) -> String {
+    let one = |left: &contracts::hosts::Left| format!("\n  {} {}: {}", left.kind, left.id, left.state);
+    let all: String = host.left.iter().map(one).collect();
+    format!("what is left on {} does not go by itself:{all}", host.name)
+}
+
+pub fn resume(settings: &Settings, name: &str) -> Result<()> {
+    let host = ask(settings, async |door| door.set_state(name, "active").await)?;
     println!("{} is {}.", host.name, host.state);
     Ok(())
 }
 
-pub fn remove(settings: &Settings, name: &str) -> Result<()> {
-    ask(settings, async |door| door.remove(name).await)?;
+pub fn remove(settings: &Settings, name: &str, force: bool) -> Result<()> {
+    ask(settings, async |door| door.remove(name, force).await)?;
     println!("{name} is no host of this cloud any more; its agents end.");
     Ok(())
 }

@@ -6,6 +6,7 @@ pub mod apis;
 pub mod compute;
 #[cfg(feature = "fakes")]
 pub mod fakes;
+pub mod hosts;
 pub mod identity;
 pub mod images;
 pub mod networks;

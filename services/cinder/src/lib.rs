@@ -4,6 +4,7 @@
 mod api;
 mod backups;
 mod bootstrap;
+mod drain;
 mod errors;
 mod flows;
 mod groups;
@@ -23,6 +24,7 @@ mod torture;
 mod volumes;
 
 pub use api::routes;
+pub use drain::Drain;
 pub use model::{MIGRATIONS, TABLES};
 pub use options::Options;
 pub use rules::RULES;

@@ -147,6 +147,20 @@ fn elsewhere(
     host.map_err(|error| Error::bad_request(error.message.as_str()).cause(error))
 }
 
+/// Where a volume can go that must leave its back end; or why it cannot.
+pub fn somewhere_else(
+    cinder: &Cinder,
+    tx: &mut Tx,
+    volume: &Volume,
+) -> Result<std::result::Result<String, String>> {
+    if check_movable(tx, volume).is_err() {
+        return Ok(Err("it has snapshots or a group".into()));
+    }
+    let kind = tx.find::<VolumeType>(&volume.volume_type_id)?;
+    let kind = kind.ok_or_else(|| type_not_found(&volume.volume_type_id))?;
+    Ok(elsewhere(cinder, tx, volume, &kind, None).map_err(|error| error.message.to_string()))
+}
+
 pub fn begin(
     cinder: &Arc<Cinder>,
     tx: &mut Tx,

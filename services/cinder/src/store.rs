@@ -21,6 +21,14 @@ pub fn attachments(tx: &mut Tx, volume_id: &str) -> Result<Vec<Attachment>> {
     tx.list(&List::all().eq("volume_id", volume_id).sort("created_at", db::Direction::Asc))
 }
 
+/// Volumes on these hosts, named with their pools or without.
+pub fn volumes_on(tx: &mut Tx, hosts: &[String]) -> Result<Vec<Volume>> {
+    if hosts.is_empty() {
+        return Ok(Vec::new());
+    }
+    tx.list(&List::all().filter(Filter::any("host", hosts)).sort("id", db::Direction::Asc))
+}
+
 pub fn attachments_of(tx: &mut Tx, volume_ids: &[String]) -> Result<HashMap<String, Vec<Attachment>>> {
     let mut found: HashMap<String, Vec<Attachment>> = HashMap::new();
     for ids in volume_ids.chunks(PARAMETERS_MAX) {

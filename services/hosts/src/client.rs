@@ -177,8 +177,14 @@ impl Door {
         self.ask("PUT", &format!("/v1/hosts/{name}/state"), Some(&NewState { state: state.into() })).await
     }
 
-    pub async fn remove(&self, name: &str) -> Result<()> {
-        self.send("DELETE", &format!("/v1/hosts/{name}"), &[], Body::empty()).await.map(drop)
+    pub async fn host(&self, name: &str) -> Result<HostView> {
+        self.ask("GET", &format!("/v1/hosts/{name}"), None::<&Json>).await
+    }
+
+    /// `force`: whatever is lost with it.
+    pub async fn remove(&self, name: &str, force: bool) -> Result<()> {
+        let path = format!("/v1/hosts/{name}?force={force}");
+        self.send("DELETE", &path, &[], Body::empty()).await.map(drop)
     }
 
     async fn ask<T: DeserializeOwned>(

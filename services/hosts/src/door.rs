@@ -12,12 +12,13 @@ use crate::{
 use axum::{
     Extension, Json, Router,
     body::Body,
-    extract::{Path, State},
+    extract::{Path, Query, State},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
-    routing::{delete, get, post, put},
+    routing::{get, post, put},
 };
 use base::{Context, Error, ErrorKind, Result};
+use contracts::hosts::Left;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -76,6 +77,8 @@ pub struct HostView {
     pub up: bool,
     /// Since its last sign of life; none: there was none.
     pub seconds_silent: Option<u64>,
+    /// On a host that is emptied.
+    pub left: Vec<Left>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -138,7 +141,7 @@ fn router(hosts: Arc<Hosts>) -> Router {
         .route("/v1/tokens", post(make_token))
         .route("/v1/hosts", get(list))
         .route("/v1/hosts/{name}/state", put(set_state))
-        .route("/v1/hosts/{name}", delete(remove))
+        .route("/v1/hosts/{name}", get(show).delete(remove))
         .with_state(hosts)
 }
 
@@ -227,7 +230,21 @@ async fn make_token(
 async fn list(State(hosts): State<Arc<Hosts>>, headers: HeaderMap) -> Answer<Json<Vec<HostView>>> {
     hosts.is_operator(&headers)?;
     let rows = hosts.read(store::hosts).await?;
-    Ok(Json(rows.into_iter().map(|row| hosts.view(row)).collect()))
+    let mut views = Vec::new();
+    for row in rows {
+        views.push(hosts.view(row).await?);
+    }
+    Ok(Json(views))
+}
+
+async fn show(
+    State(hosts): State<Arc<Hosts>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Answer<Json<HostView>> {
+    hosts.is_operator(&headers)?;
+    let row = hosts.read(move |tx| tx.find::<HostRow>(&name)?.ok_or_else(|| missing(&name))).await?;
+    Ok(Json(hosts.view(row).await?))
 }
 
 async fn set_state(
@@ -241,16 +258,39 @@ async fn set_state(
         Some(state @ (HostState::Active | HostState::Draining)) => state,
         _ => return Err(Error::bad_request("A host is made active or draining.").into()),
     };
-    Ok(Json(hosts.set_state(name, state).await?))
+    // In this order whoever sees a host that is emptied sees one to which nothing comes.
+    let row = match state {
+        HostState::Active => {
+            hosts.set_state(&name, state).await?;
+            hosts.open_again(&name).await?;
+            hosts.set_state(&name, state).await?
+        }
+        _ => {
+            hosts.exists(&name).await?;
+            hosts.close(&name).await?;
+            hosts.set_state(&name, state).await?
+        }
+    };
+    Ok(Json(hosts.view(row).await?))
+}
+
+#[derive(Deserialize)]
+struct Removal {
+    #[serde(default)]
+    force: bool,
 }
 
 async fn remove(
     State(hosts): State<Arc<Hosts>>,
     Path(name): Path<String>,
+    Query(removal): Query<Removal>,
     headers: HeaderMap,
 ) -> Answer<StatusCode> {
     hosts.is_operator(&headers)?;
-    hosts.set_state(name, HostState::Removed).await?;
+    if !removal.force {
+        hosts.check_empty(&name).await?;
+    }
+    hosts.set_state(&name, HostState::Removed).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -361,33 +401,52 @@ impl Hosts {
         }
     }
 
-    async fn set_state(&self, name: String, state: HostState) -> Result<HostView> {
-        let row = self
-            .write(move |tx| {
-                let missing = || Error::not_found(format!("No host {name} has joined."));
-                let mut row = tx.find::<HostRow>(&name)?.ok_or_else(missing)?;
-                if row.state == HostState::Removed && state != HostState::Removed {
-                    return Err(Error::conflict(format!("The host {name} was removed; it may join again.")));
-                }
-                row.state = state;
-                tx.update(&row)?;
-                Ok(row)
-            })
-            .await?;
-        Ok(self.view(row))
+    async fn exists(&self, name: &str) -> Result<()> {
+        let name = name.to_string();
+        self.read(move |tx| movable(tx, &name).map(drop)).await
     }
 
-    fn view(&self, row: HostRow) -> HostView {
+    async fn set_state(&self, name: &str, state: HostState) -> Result<HostRow> {
+        let name = name.to_string();
+        self.write(move |tx| {
+            let mut row = match state {
+                HostState::Removed => tx.find::<HostRow>(&name)?.ok_or_else(|| missing(&name))?,
+                _ => movable(tx, &name)?,
+            };
+            row.state = state;
+            tx.update(&row)?;
+            Ok(row)
+        })
+        .await
+    }
+
+    async fn view(&self, row: HostRow) -> Result<HostView> {
         let silent = row.last_seen_at.map(|seen| self.clock.now().since(seen).as_secs());
-        HostView {
+        let draining = row.state == HostState::Draining;
+        let left = if draining { self.left(&row.name).await? } else { Vec::new() };
+        Ok(HostView {
             up: silent.is_some_and(|seconds| seconds < self.options.down_after_seconds),
             seconds_silent: silent,
+            state: if draining && left.is_empty() { "drained" } else { row.state.as_str() }.into(),
             name: row.name,
             roles: row.roles,
             address: row.address,
             version: row.version,
-            state: row.state.as_str().into(),
-        }
+            left,
+        })
+    }
+}
+
+fn missing(name: &str) -> Error {
+    Error::not_found(format!("No host {name} has joined."))
+}
+
+/// A host that is part of the cloud.
+fn movable(tx: &mut db::Tx, name: &str) -> Result<HostRow> {
+    let row = tx.find::<HostRow>(&name.to_string())?.ok_or_else(|| missing(name))?;
+    match row.state {
+        HostState::Removed => Err(Error::conflict(format!("The host {name} was removed; it may join again."))),
+        _ => Ok(row),
     }
 }
 

@@ -5,6 +5,7 @@ mod authority;
 mod body;
 mod client;
 mod door;
+mod drain;
 mod model;
 mod options;
 mod reports;
@@ -13,7 +14,8 @@ mod tls;
 mod tokens;
 
 pub use client::{Door, Identity, Member, RemoteImages, join};
-pub use door::{DOOR_PORT, serve as serve_door};
+pub use drain::{keep_emptying, told};
+pub use door::{HostView, DOOR_PORT, serve as serve_door};
 pub use model::{HostState, TABLES};
 pub use options::Options;
 pub use reports::{REPORT_EVERY, alive};
@@ -26,6 +28,7 @@ use bus::{Bus, Serving, Topic};
 use contracts::{
     agents::host::{REPORTS_TOPIC, host_reports_handlers},
     compute::{ImageSink, ImageSource},
+    hosts::HostUser,
 };
 use db::{Db, Tx};
 use serde::{Deserialize, Serialize};
@@ -43,6 +46,7 @@ pub struct Hosts {
     operator: Secret,
     images: Arc<dyn ImageSource>,
     image_sink: Arc<dyn ImageSink>,
+    users: Vec<Arc<dyn HostUser>>,
 }
 
 /// What a host must know of its cloud.
@@ -65,14 +69,16 @@ pub struct Surroundings {
     pub operator: Secret,
     pub images: Arc<dyn ImageSource>,
     pub image_sink: Arc<dyn ImageSink>,
+    /// The services that have things on hosts.
+    pub users: Vec<Arc<dyn HostUser>>,
 }
 
 impl Hosts {
     /// On a database opened with [`TABLES`]; the first control node of a cloud makes its authority.
     pub async fn open(db: Db, clock: Clock, options: Options, around: Surroundings) -> Result<Arc<Self>> {
         let authority = Self::authority(&db, &clock).await?;
-        let Surroundings { common, operator, images, image_sink } = around;
-        Ok(Arc::new(Self { db, clock, options, authority, common, operator, images, image_sink }))
+        let Surroundings { common, operator, images, image_sink, users } = around;
+        Ok(Arc::new(Self { db, clock, options, authority, common, operator, images, image_sink, users }))
     }
 
     /// The authority of a cloud, made when there is none.

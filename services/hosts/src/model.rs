@@ -8,7 +8,7 @@ pub const TABLES: &[&Table] = &[HostRow::TABLE, TokenRow::TABLE, AuthorityRow::T
 text_enum! {
     pub enum HostState {
         Active = "active",
-        /// The operator empties it; services are told by their own APIs.
+        /// The operator empties it; what is there goes elsewhere.
         Draining = "draining",
         Removed = "removed",
     }

@@ -6,6 +6,7 @@ use bus::Bus;
 use contracts::{
     agents::host::{HostAlive, HostOrder, HostReports, REPORTS_TOPIC, RemoteHostReports},
     compute::{ImageSink, ImageSource},
+    hosts::{HostUser, Left},
 };
 use db::testing::{self, TestDb};
 use hosts::{
@@ -83,6 +84,43 @@ impl AsyncRead for Breaks {
     }
 }
 
+/// A service with a server on every host, until it is told to empty it; a stuck one that stays.
+#[derive(Default)]
+struct Servers {
+    closed: Mutex<Vec<String>>,
+    gone: Mutex<bool>,
+    stuck: Mutex<bool>,
+}
+
+#[async_trait]
+impl HostUser for Servers {
+    async fn close(&self, _: &Context, host: &str) -> Result<()> {
+        self.closed.lock().unwrap().push(host.into());
+        Ok(())
+    }
+
+    async fn empty(&self, _: &Context, _: &str) -> Result<()> {
+        *self.gone.lock().unwrap() = true;
+        Ok(())
+    }
+
+    async fn left(&self, _: &Context, host: &str) -> Result<Vec<Left>> {
+        let mut left = Vec::new();
+        if !*self.gone.lock().unwrap() {
+            left.push(Left::going("server", &format!("on-{host}"), "waits to go"));
+        }
+        if *self.stuck.lock().unwrap() {
+            left.push(Left::stuck("volume", "v", "a server uses it"));
+        }
+        Ok(left)
+    }
+
+    async fn open(&self, _: &Context, host: &str) -> Result<()> {
+        self.closed.lock().unwrap().retain(|closed| closed != host);
+        Ok(())
+    }
+}
+
 /// A control node.
 struct Control {
     _db: TestDb,
@@ -90,6 +128,7 @@ struct Control {
     clock: Clock,
     hosts: Arc<Hosts>,
     images: Arc<Images>,
+    servers: Arc<Servers>,
     url: String,
     door: Door,
 }
@@ -107,12 +146,15 @@ impl Control {
             metadata_address: "127.0.0.1:8775".into(),
             metadata_secret: Secret::new("m"),
         };
-        let (images, operator) = (Arc::<Images>::default(), Secret::new("operator"));
+        let (images, servers) = (Arc::<Images>::default(), Arc::<Servers>::default());
+        *servers.gone.lock().unwrap() = true;
+        let operator = Secret::new("operator");
         let around = Surroundings {
             common,
             operator: operator.clone(),
             images: images.clone(),
             image_sink: images.clone(),
+            users: vec![servers.clone()],
         };
         let credentials = Hosts::control_credentials(&db.db, &clock, "c1").await.unwrap();
         credentials.write(directory.path()).unwrap();
@@ -122,7 +164,7 @@ impl Control {
             hosts::serve_door(served, listener, &credentials, std::future::pending()).await
         });
         let door = Door::of_operator(url.clone(), directory.path(), operator).unwrap();
-        Self { _db: db, directory, clock, hosts, images, url, door }
+        Self { _db: db, directory, clock, hosts, images, servers, url, door }
     }
 
     async fn token(&self) -> String {
@@ -234,7 +276,7 @@ async fn certificates_are_renewed_in_time_and_the_replaced_are_refused() {
     first.write(at.path()).unwrap();
     assert_eq!(kind(images(&member).download(&cx, "good", &mut Vec::new()).await), ErrorKind::Forbidden);
     newest.write(at.path()).unwrap();
-    control.door.remove("h1").await.unwrap();
+    control.door.remove("h1", false).await.unwrap();
     assert_eq!(kind(images(&member).download(&cx, "good", &mut Vec::new()).await), ErrorKind::Forbidden);
     member.renew_at = control.clock.now();
     assert_eq!(kind(member.renew_in_time(at.path(), &control.clock).await), ErrorKind::Forbidden);
@@ -247,7 +289,7 @@ async fn strangers_at_the_door() {
         Door::of_operator(control.url.clone(), control.directory.path(), Secret::new("guess")).unwrap();
     assert_eq!(kind(nobody.hosts().await), ErrorKind::Unauthorized);
     assert_eq!(kind(nobody.new_token(None, Vec::new()).await), ErrorKind::Unauthorized);
-    assert_eq!(kind(nobody.remove("h1").await), ErrorKind::Unauthorized);
+    assert_eq!(kind(nobody.remove("h1", false).await), ErrorKind::Unauthorized);
     // A member of another cloud: its certificate is another authority's.
     let other = Control::start().await;
     let mut member = other.join(&other.token().await, "h1", &["compute"], at.path()).await.unwrap();
@@ -270,19 +312,53 @@ async fn signs_of_life() {
     assert!(seen().await.up && seen().await.roles == ["network"]);
     control.clock.advance(Duration::from_secs(31));
     assert!(!seen().await.up);
-    assert_eq!(control.door.set_state("h1", "draining").await.unwrap().state, "draining");
+    assert_eq!(control.door.set_state("h1", "draining").await.unwrap().state, "drained");
     assert_eq!(say(&host).await, HostOrder::Drain);
     assert_eq!(kind(control.door.set_state("h1", "dead").await), ErrorKind::BadRequest);
     assert_eq!(kind(control.door.set_state("h2", "active").await), ErrorKind::NotFound);
     control.door.set_state("h1", "active").await.unwrap();
     assert_eq!(say(&host).await, HostOrder::Serve);
-    control.door.remove("h1").await.unwrap();
+    control.door.remove("h1", false).await.unwrap();
     assert_eq!(say(&host).await, HostOrder::Leave);
     assert_eq!(kind(control.door.set_state("h1", "active").await), ErrorKind::Conflict);
     assert_eq!(say(&HostAlive { name: "never".into(), ..host }).await, HostOrder::Leave);
     // It may come again.
     control.join(&control.token().await, "h1", &["compute"], at.path()).await.unwrap();
     assert_eq!(seen().await.state, "active");
+}
+
+#[tokio::test]
+async fn a_host_is_emptied_before_it_goes() {
+    let (control, at) = (Control::start().await, tempfile::tempdir().unwrap());
+    control.join(&control.token().await, "h1", &["compute"], at.path()).await.unwrap();
+    let (door, servers) = (&control.door, &control.servers);
+    *servers.gone.lock().unwrap() = false;
+    let refused = door.remove("h1", false).await.unwrap_err();
+    assert!(refused.is(ErrorKind::Conflict) && refused.message.contains("1 server"), "{refused}");
+    assert_eq!(kind(door.set_state("h2", "draining").await), ErrorKind::NotFound);
+    assert_eq!(kind(door.host("h2").await), ErrorKind::NotFound);
+    assert!(servers.closed.lock().unwrap().is_empty(), "a host that is unknown is not closed");
+
+    let draining = door.set_state("h1", "draining").await.unwrap();
+    assert_eq!((draining.state.as_str(), draining.left.len()), ("draining", 1));
+    assert_eq!(*servers.closed.lock().unwrap(), ["h1"]);
+    *servers.stuck.lock().unwrap() = true;
+    let emptying = tokio::spawn(hosts::keep_emptying(control.hosts.clone()));
+    while door.host("h1").await.unwrap().left.len() > 1 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let shown = door.host("h1").await.unwrap();
+    assert!(shown.state == "draining" && shown.left[0].stuck);
+    *servers.stuck.lock().unwrap() = false;
+    assert_eq!(door.host("h1").await.unwrap().state, "drained");
+    assert_eq!(door.set_state("h1", "active").await.unwrap().state, "active");
+    assert!(servers.closed.lock().unwrap().is_empty());
+    emptying.abort();
+
+    *servers.stuck.lock().unwrap() = true;
+    assert_eq!(kind(door.remove("h1", false).await), ErrorKind::Conflict);
+    door.remove("h1", true).await.unwrap();
+    assert_eq!(kind(door.set_state("h1", "draining").await), ErrorKind::Conflict);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ mod api;
 mod attributes;
 mod contract;
 mod desired;
+mod drain;
 mod errors;
 mod events;
 mod forwardings;

@@ -79,6 +79,16 @@ impl Layout {
         self.agents.iter().find(|agent| agent.agent_type == kind.name && agent.host == host)
     }
 
+    /// Whether somebody else can serve what an agent does.
+    pub fn has_other(&self, than: &Agent) -> bool {
+        self.agents.iter().any(|agent| {
+            agent.agent_type == than.agent_type
+                && agent.host != than.host
+                && agent.admin_state_up
+                && self.lives(agent)
+        })
+    }
+
     /// Where a host's tunnels end. Also of one whose agent is silent: its guests go on.
     pub fn tunnel_ip(&self, host: &str) -> Option<IpAddr> {
         self.agent(&agents::L2, host)?.tunnel_ip.as_deref()?.parse().ok()

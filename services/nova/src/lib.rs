@@ -5,6 +5,7 @@
 mod actions;
 mod api;
 mod console;
+mod drain;
 mod extra_specs;
 mod flows;
 mod guest;
@@ -24,6 +25,7 @@ mod store;
 mod torture;
 
 pub use api::routes;
+pub use drain::Drain;
 pub use model::TABLES;
 pub use options::Options;
 pub use rules::RULES;

@@ -395,7 +395,9 @@ pub struct Quota {
     table = "migrations",
     singular = "migration",
     unique = "number",
-    index = "instance_uuid, created_at"
+    index = "instance_uuid, created_at",
+    index = "source_compute, status",
+    index = "dest_compute, status"
 )]
 pub struct Migration {
     #[field(key)]

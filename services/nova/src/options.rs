@@ -26,6 +26,8 @@ pub struct Options {
     pub soft_affinity_weight_multiplier: f64,
     /// The server goes to one of this many best hosts, at random.
     pub host_subset_size: usize,
+    /// How many servers leave a host at the same time that is drained.
+    pub drain_moves_max: usize,
     /// How many hosts are tried before a server is given up.
     pub max_attempts: u32,
     /// Virtual processors per real one.
@@ -102,6 +104,7 @@ impl Default for Options {
             io_ops_weight_multiplier: -1.0,
             soft_affinity_weight_multiplier: 1.0,
             host_subset_size: 1,
+            drain_moves_max: 4,
             max_attempts: 3,
             cpu_allocation_ratio: 4.0,
             ram_allocation_ratio: 1.0,

@@ -155,6 +155,24 @@ pub fn servers_on(tx: &mut Tx, hosts: &[String]) -> Result<i64> {
     tx.count::<Instance>(&[Filter::eq("deleted", false), Filter::any("host", hosts)])
 }
 
+/// They themselves.
+pub fn servers_of_host(tx: &mut Tx, host: &str) -> Result<Vec<Instance>> {
+    tx.list(&List::all().eq("host", host).eq("deleted", false).sort("uuid", db::Direction::Asc))
+}
+
+/// Servers elsewhere that their owners may still send back to a host.
+pub fn resized_away_from(tx: &mut Tx, host: &str) -> Result<Vec<String>> {
+    let rows = tx.query(
+        sql!(
+            "SELECT i.uuid FROM migrations m JOIN instances i ON i.uuid = m.instance_uuid
+             WHERE m.source_compute = $1 AND m.status = 'finished' AND i.deleted = FALSE
+               AND i.vm_state = 'resized' AND i.host <> $1 AND i.task_state IS NULL ORDER BY i.uuid"
+        ),
+        params![host],
+    )?;
+    rows.iter().map(|row| row.at(0)).collect()
+}
+
 /// The processes on hosts, and the aggregates that say in which zone they are.
 pub fn services_and_aggregates(tx: &mut Tx) -> Result<(Vec<Service>, Vec<Aggregate>)> {
     let services = tx.list::<Service>(&List::all().sort("number", db::Direction::Asc))?;

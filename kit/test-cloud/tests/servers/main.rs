@@ -2,6 +2,7 @@
 //! be left.
 
 mod devices;
+mod drain;
 mod guests;
 mod moves;
 mod placing;

@@ -45,7 +45,7 @@ async fn resize(nova: Arc<Nova>, request: Request) -> Result<Reply> {
     check_unlocked(&request, &instance)?;
     let new_flavor = new_flavor(&nova, &request, &instance, &given["flavorRef"]).await?;
     let auto_disk_config = given["OS-DCF:diskConfig"].as_str().map(|config| config == "AUTO");
-    let wanted = resize::Wanted { new_flavor: Some(new_flavor), host: None, auto_disk_config };
+    let wanted = resize::Wanted { new_flavor: Some(new_flavor), host: None, auto_disk_config, confirms_itself: false };
     begin(&nova, &request.ctx, &instance.uuid, move |nova, tx, cx, uuid| {
         resize::begin(nova, tx, cx, uuid, &wanted)
     })
@@ -120,7 +120,7 @@ async fn migrate(nova: Arc<Nova>, request: Request) -> Result<Reply> {
         check_host(&nova, host).await?;
     }
     check_unlocked(&request, &instance)?;
-    let wanted = resize::Wanted { new_flavor: None, host, auto_disk_config: None };
+    let wanted = resize::Wanted { new_flavor: None, host, auto_disk_config: None, confirms_itself: false };
     begin(&nova, &request.ctx, &instance.uuid, move |nova, tx, cx, uuid| {
         resize::begin(nova, tx, cx, uuid, &wanted)
     })

@@ -1,7 +1,7 @@
 //! Moves a server, off, to another flavor or another host. What it was waits until its owner confirms or reverts.
 
 use super::{
-    failed_as_it_was, or_gone,
+    confirm_resize, failed_as_it_was, or_gone,
     placing::{self, Wish},
     power::check_state,
     relocate::{self, Place, PlannedVolume},
@@ -31,6 +31,9 @@ pub struct Resize {
     pub forced_host: Option<String>,
     pub excluded: Vec<String>,
     pub volumes: Vec<PlannedVolume>,
+    /// Nobody is asked whether it stays there.
+    #[serde(default)]
+    pub confirms_itself: bool,
     /// Known once it is scheduled.
     pub dest: Place,
 }
@@ -261,7 +264,11 @@ async fn complete(nova: &Arc<Nova>, cx: &Context, flow: &mut Resize) -> Result<E
                 was: flow.was,
             });
         })?;
-        actions::end(tx, &cx, &flow.event(Some(flow.dest.host.clone()), false), None, now)
+        actions::end(tx, &cx, &flow.event(Some(flow.dest.host.clone()), false), None, now)?;
+        match flow.confirms_itself {
+            true => confirm_resize::begin(&nova, tx, &cx, &flow.uuid),
+            false => Ok(()),
+        }
     }))
 }
 
@@ -270,6 +277,14 @@ pub struct Wanted {
     pub new_flavor: Option<Flavor>,
     pub host: Option<String>,
     pub auto_disk_config: Option<bool>,
+    pub confirms_itself: bool,
+}
+
+impl Wanted {
+    /// As it is, on whichever other host, for good.
+    pub fn elsewhere() -> Self {
+        Self { new_flavor: None, host: None, auto_disk_config: None, confirms_itself: true }
+    }
 }
 
 const FROM: &[VmState] = &[VmState::Active, VmState::Stopped];
@@ -293,6 +308,7 @@ pub fn begin(nova: &Arc<Nova>, tx: &mut Tx, cx: &Context, uuid: &str, wanted: &W
         forced_host: wanted.host.clone(),
         excluded: if stays { Vec::new() } else { vec![source.host.clone()] },
         volumes: relocate::plan(&store::block_devices(tx, uuid)?),
+        confirms_itself: wanted.confirms_itself,
         dest: Place::default(),
         old_flavor,
         new_flavor,
