@@ -443,7 +443,7 @@ fn missing(name: &str) -> Error {
 
 /// A host that is part of the cloud.
 fn movable(tx: &mut db::Tx, name: &str) -> Result<HostRow> {
-    let row = tx.find::<HostRow>(&name.to_string())?.ok_or_else(|| missing(name))?;
+    let row = tx.find::<HostRow>(name)?.ok_or_else(|| missing(name))?;
     match row.state {
         HostState::Removed => Err(Error::conflict(format!("The host {name} was removed; it may join again."))),
         _ => Ok(row),
