@@ -171,8 +171,11 @@ impl Cloud {
             held.running.push(Box::new(hearing));
             serving.background.push(telling);
         }
-        let host_users: Vec<Arc<dyn HostUser>> =
-            vec![Arc::new(nova::Drain(nova.clone())), neutron.clone(), Arc::new(cinder::Drain(cinder.clone()))];
+        let host_users: Vec<Arc<dyn HostUser>> = vec![
+            Arc::new(nova::Drain(nova.clone())),
+            neutron.clone(),
+            Arc::new(cinder::Drain(cinder.clone())),
+        ];
         if let Some(outside) = outside {
             let around = hosts::Surroundings {
                 common: operator::common(&settings, &secrets, &settings.bus.urls)?,
@@ -205,7 +208,19 @@ impl Cloud {
         });
         let first = FirstSteps { keystone: keystone.clone(), glance, neutron };
         let host = tokio::sync::Mutex::new(Starting::Underway(host));
-        Ok(Self { settings, secrets, clock, keystone, bus, host_users, first, host, running, shared, serving })
+        Ok(Self {
+            settings,
+            secrets,
+            clock,
+            keystone,
+            bus,
+            host_users,
+            first,
+            host,
+            running,
+            shared,
+            serving,
+        })
     }
 
     /// Returns when the cloud has all that it begins with, and its hosts have reported.

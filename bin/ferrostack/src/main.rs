@@ -259,9 +259,7 @@ fn of_hosts(command: Host) -> Result<()> {
     match command {
         Host::Token { minutes, role, common } => operator::token(&settings(&common)?, minutes, &role),
         Host::List(common) => operator::list(&settings(&common)?),
-        Host::Drain { host, background } => {
-            operator::drain(&settings(&host.common)?, &host.name, background)
-        }
+        Host::Drain { host, background } => operator::drain(&settings(&host.common)?, &host.name, background),
         Host::Resume(host) => operator::resume(&settings(&host.common)?, &host.name),
         Host::Remove { host, force } => operator::remove(&settings(&host.common)?, &host.name, force),
     }

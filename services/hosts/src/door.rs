@@ -18,8 +18,8 @@ use axum::{
     routing::{get, post, put},
 };
 use base::{Context, Error, ErrorKind, Result};
-use contracts::hosts::Left;
 use base64::{Engine, engine::general_purpose::STANDARD};
+use contracts::hosts::Left;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
@@ -445,7 +445,9 @@ fn missing(name: &str) -> Error {
 fn movable(tx: &mut db::Tx, name: &str) -> Result<HostRow> {
     let row = tx.find::<HostRow>(name)?.ok_or_else(|| missing(name))?;
     match row.state {
-        HostState::Removed => Err(Error::conflict(format!("The host {name} was removed; it may join again."))),
+        HostState::Removed => {
+            Err(Error::conflict(format!("The host {name} was removed; it may join again.")))
+        }
         _ => Ok(row),
     }
 }

@@ -63,7 +63,9 @@ impl Hosts {
             true => Ok(()),
             false => {
                 let told = told(&left);
-                Err(Error::conflict(format!("The host {host} is not empty ({told}): drain it, or use --force.")))
+                Err(Error::conflict(format!(
+                    "The host {host} is not empty ({told}): drain it, or use --force."
+                )))
             }
         }
     }
@@ -78,7 +80,8 @@ pub fn told(left: &[Left]) -> String {
             None => kinds.push((&one.kind, 1)),
         }
     }
-    let plural = |(kind, count): &(&str, usize)| format!("{count} {kind}{}", if *count == 1 { "" } else { "s" });
+    let plural =
+        |(kind, count): &(&str, usize)| format!("{count} {kind}{}", if *count == 1 { "" } else { "s" });
     kinds.iter().map(plural).collect::<Vec<_>>().join(", ")
 }
 

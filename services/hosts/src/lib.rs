@@ -14,8 +14,8 @@ mod tls;
 mod tokens;
 
 pub use client::{Door, Identity, Member, RemoteImages, join};
+pub use door::{DOOR_PORT, HostView, serve as serve_door};
 pub use drain::{keep_emptying, told};
-pub use door::{HostView, DOOR_PORT, serve as serve_door};
 pub use model::{HostState, TABLES};
 pub use options::Options;
 pub use reports::{REPORT_EVERY, alive};

@@ -45,7 +45,8 @@ async fn resize(nova: Arc<Nova>, request: Request) -> Result<Reply> {
     check_unlocked(&request, &instance)?;
     let new_flavor = new_flavor(&nova, &request, &instance, &given["flavorRef"]).await?;
     let auto_disk_config = given["OS-DCF:diskConfig"].as_str().map(|config| config == "AUTO");
-    let wanted = resize::Wanted { new_flavor: Some(new_flavor), host: None, auto_disk_config, confirms_itself: false };
+    let wanted =
+        resize::Wanted { new_flavor: Some(new_flavor), host: None, auto_disk_config, confirms_itself: false };
     begin(&nova, &request.ctx, &instance.uuid, move |nova, tx, cx, uuid| {
         resize::begin(nova, tx, cx, uuid, &wanted)
     })
