@@ -23,6 +23,7 @@ use keystone::{Bootstrap, FirstMember, Keystone};
 use neutron::Neutron;
 use nova::Nova;
 use placement::Placement;
+use swift::Swift;
 use std::sync::Arc;
 use tokio::{
     net::TcpListener,
@@ -116,6 +117,13 @@ impl Cloud {
         let service = placement.service(policy.as_deref(), keystone.clone(), &identity_url)?;
         serve("placement", service.into_router()?)?;
 
+        let db = open(&settings, "swift", swift::TABLES).await?;
+        let objects = settings.state.join("objects");
+        let swift = Swift::new(db, clock.clone(), settings.config.section()?, &objects)?;
+        let expiring = swift.start().await?;
+        let service = swift.service(None, keystone.clone(), &identity_url)?;
+        serve("swift", service.into_router()?)?;
+
         let outside = Outside::reach(&settings, &clock).await?;
         let bus = outside.as_ref().map_or_else(Bus::local, |outside| outside.bus.clone());
         let db = Db::open(&settings.database("neutron"), neutron::TABLES, neutron::MIGRATIONS).await?;
@@ -187,6 +195,7 @@ impl Cloud {
             outside.open_door(&settings, around, &mut serving, &mut held).await?;
         }
         serving.held = held;
+        serving.background.push(expiring);
         serving.background.extend(metrics::serve(&settings).await?);
         serving.background.push(tokio::spawn(keystone::upkeep::run(keystone.clone())));
 

@@ -17,19 +17,20 @@ struct Part {
 }
 
 /// Every one there is. What control nodes share has tables of its own beside the hosts'.
-const PARTS: [Part; 8] = [
+const PARTS: [Part; 9] = [
     Part { name: "keystone", tables: keystone::TABLES, migrations: &[] },
     Part { name: "glance", tables: glance::TABLES, migrations: &[] },
     Part { name: "placement", tables: placement::TABLES, migrations: &[] },
     Part { name: "neutron", tables: neutron::TABLES, migrations: neutron::MIGRATIONS },
     Part { name: "cinder", tables: cinder::TABLES, migrations: cinder::MIGRATIONS },
     Part { name: "nova", tables: nova::TABLES, migrations: &[] },
+    Part { name: "swift", tables: swift::TABLES, migrations: &[] },
     Part { name: "hosts", tables: hosts::TABLES, migrations: &[] },
     Part { name: "hosts", tables: shared::TABLES, migrations: &[] },
 ];
 
-/// Files of a control node beside its databases; images are big and come last.
-const KEPT: [&str; 9] = [
+/// Files of a control node beside its databases; images and objects are big and come last.
+const KEPT: [&str; 10] = [
     "secrets.toml",
     "begun",
     "fernet-keys",
@@ -39,6 +40,7 @@ const KEPT: [&str; 9] = [
     "ferrostack.toml",
     "policy",
     "images",
+    "objects",
 ];
 const BACKUP_DATABASES: &str = "db";
 

@@ -17,7 +17,7 @@ pub struct Endpoint {
     pub path: &'static str,
 }
 
-pub const ENDPOINTS: [Endpoint; 8] = [
+pub const ENDPOINTS: [Endpoint; 9] = [
     Endpoint { name: "keystone", service_type: Some("identity"), ports: &[5000, 35357], path: "/v3" },
     Endpoint { name: "glance", service_type: Some("image"), ports: &[9292], path: "" },
     Endpoint { name: "nova", service_type: Some("compute"), ports: &[8774], path: "/v2.1" },
@@ -29,6 +29,12 @@ pub const ENDPOINTS: [Endpoint; 8] = [
         path: "/v3/$(project_id)s",
     },
     Endpoint { name: "placement", service_type: Some("placement"), ports: &[8778], path: "" },
+    Endpoint {
+        name: "swift",
+        service_type: Some("object-store"),
+        ports: &[8080],
+        path: "/v1/AUTH_$(project_id)s",
+    },
     Endpoint { name: METADATA, service_type: None, ports: &[METADATA_PORT], path: "" },
     Endpoint { name: CONSOLES, service_type: None, ports: &[CONSOLES_PORT], path: "" },
 ];

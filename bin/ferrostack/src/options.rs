@@ -105,7 +105,8 @@ macro_rules! sections {
             glance::Options,
             cinder::Options,
             cinder_volume::Options,
-            placement::Options
+            placement::Options,
+            swift::Options
         )
     };
 }

@@ -29,6 +29,7 @@ pub fn all() -> Vec<Operation> {
     add(&mut all, "neutron", neutron::routes());
     add(&mut all, "cinder", cinder::routes());
     add(&mut all, "placement", placement::routes());
+    add(&mut all, "swift", swift::routes());
     all
 }
 
@@ -70,7 +71,7 @@ mod tests {
     #[test]
     fn every_service_is_there() {
         let table = super::table();
-        for service in ["cinder", "keystone", "glance", "neutron", "nova", "placement"] {
+        for service in ["cinder", "keystone", "glance", "neutron", "nova", "placement", "swift"] {
             assert!(table.lines().filter(|line| line.starts_with(service)).count() > 15, "{service}");
         }
         assert!(table.contains("/v3/auth/tokens"));

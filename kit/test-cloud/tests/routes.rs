@@ -121,7 +121,9 @@ async fn every_operation_has_a_rule_or_needs_none() {
             wrong.push(format!("{} {} {}", operation.service, operation.method, operation.path));
         }
     }
-    assert!(rules.values().all(|count| *count > 10), "{rules:?}");
+    // Swift asks roles and access lists, never rules.
+    let asks = |(service, count): (&&str, &usize)| *service == "swift" || *count > 10;
+    assert!(rules.iter().all(asks), "{rules:?}");
     assert!(wrong.is_empty(), "changes something, and asks no rule:\n{}", wrong.join("\n"));
 }
 

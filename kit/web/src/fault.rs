@@ -17,6 +17,7 @@ pub enum Faults {
     Neutron,
     Glance,
     Placement,
+    Swift,
 }
 
 /// What a fault is about besides the error itself.
@@ -72,6 +73,15 @@ impl Faults {
             }
             Faults::Glance => webob(status, &message, error.code.as_deref() == Some(DETAIL), about),
             Faults::Placement => placement(status, &message, error, about),
+            Faults::Swift => crate::swob::response(status),
+        }
+    }
+
+    /// What an answer goes by in logs; swift has a form of its own.
+    pub(crate) fn request_id(self) -> String {
+        match self {
+            Faults::Swift => crate::swob::transaction_id(),
+            _ => base::id::request(),
         }
     }
 
@@ -87,6 +97,7 @@ impl Faults {
             Faults::Neutron if !about.path.starts_with("/v2.0") => nowhere(),
             Faults::Neutron => self.response(&Error::not_found("The resource could not be found."), about),
             Faults::Placement => self.response(&Error::not_found(""), about),
+            Faults::Swift => crate::swob::response(StatusCode::NOT_FOUND),
         }
     }
 
@@ -152,6 +163,7 @@ impl Faults {
                     Error::method_not_allowed("The method specified is not allowed for this resource.");
                 self.response(&detail.code(format!("method:{method}")), about)
             }
+            Faults::Swift => crate::swob::response(status),
         };
         if let Ok(allowed) = HeaderValue::from_str(&allowed.join(", ")) {
             response.headers_mut().insert(header::ALLOW, allowed);
@@ -182,7 +194,7 @@ impl Faults {
                 false,
                 about,
             ),
-            Faults::Keystone => self.response(&error, about),
+            Faults::Keystone | Faults::Swift => self.response(&error, about),
             _ => {
                 let body = json!({"error": {"code": 401, "title": "Unauthorized", "message": error.message}});
                 answer(StatusCode::UNAUTHORIZED, JSON, body.to_string())
@@ -208,6 +220,7 @@ impl Faults {
             Faults::Neutron => "Body contains invalid data".into(),
             Faults::Glance => "Malformed JSON in request body.".into(),
             Faults::Placement => format!("Malformed JSON: {at}"),
+            Faults::Swift => String::new(),
         })
     }
 

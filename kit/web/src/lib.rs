@@ -8,6 +8,7 @@ mod reply;
 mod request;
 mod route;
 mod server;
+pub mod swob;
 pub mod testing;
 
 pub use declaration::Declaration;
@@ -15,7 +16,7 @@ pub use fault::{DETAIL, Faults};
 pub use microversion::Microversions;
 pub use reply::Reply;
 pub use request::{Body, Query, Request};
-pub use route::{Mark, Route, Routes, action, delete, get, head, patch, post, put};
+pub use route::{Mark, Route, Routes, action, copy, delete, get, head, options, patch, post, put};
 pub use server::{Authenticate, Prefix, Service, serve};
 
 pub use axum::http::{HeaderMap, Method, Response, StatusCode, header};

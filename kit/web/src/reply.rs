@@ -52,6 +52,11 @@ impl Reply {
         reply.header(header::CONTENT_TYPE, media_type)
     }
 
+    pub fn with_body(mut self, body: impl Into<Body>) -> Self {
+        self.body = body.into();
+        self
+    }
+
     pub fn header(mut self, name: impl TryInto<HeaderName>, value: impl Into<String>) -> Self {
         if let Ok(name) = name.try_into() {
             self.headers.push((name, value.into()));
@@ -69,7 +74,7 @@ impl Reply {
         }
         for (name, value) in self.headers {
             // A value that cannot stand in a header is dropped rather than breaking the answer.
-            if let Ok(value) = HeaderValue::from_str(&value) {
+            if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
                 headers.append(name, value);
             }
         }

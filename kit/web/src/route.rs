@@ -86,7 +86,18 @@ macro_rules! verbs {
         }
     )* };
 }
-verbs! { get GET, head HEAD, post POST, put PUT, patch PATCH, delete DELETE }
+verbs! { get GET, head HEAD, post POST, put PUT, patch PATCH, delete DELETE, options OPTIONS }
+
+/// A `COPY` route, which swift's objects alone have.
+pub fn copy<S, F, Fut>(path: &'static str, rule: &'static str, handler: F) -> Route<S>
+where
+    F: Fn(Arc<S>, Request) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Reply>> + Send + 'static,
+{
+    // A token of seven letters or less is a method to every HTTP library.
+    let method = Method::from_bytes(b"COPY").unwrap_or(Method::PUT);
+    Route { method, ..put(path, rule, handler) }
+}
 
 /// An entry of the table behind `POST …/action`.
 pub fn action<S, F, Fut>(path: &'static str, key: &'static str, rule: &'static str, handler: F) -> Route<S>

@@ -91,7 +91,7 @@ impl<S: Send + Sync + 'static> Served<S> {
     }
 
     async fn answer(&self, request: HttpRequest) -> Response {
-        let request_id = id::request();
+        let request_id = self.service.faults.request_id();
         let is_head = request.method() == Method::HEAD;
         let mut negotiated = None;
         let (start, method) = (Instant::now(), request.method().clone());
@@ -105,6 +105,9 @@ impl<S: Send + Sync + 'static> Served<S> {
         if let Ok(value) = HeaderValue::from_str(&request_id) {
             if self.service.faults.tells_compute_request_id(headers) {
                 headers.insert("x-compute-request-id", value.clone());
+            }
+            if self.service.faults == Faults::Swift {
+                headers.insert("x-trans-id", value.clone());
             }
             headers.insert("x-openstack-request-id", value);
         }
@@ -264,7 +267,7 @@ impl<S: Send + Sync + 'static> Served<S> {
             Faults::Nova => path.starts_with("/v2.1"),
             Faults::Glance => path.starts_with("/v2"),
             Faults::Neutron => path.starts_with("/v2.0"),
-            Faults::Keystone => false,
+            Faults::Keystone | Faults::Swift => false,
         };
         if !asks {
             return false;
@@ -285,6 +288,7 @@ impl<S: Send + Sync + 'static> Served<S> {
         // To glance a path with a slash at its end is another one, and to nova unless it is a version's own.
         let trims = match self.service.faults {
             Faults::Glance => false,
+            Faults::Swift => return self.of_swift(path),
             Faults::Nova => path.len() > 1 && path.trim_end_matches('/').matches('/').count() <= 1,
             _ => path.len() > 1,
         };
@@ -300,6 +304,19 @@ impl<S: Send + Sync + 'static> Served<S> {
         }
     }
 
+    /// Swift reads a path when it is decoded; a slash at the end is an object's own, if there is one.
+    fn of_swift(&self, path: &str) -> String {
+        let path = path.replace("%2F", "/").replace("%2f", "/");
+        let path = match self.prefix(&path) {
+            Some(prefix) => format!("{}{}", prefix.to, &path[prefix.from.len()..]),
+            None => path,
+        };
+        match path.matches('/').count() {
+            3 | 4 => path.strip_suffix('/').map_or(path.clone(), str::to_string),
+            _ => path,
+        }
+    }
+
     fn prefix(&self, path: &str) -> Option<&Prefix> {
         self.service.prefixes.iter().find(|prefix| {
             path.strip_prefix(prefix.from)
@@ -309,7 +326,11 @@ impl<S: Send + Sync + 'static> Served<S> {
 
     async fn context(&self, headers: &HeaderMap, open: bool) -> Result<Context> {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let Some(token) = text("x-auth-token") else {
+        let token = text("x-auth-token").or_else(|| match self.service.faults {
+            Faults::Swift => text("x-storage-token"),
+            _ => None,
+        });
+        let Some(token) = token else {
             return if open { Ok(Context::default()) } else { Err(Error::unauthorized("no token")) };
         };
         let mut context = match self.service.identity.authenticate(token).await {
