@@ -23,8 +23,8 @@ use keystone::{Bootstrap, FirstMember, Keystone};
 use neutron::Neutron;
 use nova::Nova;
 use placement::Placement;
-use swift::Swift;
 use std::sync::Arc;
+use swift::Swift;
 use tokio::{
     net::TcpListener,
     sync::watch,

@@ -49,8 +49,8 @@ impl Swift {
             return if inside { Ok(Access::default()) } else { Err(refuse(401)) };
         }
         let acl = Acl::parse(list.unwrap_or_default());
-        let by_referrer = acl.allows_referrer(call.header("referer"))
-            && (call.place.is_object() || acl.has(".rlistings"));
+        let by_referrer =
+            acl.allows_referrer(call.header("referer")) && (call.place.is_object() || acl.has(".rlistings"));
         match &call.who {
             Some(who) => self.known(call, who, info, &acl, by_referrer),
             None if by_referrer => Ok(Access::default()),
@@ -58,7 +58,14 @@ impl Swift {
         }
     }
 
-    fn known(&self, call: &Call, who: &Context, info: &Info, acl: &Acl, by_referrer: bool) -> Outcome<Access> {
+    fn known(
+        &self,
+        call: &Call,
+        who: &Context,
+        info: &Info,
+        acl: &Acl,
+        by_referrer: bool,
+    ) -> Outcome<Access> {
         let has = |roles: &[String]| roles.iter().any(|role| who.has_role(role));
         let allowed = Ok(Access::default());
         if who.has_role(&self.options.reseller_admin_role) {
@@ -70,22 +77,16 @@ impl Swift {
         if call.place.is_account() && call.method == Method::DELETE {
             return Err(refuse(403));
         }
-        if self.is_named(call, who, info, acl) || by_referrer {
-            return allowed;
-        }
-        if !self.is_own(call, who) {
-            return Err(refuse(403));
-        }
-        if has(&self.options.operator_roles) {
+        let is_own = self.is_own(call, who);
+        if is_own && has(&self.options.operator_roles) {
             return Ok(Access { owner: true, reseller: false });
         }
-        if call.reads() && has(&self.options.project_reader_roles) {
-            return allowed;
+        let reads_own = is_own && call.reads() && has(&self.options.project_reader_roles);
+        let by_role = is_own && acl.groups.iter().any(|group| who.has_role(group));
+        match reads_own || by_role || by_referrer || self.is_named(call, who, info, acl) {
+            true => allowed,
+            false => Err(refuse(403)),
         }
-        if acl.groups.iter().any(|group| who.has_role(group)) {
-            return allowed;
-        }
-        Err(refuse(403))
     }
 
     /// Whether the account is that of the token's project.

@@ -112,7 +112,8 @@ impl Call {
             leave: Leave::default(),
             base_url: request.base_url,
             path: request.path,
-            now,
+            // Swift's times have five digits.
+            now: Timestamp(now.0 - now.0.rem_euclid(10)),
         })
     }
 

@@ -66,7 +66,8 @@ pub fn ranges(headers: &HeaderMap, length: u64) -> Option<Vec<(u64, u64)>> {
         found.push(range);
     }
     let unordered = found.windows(2).filter(|two| two[1].0 < two[0].0).count();
-    let overlaps = |(n, a): (usize, &(u64, u64))| found[..n].iter().filter(|b| a.0 < b.1 && b.0 < a.1).count();
+    let overlaps =
+        |(n, a): (usize, &(u64, u64))| found[..n].iter().filter(|b| a.0 < b.1 && b.0 < a.1).count();
     let overlapping: usize = found.iter().enumerate().map(overlaps).sum();
     if unordered >= UNORDERED_MAX || overlapping > OVERLAPPING_MAX {
         return Some(Vec::new());
@@ -79,7 +80,8 @@ type Asked = (Option<u64>, Option<u64>);
 /// None: not understood, and so as if it were not there.
 fn parse(text: &str) -> Option<Vec<Asked>> {
     let list = text.trim().strip_prefix("bytes=")?;
-    let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u64>().ok())?;
+    let number =
+        |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u64>().ok())?;
     let mut asked = Vec::new();
     for one in list.split(',').map(str::trim) {
         let (first, last) = one.split_once('-')?;

@@ -56,7 +56,10 @@ pub fn check_overall(options: &Options, count: usize, size: usize) -> Outcome<()
         return Err(refuse_with(400, format!("Too many metadata items; max {}", options.max_meta_count)));
     }
     if size > options.max_meta_overall_size {
-        return Err(refuse_with(400, format!("Total metadata too large; max {}", options.max_meta_overall_size)));
+        return Err(refuse_with(
+            400,
+            format!("Total metadata too large; max {}", options.max_meta_overall_size),
+        ));
     }
     Ok(())
 }
@@ -66,7 +69,12 @@ pub fn check_creation(options: &Options, call: &Call) -> Outcome<()> {
     let chunked = match call.header("transfer-encoding") {
         None => false,
         Some(coding) if coding.eq_ignore_ascii_case("chunked") => true,
-        Some(_) => return Err(refuse_with(501, "Unsupported Transfer-Encoding header value specified in Transfer-Encoding header")),
+        Some(_) => {
+            return Err(refuse_with(
+                501,
+                "Unsupported Transfer-Encoding header value specified in Transfer-Encoding header",
+            ));
+        }
     };
     let length = call.content_length()?;
     if length.is_some_and(|length| length > options.max_file_size) {

@@ -83,9 +83,9 @@ pub fn answer(call: &Call, content: &Content, told: &Told, headers: impl Fn(&mut
             let body = Body::from_stream(content.read(0..length));
             dress(Answer::stream(200, length, body)).header("content-type", &told.content_type)
         }
-        Some([]) => {
-            dress(Answer::new(416)).header("content-type", web::swob::HTML).header("content-range", format!("bytes */{length}"))
-        }
+        Some([]) => dress(Answer::new(416))
+            .header("content-type", web::swob::HTML)
+            .header("content-range", format!("bytes */{length}")),
         Some([(start, end)]) => {
             let body = Body::from_stream(content.read(*start..*end));
             dress(Answer::stream(206, end - start, body))

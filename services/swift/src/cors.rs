@@ -78,7 +78,9 @@ pub fn tell(options: &Options, answer: &mut Answer, info: &Info, origin: &str) {
     }
     let mut exposed: Vec<String> = ALWAYS_EXPOSED.iter().map(|name| name.to_string()).collect();
     let told = answer.headers.keys().map(|name| name.as_str().to_string());
-    exposed.extend(told.filter(|name| name.starts_with("x-container-meta") || name.starts_with("x-object-meta")));
+    exposed.extend(
+        told.filter(|name| name.starts_with("x-container-meta") || name.starts_with("x-object-meta")),
+    );
     exposed.extend(of(info, "expose-headers").unwrap_or_default().split_whitespace().map(str::to_lowercase));
     exposed.sort();
     exposed.dedup();

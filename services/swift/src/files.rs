@@ -54,7 +54,14 @@ impl Files {
         let id = base::id::hex();
         let path = self.incoming.join(&id);
         let file = File::options().create_new(true).write(true).open(&path)?;
-        Ok(Upload { files: self.clone(), id, scratch: Scratch(Some(path)), worker: Some((file, Md5::new())), batch: BytesMut::new(), size: 0 })
+        Ok(Upload {
+            files: self.clone(),
+            id,
+            scratch: Scratch(Some(path)),
+            worker: Some((file, Md5::new())),
+            batch: BytesMut::new(),
+            size: 0,
+        })
     }
 
     /// What is gone already is fine.

@@ -196,8 +196,7 @@ fn accepted(accept: &str) -> Outcome<Option<Form>> {
     for range in accept.split(',').map(str::trim).filter(|range| !range.is_empty()) {
         let mut parts = range.split(';').map(str::trim);
         let kind = parts.next().unwrap_or_default();
-        let (major, minor) =
-            kind.split_once('/').ok_or_else(|| refuse_with(400, "Invalid Accept header"))?;
+        let (major, minor) = kind.split_once('/').ok_or_else(|| refuse_with(400, "Invalid Accept header"))?;
         let mut quality = 1.0;
         for parameter in parts {
             if let Some(text) = parameter.strip_prefix("q=") {
@@ -245,7 +244,8 @@ pub fn answer(form: Form, lines: &[Json], around: &Around) -> Answer {
 
 fn xml(lines: &[Json], around: &Around) -> String {
     let Around { element, name, line: kind, fields } = around;
-    let mut text = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<{element} name=\"{}\">", escape(*name));
+    let mut text =
+        format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<{element} name=\"{}\">", escape(*name));
     let is_account = *element == "account";
     if is_account {
         text.push('\n');
@@ -354,7 +354,8 @@ mod tests {
     #[test]
     fn xml_is_escaped() {
         let lines = [serde_json::json!({"name": "<&>", "count": 1}), serde_json::json!({"subdir": "\"/"})];
-        let around = Around { element: "account", name: "a&b", line: "container", fields: &["name", "count"] };
+        let around =
+            Around { element: "account", name: "a&b", line: "container", fields: &["name", "count"] };
         assert_eq!(
             xml(&lines, &around),
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<account name=\"a&amp;b\">\n\

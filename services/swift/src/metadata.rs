@@ -33,11 +33,18 @@ const OF_CONTAINERS: &[&str] = &[
 ];
 
 /// Lays a request's headers over what is known: an empty value and `X-Remove-…` take away.
-pub fn laid_over(options: &Options, known: &Metadata, call: &Call, kind: &str, owner: bool) -> Outcome<Metadata> {
+pub fn laid_over(
+    options: &Options,
+    known: &Metadata,
+    call: &Call,
+    kind: &str,
+    owner: bool,
+) -> Outcome<Metadata> {
     let prefix = format!("x-{kind}-meta-");
     let is_kept = |name: &str| {
         let named = kind == "container" && OF_CONTAINERS.contains(&name);
-        (named || name.len() > prefix.len() && name.starts_with(&prefix)) && (owner || !OWNERS.contains(&name))
+        (named || name.len() > prefix.len() && name.starts_with(&prefix))
+            && (owner || !OWNERS.contains(&name))
     };
     let mut metadata = known.clone();
     for (name, value) in &call.headers {
@@ -59,7 +66,8 @@ pub fn laid_over(options: &Options, known: &Metadata, call: &Call, kind: &str, o
         }
     }
     let told = metadata.iter().filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?, value)));
-    let (count, size) = told.fold((0, 0), |(count, size), (name, value)| (count + 1, size + name.len() + value.len()));
+    let (count, size) =
+        told.fold((0, 0), |(count, size), (name, value)| (count + 1, size + name.len() + value.len()));
     check_overall(options, count, size)?;
     Ok(metadata)
 }
@@ -71,7 +79,8 @@ pub fn of_object(call: &Call) -> Metadata {
         let name = name.as_str();
         if name.starts_with("x-object-meta-") || KEPT_HEADERS.contains(&name) {
             let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
-            if !value.is_empty() {
+            // A name without a value is metadata, too.
+            if !value.is_empty() || name.starts_with("x-object-meta-") {
                 metadata.insert(name.into(), value);
             }
         }

@@ -28,7 +28,8 @@ pub fn set_account(call: &mut Call, access: Access, metadata: &mut Metadata) -> 
         }
     }
     for (name, kept) in OF_ACCOUNTS {
-        let removes = call.header(&name.replacen("x-", "x-remove-", 1)).is_some_and(|value| !value.is_empty());
+        let removes =
+            call.header(&name.replacen("x-", "x-remove-", 1)).is_some_and(|value| !value.is_empty());
         let value = if removes { Some("") } else { call.header(name) };
         let Some(value) = value else { continue };
         if !access.reseller {
@@ -69,8 +70,10 @@ pub fn check_container_headers(call: &Call) -> Outcome<()> {
 pub fn check(account: &Account, container: &Container, access: Access, bytes: i64) -> Result<()> {
     let exceeded = || Err(Error::over_quota("Upload exceeds quota."));
     let number = |metadata: &Metadata, key: &str| metadata.get(key).and_then(|text| text.parse::<i64>().ok());
-    if number(&container.metadata, "x-container-meta-quota-bytes").is_some_and(|max| container.bytes + bytes > max)
-        || number(&container.metadata, "x-container-meta-quota-count").is_some_and(|max| container.objects + 1 > max)
+    if number(&container.metadata, "x-container-meta-quota-bytes")
+        .is_some_and(|max| container.bytes + bytes > max)
+        || number(&container.metadata, "x-container-meta-quota-count")
+            .is_some_and(|max| container.objects + 1 > max)
     {
         return exceeded();
     }

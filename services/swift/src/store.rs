@@ -63,22 +63,6 @@ fn between(list: List, low: &[u8], high: &[u8]) -> List {
     list.filter(Filter::new("name", Op::Ge, low.to_vec())).filter(Filter::new("name", Op::Lt, high.to_vec()))
 }
 
-/// Names that begin so, in order.
-pub fn with_prefix(
-    tx: &mut Tx,
-    container_id: &str,
-    prefix: &str,
-    marker: &str,
-    limit: usize,
-) -> Result<Vec<Object>> {
-    let wanted = Wanted { prefix: prefix.into(), marker: marker.into(), limit, ..Wanted::default() };
-    let rows = list_objects(tx, container_id, &wanted)?.into_iter().filter_map(|item| match item {
-        Item::Row(object) => Some(object),
-        Item::Subdir(_) => None,
-    });
-    Ok(rows.collect())
-}
-
 /// The last of the names that begin so.
 pub fn last_with_prefix(tx: &mut Tx, container_id: &str, prefix: &str) -> Result<Option<Object>> {
     let wanted = Wanted { prefix: prefix.into(), limit: 1, reverse: true, ..Wanted::default() };
@@ -133,8 +117,7 @@ pub fn remove(tx: &mut Tx, files: &Files, container: &Container, object: &Object
 
 /// Takes a row out, for another place.
 pub fn take_out(tx: &mut Tx, container: &Container, object: &Object) -> Result<()> {
-    let key =
-        [object.container_id.store(), object.past.store(), object.name.store(), object.slot.store()];
+    let key = [object.container_id.store(), object.past.store(), object.name.store(), object.slot.store()];
     match tx.delete::<Object>(&key)? {
         true => count(tx, container, -i64::from(!object.past), -object.size),
         false => Err(Error::conflict("")),

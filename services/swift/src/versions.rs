@@ -54,7 +54,8 @@ pub fn check_headers(call: &mut Call, known: &Metadata) -> Outcome<()> {
             return Err(refuse_with(400, text));
         }
         if enabled && known.contains_key("x-container-sync-to") {
-            let text = "Cannot enable object versioning on a container configured as source of container syncing.";
+            let text =
+                "Cannot enable object versioning on a container configured as source of container syncing.";
             return Err(refuse_with(400, text));
         }
         call.set(ENABLED, if enabled { "True" } else { "False" });
@@ -62,20 +63,39 @@ pub fn check_headers(call: &mut Call, known: &Metadata) -> Outcome<()> {
     Ok(())
 }
 
-/// An object makes place for another one of its name.
-pub fn displace(tx: &mut Tx, files: &Files, container: &Container, old: &Object) -> Result<()> {
+/// An object makes place for another one of its name, or for nothing. Bytes that the new one shares stay.
+pub fn displace(
+    tx: &mut Tx,
+    files: &Files,
+    container: &Container,
+    old: &Object,
+    new: Option<&Object>,
+) -> Result<()> {
     let archive = container.meta(STACK).or_else(|| container.meta(HISTORY));
     if let Some(archive) = archive {
         // A manifest is written over as it is: its segments are not kept either.
         return match old.meta("x-object-manifest") {
-            Some(_) => store::remove(tx, files, container, old),
+            Some(_) => replace(tx, files, container, old, new),
             None => move_to_archive(tx, files, container, old, archive),
         };
     }
     if is_enabled(container) || old.version.is_some() {
         return become_past(tx, container, old);
     }
-    store::remove(tx, files, container, old)
+    replace(tx, files, container, old, new)
+}
+
+fn replace(
+    tx: &mut Tx,
+    files: &Files,
+    container: &Container,
+    old: &Object,
+    new: Option<&Object>,
+) -> Result<()> {
+    match new.is_some_and(|new| new.file.is_some() && new.file == old.file) {
+        true => store::take_out(tx, container, old),
+        false => store::remove(tx, files, container, old),
+    }
 }
 
 /// The object of the name goes.
@@ -91,7 +111,7 @@ pub fn delete(tx: &mut Tx, files: &Files, container: &Container, old: &Object, n
         store::remove(tx, files, container, old)?;
         return restore(tx, container, old, archive);
     }
-    displace(tx, files, container, old)
+    displace(tx, files, container, old, None)
 }
 
 /// In history mode the marker came with the deletion; another DELETE takes both back. In stack mode the newest of the
@@ -133,7 +153,13 @@ fn archive_of(tx: &mut Tx, container: &Container, archive: &str) -> Result<Conta
     store::container(tx, &container.account, archive)?.ok_or_else(|| Error::precondition_failed(""))
 }
 
-fn move_to_archive(tx: &mut Tx, files: &Files, container: &Container, old: &Object, archive: &str) -> Result<()> {
+fn move_to_archive(
+    tx: &mut Tx,
+    files: &Files,
+    container: &Container,
+    old: &Object,
+    archive: &str,
+) -> Result<()> {
     let to = archive_of(tx, container, archive)?;
     store::take_out(tx, container, old)?;
     let name = archived_name(old, old.written_at);
@@ -156,7 +182,8 @@ fn archived_name(object: &Object, time: Timestamp) -> String {
 fn become_past(tx: &mut Tx, container: &Container, old: &Object) -> Result<()> {
     store::take_out(tx, container, old)?;
     let version = old.version.unwrap_or(old.written_at);
-    let past = Object { past: true, slot: -version.0, version: Some(version), delete_at: None, ..old.clone() };
+    let past =
+        Object { past: true, slot: -version.0, version: Some(version), delete_at: None, ..old.clone() };
     store::insert(tx, container, &past)
 }
 

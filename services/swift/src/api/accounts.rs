@@ -74,7 +74,11 @@ fn line(item: Item<Container>) -> base::Json {
 }
 
 fn tell(answer: &mut Answer, account: &Account, access: Access) {
-    let stats = [("container-count", account.containers), ("object-count", account.objects), ("bytes-used", account.bytes)];
+    let stats = [
+        ("container-count", account.containers),
+        ("object-count", account.objects),
+        ("bytes-used", account.bytes),
+    ];
     for (name, number) in stats {
         answer.set(&format!("x-account-{name}"), number.to_string());
         if account.created_at.0 > 0 {

@@ -82,7 +82,9 @@ pub async fn put(swift: &Arc<Swift>, mut call: Call) -> Outcome {
     let access = swift.authorize(&call, &info, None)?;
     check(swift, &mut call, info.container.as_ref())?;
     constraints::check_container(&swift.options, &call)?;
-    if let Some(policy) = call.header("x-storage-policy").filter(|policy| !policy.eq_ignore_ascii_case("Policy-0")) {
+    if let Some(policy) =
+        call.header("x-storage-policy").filter(|policy| !policy.eq_ignore_ascii_case("Policy-0"))
+    {
         return Err(refuse_with(400, format!("Invalid X-Storage-Policy '{policy}'")));
     }
     let known = info.container.as_ref().map(|container| container.metadata.0.clone()).unwrap_or_default();
@@ -109,7 +111,13 @@ pub async fn put(swift: &Arc<Swift>, mut call: Call) -> Outcome {
     Ok(if made.await? { created() } else { Answer::new(202) })
 }
 
-fn insert(tx: &mut Tx, account: &Account, name: &str, metadata: &Metadata, now: base::Timestamp) -> base::Result<()> {
+fn insert(
+    tx: &mut Tx,
+    account: &Account,
+    name: &str,
+    metadata: &Metadata,
+    now: base::Timestamp,
+) -> base::Result<()> {
     tx.insert(&Container {
         id: id::hex(),
         account: account.name.clone(),
@@ -128,7 +136,8 @@ pub async fn post(swift: &Arc<Swift>, mut call: Call) -> Outcome {
     let access = swift.authorize(&call, &info, None)?;
     check(swift, &mut call, info.container.as_ref())?;
     let container = info.container.ok_or_else(|| refuse(404))?;
-    let metadata = metadata::laid_over(&swift.options, &container.metadata, &call, "container", access.owner)?;
+    let metadata =
+        metadata::laid_over(&swift.options, &container.metadata, &call, "container", access.owner)?;
     let changed = swift.db.write(move |tx| {
         let found = tx.find::<Container>(&container.id)?.ok_or_else(|| Error::not_found(""))?;
         if found.metadata != container.metadata {

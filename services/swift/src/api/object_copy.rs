@@ -53,7 +53,8 @@ pub async fn put_from(swift: &Arc<Swift>, mut call: Call) -> Outcome {
         Some(account) => account_of(account)?,
         None => call.place.account.clone(),
     };
-    let from = call.header("x-copy-from").and_then(|text| Place::of_header(&account, text.split('?').next()?));
+    let from =
+        call.header("x-copy-from").and_then(|text| Place::of_header(&account, text.split('?').next()?));
     let from = from.ok_or_else(|| malformed("X-Copy-From"))?;
     let mut source = call.within(Method::GET, from.clone());
     source.query = call.query.clone();
@@ -72,7 +73,8 @@ pub async fn put_from(swift: &Arc<Swift>, mut call: Call) -> Outcome {
     if call.header("content-type").is_none_or(str::is_empty) {
         call.set("content-type", &found.object.content_type.clone());
     }
-    let kept = found.object.metadata.iter().filter(|(name, _)| !is_fresh && name.as_str() != "x-object-manifest");
+    let kept =
+        found.object.metadata.iter().filter(|(name, _)| !is_fresh && name.as_str() != "x-object-manifest");
     for (name, value) in kept {
         if !call.headers.contains_key(name.as_str()) {
             call.set(name, value);

@@ -26,7 +26,8 @@ async fn delete_current(swift: &Arc<Swift>, call: &Call, container: Container) -
     let gone = swift.db.write(move |tx| {
         let container = tx.find::<Container>(&container.id)?.ok_or_else(|| Error::not_found(""))?;
         let found = store::current(tx, &container.id, &name)?;
-        let is_alive = found.as_ref().is_some_and(|object| object.delete_at.is_none_or(|at| at > now.unix_seconds()));
+        let is_alive =
+            found.as_ref().is_some_and(|object| object.delete_at.is_none_or(|at| at > now.unix_seconds()));
         if let Some(object) = &found {
             versions::delete(tx, &files, &container, object, now)?;
         }
@@ -45,7 +46,12 @@ async fn delete_current(swift: &Arc<Swift>, call: &Call, container: Container) -
     Ok(answer)
 }
 
-async fn delete_version(swift: &Arc<Swift>, call: &Call, container: Container, version: Option<Timestamp>) -> Outcome {
+async fn delete_version(
+    swift: &Arc<Swift>,
+    call: &Call,
+    container: Container,
+    version: Option<Timestamp>,
+) -> Outcome {
     let (files, name) = (swift.files.clone(), call.place.object.clone());
     let gone = swift.db.write(move |tx| {
         let current = store::current(tx, &container.id, &name)?;

@@ -91,7 +91,9 @@ impl Swift {
         let if_none = condition.is_some();
         let info = self.info(&call.place).await?;
         let access = self.authorize(&call, &info, info.write_acl())?;
-        let (Some(container), Some(account)) = (info.container, info.account) else { return Err(refuse(404)) };
+        let (Some(container), Some(account)) = (info.container, info.account) else {
+            return Err(refuse(404));
+        };
         if call.header("content-type").is_none_or(str::is_empty) || constraints::wants_detection(&call) {
             let guessed = media_types::guess(&call.place.object);
             call.set("content-type", guessed);
@@ -155,7 +157,7 @@ impl Swift {
                 }
                 // No two have the same time.
                 object.written_at = object.written_at.max(Timestamp(old.written_at.0 + TICK));
-                versions::displace(tx, &files, &container, &old)?;
+                versions::displace(tx, &files, &container, &old, Some(&object))?;
             }
             if versions::is_enabled(&container) {
                 object.version = Some(object.written_at);

@@ -63,7 +63,9 @@ impl Swift {
             let current = store::alive(tx, &id, &name, now)?;
             match version {
                 None => Ok(current),
-                Some(wanted) if current.as_ref().is_some_and(|object| object.version == wanted) => Ok(current),
+                Some(wanted) if current.as_ref().is_some_and(|object| object.version == wanted) => {
+                    Ok(current)
+                }
                 Some(Some(wanted)) => store::past(tx, &id, &name, wanted),
                 Some(None) => Ok(None),
             }
