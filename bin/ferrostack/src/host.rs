@@ -9,11 +9,15 @@ use contracts::{
         volume::{REPORTS_TOPIC as VOLUME_REPORTS, RemoteVolumeReports, VolumeReports},
     },
     compute::{Compute, ComputeReports, ImageSink, ImageSource, RemoteComputeReports, compute_handlers},
+    peers::Peers,
 };
 use host_virt::{Capabilities, Fake, Libvirt, Wire};
 use nova::{COMPUTE_TOPIC, CONDUCTOR_TOPIC};
 use nova_compute::Manager;
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 use tokio::task::JoinSet;
 
 /// What runs for this host.
@@ -72,13 +76,17 @@ impl Host {
                 }
             };
             let guests = async {
-                let (options, images) = (compute_options(settings, around)?, around.images.clone());
-                let (sink, clock) = (around.image_sink.clone(), around.clock.clone());
-                let started = nova_compute::on_libvirt(options, &settings.state, images, sink, clock);
-                match roles.compute {
-                    true => started.await.map(Some),
-                    false => Ok(None),
+                if !roles.compute {
+                    return Ok(None);
                 }
+                let options = compute_options(settings, around)?;
+                let given = nova_compute::Surroundings {
+                    images: around.images.clone(),
+                    sink: around.image_sink.clone(),
+                    peers: peers(settings, around).await?,
+                    clock: around.clock.clone(),
+                };
+                nova_compute::on_libvirt(options, &settings.state, given).await.map(Some)
             };
             let (networks, guests) = tokio::try_join!(networks, guests)?;
             if let Some((agent, _)) = networks {
@@ -172,6 +180,14 @@ impl Host {
             tracing::warn!(%error, "the hypervisor's daemon goes on");
         }
     }
+}
+
+/// The agents of other compute hosts, when there are any.
+async fn peers(settings: &Settings, around: &Surroundings) -> Result<Option<Arc<dyn Peers>>> {
+    let Some(address) = around.address() else { return Ok(None) };
+    let at = SocketAddr::new(address, hosts::LINES_PORT + settings.port_offset);
+    let lines = hosts::Lines::listen(&crate::agents::membership(settings), at).await?;
+    Ok(Some(Arc::new(lines)))
 }
 
 fn network_options(settings: &Settings, around: &Surroundings) -> Result<neutron_agent::Options> {

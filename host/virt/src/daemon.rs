@@ -2,11 +2,11 @@
 //! system's paths in a mount namespace of the daemon, so that it disturbs no other libvirtd and none disturbs it.
 //! Guests are no children of it: they outlive it and are found again when it starts.
 
-use crate::{Accelerator, probe};
+use crate::{Accelerator, Channel, probe};
 use base::{Error, Result, id};
 use host_run::run;
 use std::{
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -25,6 +25,12 @@ const BOUND: [(&str, &str); 5] = [
     ("log", "/var/log/libvirt"),
     ("cache", "/var/cache/libvirt"),
 ];
+/// In `run`: the sockets through which guests go to other hosts and come from them.
+const PASSAGES: &str = "go";
+/// Between the two daemons, for the guest's memory, for its disks.
+pub const DAEMON: &str = "daemon";
+pub const MEMORY: &str = "memory";
+pub const DISKS: &str = "disks";
 /// Shown to the daemon in the place of a /dev/kvm that does not work.
 const NO_KVM: &str = "no-kvm";
 
@@ -40,10 +46,11 @@ pub struct Options {
     /// The host's certificate for what its guests reach over the network, as libvirt lays it out: `ca-cert.pem`,
     /// `client-cert.pem`, `client-key.pem`, and `server-*` where others reach it.
     pub tls_directory: Option<PathBuf>,
-    /// Where other hosts' daemons reach this one, to send it guests; empty: by its socket, on the same machine.
-    pub migration_uri: String,
-    /// Where the memory of a guest goes that is sent here, `tcp://10.0.0.1`; empty: where the daemons choose.
-    pub migration_address: String,
+}
+
+/// A guest's socket as daemons and QEMU see it: on every host at the same path.
+pub fn passage(uuid: &str, channel: &str) -> String {
+    format!("/run/libvirt/{PASSAGES}/{uuid}-{channel}")
 }
 
 /// The running daemon.
@@ -52,6 +59,7 @@ pub struct Daemon {
     dir: PathBuf,
     pub accelerator: Accelerator,
     run_as_root: bool,
+    qemu_user: Option<u32>,
     tls_directory: Option<PathBuf>,
 }
 
@@ -64,6 +72,7 @@ impl Daemon {
         }
         tokio::fs::create_dir_all(&options.instances_dir).await?;
         // QEMU may run as an unprivileged user that must reach its sockets in here.
+        tokio::fs::create_dir_all(dir.join("run").join(PASSAGES)).await?;
         for folder in ["", "lib", "run"] {
             tokio::fs::set_permissions(dir.join(folder), PermissionsExt::from_mode(0o755)).await?;
         }
@@ -78,13 +87,30 @@ impl Daemon {
             tracing::info!("QEMU runs as root");
         }
         let tls_directory = options.tls_directory.clone();
-        let daemon = Self { dir, accelerator, run_as_root, tls_directory };
+        let qemu_user = if run_as_root { None } else { qemu_user().await };
+        // QEMU makes sockets in there.
+        chown(dir.join("run").join(PASSAGES), qemu_user, None)?;
+        let daemon = Self { dir, accelerator, run_as_root, qemu_user, tls_directory };
         daemon.write_configuration().await?;
         Ok(daemon)
     }
 
     pub fn socket(&self) -> PathBuf {
         self.dir.join("run/libvirt-sock")
+    }
+
+    /// The sockets through which a guest goes, as this side of the daemon's mount namespace sees them.
+    pub fn channels(&self, uuid: &str) -> Vec<Channel> {
+        let passages = self.dir.join("run").join(PASSAGES);
+        let channel = |name| {
+            let passage = passages.join(format!("{uuid}-{name}"));
+            let (arriving, user) = match name {
+                DAEMON => (self.socket(), None),
+                _ => (passage.clone(), self.qemu_user),
+            };
+            Channel { name, leaving: passage, arriving, user }
+        };
+        [DAEMON, MEMORY, DISKS].map(channel).to_vec()
     }
 
     fn pid_file(&self) -> PathBuf {
@@ -203,7 +229,9 @@ impl Daemon {
             format!("default_tls_x509_cert_dir = \"{}\"\ndefault_tls_x509_verify = 1\n", tls.display())
         });
         let qemu = qemu + &tls;
-        let host_uuid = id::derived(&["libvirt host", &self.dir.to_string_lossy()]);
+        // A daemon sends no guest to one that has the same.
+        let machine = tokio::fs::read_to_string("/proc/sys/kernel/hostname").await.unwrap_or_default();
+        let host_uuid = id::derived(&["libvirt host", machine.trim(), &self.dir.to_string_lossy()]);
         let libvirtd = format!(
             "# Written at every start.\n\
              listen_tls = 0\n\
@@ -224,11 +252,15 @@ impl Daemon {
     }
 }
 
+/// The user that QEMU runs as when it is not root.
+async fn qemu_user() -> Option<u32> {
+    number_of(&tokio::fs::read_to_string("/etc/passwd").await.unwrap_or_default(), "libvirt-qemu")
+}
+
 /// Whether the unprivileged QEMU user exists and can reach a folder: everyone may pass all of its parents.
 async fn open_to_qemu(dir: &Path) -> bool {
     let Ok(dir) = std::path::absolute(dir) else { return false };
-    let users = tokio::fs::read_to_string("/etc/passwd").await.unwrap_or_default();
-    if !users.lines().any(|line| line.starts_with("libvirt-qemu:")) {
+    if qemu_user().await.is_none() {
         return false;
     }
     for part in dir.ancestors() {
@@ -244,7 +276,7 @@ async fn open_to_qemu(dir: &Path) -> bool {
 /// QEMU, and throw its capability cache away at every call.
 async fn kvm_open_to_qemu() -> bool {
     let groups = tokio::fs::read_to_string("/etc/group").await.unwrap_or_default();
-    let kvm_group = group_id(&groups, "kvm");
+    let kvm_group = number_of(&groups, "kvm");
     match tokio::fs::metadata("/dev/kvm").await {
         Ok(node) => may_open(node.mode(), node.gid(), kvm_group),
         Err(_) => false,
@@ -255,8 +287,9 @@ fn may_open(mode: u32, group: u32, qemu_group: Option<u32>) -> bool {
     mode & 0o006 == 0o006 || (Some(group) == qemu_group && mode & 0o060 == 0o060)
 }
 
-fn group_id(groups: &str, name: &str) -> Option<u32> {
-    let mut lines = groups.lines().map(|line| line.split(':'));
+/// Of a line of /etc/passwd or /etc/group.
+fn number_of(text: &str, name: &str) -> Option<u32> {
+    let mut lines = text.lines().map(|line| line.split(':'));
     lines.find_map(|mut fields| (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?)
 }
 
@@ -274,8 +307,8 @@ mod tests {
 
     #[test]
     fn who_may_open_kvm() {
-        let kvm = group_id("root:x:0:\nkvm:x:111:libvirt-qemu\n", "kvm");
-        assert_eq!((kvm, group_id("root:x:0:\n", "kvm")), (Some(111), None));
+        let kvm = number_of("root:x:0:\nkvm:x:111:libvirt-qemu\n", "kvm");
+        assert_eq!((kvm, number_of("root:x:0:\n", "kvm")), (Some(111), None));
         assert!(may_open(0o20660, 111, kvm) && may_open(0o20666, 0, kvm));
         assert!(!may_open(0o20600, 0, kvm) && !may_open(0o20660, 0, kvm) && !may_open(0o20660, 0, None));
     }

@@ -2,8 +2,8 @@
 //! any verb slow or fail, a guest deaf to its power button, and kill guests behind the owner's back.
 
 use crate::{
-    Capabilities, Change, Destination, Disk, DiskStats, Domain, DomainSpec, Event, Hypervisor, Migration,
-    Nic, NicStats, Phase, State, Stats, not_found, xml,
+    Capabilities, Change, Channel, Destination, Disk, DiskStats, Domain, DomainSpec, Event, Hypervisor,
+    Migration, Nic, NicStats, Phase, State, Stats, not_found, xml,
 };
 use async_trait::async_trait;
 use base::{Error, ErrorKind, Kept, Result};
@@ -483,9 +483,13 @@ impl Hypervisor for Fake {
         })
     }
 
+    fn channels(&self, _uuid: &str) -> Vec<Channel> {
+        Vec::new()
+    }
+
     async fn destination(&self, spec: &DomainSpec) -> Result<Destination> {
         let uri = format!("{SCHEME}{}", self.0.capabilities.hostname);
-        Ok(Destination { uri, address: String::new(), definition: serde_json::to_string(spec)? })
+        Ok(Destination { uri, definition: serde_json::to_string(spec)? })
     }
 
     /// Takes as long as the verb is delayed, and can be hastened and called back meanwhile.

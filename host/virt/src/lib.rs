@@ -16,7 +16,7 @@ mod xml;
 pub use daemon::Options;
 pub use fake::{Fake, Verb, Wire};
 pub use libvirt::Libvirt;
-pub use migration::{Destination, Migration, Phase, Progress};
+pub use migration::{Channel, Destination, Migration, Phase, Progress};
 pub use probe::kvm_works;
 pub use spec::{Bus, Disk, DomainSpec, Format, Nic, Source};
 pub use stats::{DiskStats, NicStats, Stats};
@@ -166,6 +166,9 @@ pub trait Hypervisor: Send + Sync {
 
     /// What a running guest has used since its start; `Conflict` when it does not run.
     async fn stats(&self, uuid: &str) -> Result<Stats>;
+
+    /// The ways that a guest takes when it goes from one host to another; none: it needs none.
+    fn channels(&self, uuid: &str) -> Vec<Channel>;
 
     /// How another host sends a guest of this definition here. Its disks and taps are there already.
     async fn destination(&self, spec: &DomainSpec) -> Result<Destination>;

@@ -1,8 +1,8 @@
 //! The driver over libvirt and QEMU. Each verb observes before it acts, so that a repeated one is harmless.
 
 use crate::{
-    Capabilities, Change, Destination, Disk, Domain, DomainSpec, Event, Hypervisor, LOOK_EVERY, Migration,
-    Nic, Options, State, Stats,
+    Capabilities, Change, Channel, Destination, Disk, Domain, DomainSpec, Event, Hypervisor, LOOK_EVERY,
+    Migration, Nic, Options, State, Stats,
     daemon::Daemon,
     libvirt_jobs::Sent,
     not_found,
@@ -31,6 +31,8 @@ const EVENTS_HELD: usize = 4096;
 
 /// Libvirt's flag numbers.
 pub(crate) const XML_INACTIVE: u32 = 2;
+/// Without what another host makes anew.
+pub(crate) const XML_MIGRATABLE: u32 = 8;
 pub(crate) const AFFECT_LIVE: u32 = 1;
 pub(crate) const AFFECT_CONFIG: u32 = 2;
 const LIST_ACTIVE: u32 = 1;
@@ -46,13 +48,11 @@ const OLD_SIZE: &str = "Cannot grow NBD nodes";
 const UNDEFINE_ALL: u32 = 1 | 2 | 4 | 16;
 
 pub struct Libvirt {
-    daemon: Daemon,
+    pub(crate) daemon: Daemon,
     instances_dir: PathBuf,
     client: Mutex<Option<Arc<Client>>>,
     lifecycle: broadcast::Sender<LifecycleEvent>,
     events: broadcast::Sender<Event>,
-    pub(crate) migration_uri: String,
-    pub(crate) migration_address: String,
     pub(crate) sent: Sent,
     /// Ended when it is dropped.
     _tasks: JoinSet<()>,
@@ -69,17 +69,12 @@ impl Libvirt {
         tasks.spawn(translate_events(received, events.clone(), stalled.clone()));
         tasks.spawn(stalled::let_go(daemon.socket(), stalled));
         let instances_dir = std::path::absolute(&options.instances_dir)?;
-        let of_the_socket = || format!("qemu+unix:///system?socket={}", daemon.socket().display());
-        let migration_uri =
-            Some(options.migration_uri).filter(|uri| !uri.is_empty()).unwrap_or_else(of_the_socket);
         let driver = Self {
             daemon,
             instances_dir,
             client: Mutex::default(),
             lifecycle,
             events,
-            migration_uri,
-            migration_address: options.migration_address,
             sent: Sent::default(),
             _tasks: tasks,
         };
@@ -159,9 +154,12 @@ impl Libvirt {
     }
 
     pub(crate) async fn definition(&self, domain: &DomainRef, flags: u32) -> Result<Definition> {
-        let mut answer =
-            self.call(Procedure::DomainGetXmlDesc, Args::new().domain(domain).u32(flags)).await?;
-        xml::read(&answer.string()?)
+        xml::read(&self.definition_text(domain, flags).await?)
+    }
+
+    pub(crate) async fn definition_text(&self, domain: &DomainRef, flags: u32) -> Result<String> {
+        let args = Args::new().domain(domain).u32(flags);
+        self.call(Procedure::DomainGetXmlDesc, args).await?.string()
     }
 
     async fn describe(&self, domain: &DomainRef) -> Result<Domain> {
@@ -440,6 +438,10 @@ impl Hypervisor for Libvirt {
 
     async fn stats(&self, uuid: &str) -> Result<Stats> {
         self.stats_of(uuid).await
+    }
+
+    fn channels(&self, uuid: &str) -> Vec<Channel> {
+        self.daemon.channels(uuid)
     }
 
     async fn destination(&self, spec: &DomainSpec) -> Result<Destination> {

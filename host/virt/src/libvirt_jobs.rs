@@ -4,7 +4,8 @@
 use crate::{
     Destination, Disk, DiskStats, DomainSpec, LOOK_EVERY, Libvirt, Migration, NicStats, Phase, Progress,
     State, Stats,
-    libvirt::{AFFECT_CONFIG, AFFECT_LIVE, XML_INACTIVE},
+    daemon::{DAEMON, DISKS, MEMORY, passage},
+    libvirt::{AFFECT_CONFIG, AFFECT_LIVE, XML_INACTIVE, XML_MIGRATABLE},
     rpc::{Args, DomainRef, Procedure},
     xml::{self, Definition},
 };
@@ -54,31 +55,31 @@ impl Libvirt {
 
     pub(crate) async fn destination_for(&self, spec: &DomainSpec) -> Result<Destination> {
         Ok(Destination {
-            uri: self.migration_uri.clone(),
-            address: self.migration_address.clone(),
+            uri: format!("qemu+unix:///system?socket={}", passage(&spec.uuid, DAEMON)),
             definition: xml::domain(spec, self.accelerator())?,
         })
     }
 
     /// The call lasts as long as the guest is on its way; it goes on behind.
-    pub(crate) async fn begin_migration(&self, uuid: &str, to: &Destination, disks: &[String]) -> Result<()> {
-        let domain = self.running(uuid).await?;
+    pub(crate) async fn begin_migration(&self, uuid: &str, to: &Destination, which: &[String]) -> Result<()> {
+        // Asked again it may be on its way, where nothing is to be found of it.
         if self.sent.lock().get(uuid).is_some_and(|sent| sent.phase == Phase::Running) {
             return Ok(());
         }
-        let definition = self.definition(&domain, 0).await?;
+        let domain = self.running(uuid).await?;
+        let live = self.definition_text(&domain, XML_MIGRATABLE).await?;
+        let definition = xml::read(&live)?;
         let names: Vec<String> = definition
             .disks
             .iter()
-            .filter(|disk| disks.contains(&disk.serial))
+            .filter(|disk| which.contains(&disk.serial))
             .map(|disk| disk.device.clone())
             .collect();
-        let there = xml::as_seen(&to.definition, &definition);
+        let there = xml::elsewhere(&live, &to.definition)?;
         let mut values =
             vec![("destination_xml", there.as_str()), ("persistent_xml", to.definition.as_str())];
-        if !to.address.is_empty() {
-            values.push(("migrate_uri", to.address.as_str()));
-        }
+        let [memory, disks] = [MEMORY, DISKS].map(|channel| format!("unix://{}", passage(uuid, channel)));
+        values.push(("migrate_uri", &memory));
         values.extend(names.iter().map(|name| ("migrate_disks", name.as_str())));
         let mut flags = MIGRATE_LIVE
             | MIGRATE_PEER_TO_PEER
@@ -86,6 +87,7 @@ impl Libvirt {
             | MIGRATE_UNDEFINE_HERE
             | MIGRATE_UNSAFE;
         if !names.is_empty() {
+            values.push(("disks_uri", &disks));
             flags |= MIGRATE_DISKS_INCREMENTALLY;
         }
         let args =
@@ -113,7 +115,11 @@ impl Libvirt {
             return Ok(sent);
         }
         let Some(domain) = self.find(uuid).await? else { return Ok(sent) };
-        let mut answer = self.call(Procedure::DomainGetJobInfo, Args::new().domain(&domain)).await?;
+        let mut answer = match self.call(Procedure::DomainGetJobInfo, Args::new().domain(&domain)).await {
+            // It arrives just now: it runs here no more, or is forgotten already.
+            Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Conflict) => return Ok(sent),
+            other => other?,
+        };
         let _kind = answer.i32()?;
         let mut numbers = [0; 11];
         for number in &mut numbers {

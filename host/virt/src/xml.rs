@@ -7,7 +7,7 @@ use quick_xml::{
     events::{BytesEnd, BytesStart, BytesText, Event},
 };
 use roxmltree::{Document, Node};
-use std::{collections::BTreeMap, io::Write as _, path::PathBuf};
+use std::{collections::BTreeMap, io::Write as _, ops::Range, path::PathBuf};
 
 /// Under which libvirt keeps our notes.
 pub const PREFIX: &str = "ferrostack";
@@ -426,17 +426,53 @@ pub fn same_place(held: &DiskElement, element: &str) -> Result<bool> {
     Ok(child(document.root_element(), "source").map(place).unwrap_or_default() == held.source)
 }
 
-/// The definition a running guest goes on with elsewhere: libvirt wants it to show the guest the serials it saw.
-pub fn as_seen(definition: &str, live: &Definition) -> String {
-    let mut text = definition.to_string();
-    for disk in live.disks.iter().filter(|disk| disk.serial != disk.seen_serial) {
-        let serial = |serial: &str| format!("<serial>{serial}</serial>");
-        text = text.replace(&serial(&disk.serial), &serial(&disk.seen_serial));
-        let name = replaced_note(&disk.device);
-        let note = format!("<ferrostack:note name=\"{name}\">{}</ferrostack:note>", disk.serial);
-        text = text.replace("</ferrostack:domain>", &format!("{note}</ferrostack:domain>"));
+/// The definition a running guest goes on with elsewhere: what it sees stays as it is, to the addresses of its devices;
+/// where its disks, its log and its screen are, the definition says that it has there.
+pub fn elsewhere(live: &str, there: &str) -> Result<String> {
+    let (here, there_document) = (parse(live)?, parse(there)?);
+    let notes = read(live)?.metadata;
+    let of_there: Vec<Node> = elements(&there_document).collect();
+    let log = there_document.descendants().find(|node| node.has_tag_name("log"));
+    let mut changes: Vec<(Range<usize>, &str)> = Vec::new();
+    for device in elements(&here) {
+        let there_is = |same: &dyn Fn(Node) -> bool| {
+            of_there.iter().copied().find(|node| node.tag_name() == device.tag_name() && same(*node))
+        };
+        match device.tag_name().name() {
+            "disk" => {
+                let held = disk_element(device, live, &notes);
+                let same = |node: Node| {
+                    let other = disk_element(node, there, &BTreeMap::new());
+                    other.serial == held.serial && node.attribute("device") == device.attribute("device")
+                };
+                let source = there_is(&same).and_then(|node| child(node, "source"));
+                let missing = || Error::internal(format!("disk {} is not expected there", held.device));
+                let source = source.ok_or_else(missing)?;
+                changes.extend(child(device, "source").map(|node| (node.range(), &there[source.range()])));
+                // There it is looked up anew.
+                changes.extend(child(device, "backingStore").map(|node| (node.range(), "")));
+            }
+            "graphics" => {
+                let screen = there_is(&|_| true);
+                changes.extend(screen.map(|screen| (device.range(), &there[screen.range()])));
+            }
+            _ => {
+                let written = child(device, "log").zip(log);
+                changes.extend(written.map(|(node, log)| (node.range(), &there[log.range()])));
+            }
+        }
     }
-    text
+    changes.sort_by_key(|(range, _)| range.start);
+    let mut text = live.to_string();
+    for (range, new) in changes.into_iter().rev() {
+        text.replace_range(range, new);
+    }
+    Ok(text)
+}
+
+fn elements<'a, 'i>(document: &'a Document<'i>) -> impl Iterator<Item = Node<'a, 'i>> {
+    let devices = child(document.root_element(), "devices");
+    devices.into_iter().flat_map(|devices| devices.children().filter(Node::is_element))
 }
 
 /// The processor of the host, from libvirt's capabilities.
@@ -577,8 +613,43 @@ mod tests {
 
         let mut there = spec();
         there.disks[1].serial = "vol-2".into();
-        let there = as_seen(&domain(&there, Accelerator::Tcg).unwrap(), &live);
-        assert_eq!(read(&there).unwrap(), live);
+        let there = domain(&there, Accelerator::Tcg).unwrap();
+        let moved = elsewhere(&domain(&replaced, Accelerator::Tcg).unwrap(), &there).unwrap();
+        assert_eq!(read(&moved).unwrap(), live);
+    }
+
+    #[test]
+    fn elsewhere_a_guest_sees_the_same_devices() {
+        let address = "<address type='pci' slot='0x08'/>";
+        let live = domain(&spec(), Accelerator::Tcg).unwrap();
+        let live = live.replace("<target dev=\"vdb\"", &format!("{address}<target dev=\"vdb\""));
+        let live = live.replace(
+            "<target dev=\"vda\"",
+            "<backingStore type='file'><source file='/b'/></backingStore>\n<target dev=\"vda\"",
+        );
+        let mut there = spec();
+        there.disks.reverse();
+        there.disks[1].source = Source::File("/t/disk".into());
+        there.disks[0].source = Source::NbdUnix { socket: "/run/v.sock".into(), export: "v".into() };
+        there.config_drive = Some("/t/disk.config".into());
+        there.console_log = Some("/t/console.log".into());
+        there.vnc_listen = Some("10.0.0.2".into());
+        let there = domain(&there, Accelerator::Tcg).unwrap();
+        let moved = elsewhere(&live, &there).unwrap();
+        assert!(
+            moved.contains(address) && !moved.contains("/s/") && !moved.contains("backingStore"),
+            "{moved}"
+        );
+        for new in ["/t/disk\"", "/run/v.sock", "/t/disk.config", "/t/console.log", "10.0.0.2"] {
+            assert!(moved.contains(new), "{new} in {moved}");
+        }
+        let devices = |text: &str| {
+            let disks = read(text).unwrap().disks.into_iter();
+            disks.map(|disk| (disk.serial, disk.device)).collect::<Vec<_>>()
+        };
+        assert_eq!(devices(&moved), devices(&live));
+        let without = domain(&DomainSpec { disks: spec().disks[..1].to_vec(), ..spec() }, Accelerator::Tcg);
+        assert!(elsewhere(&live, &without.unwrap()).is_err(), "a disk that is not expected");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What nova and the agent on a compute host say to each other. Arguments carry everything the agent needs, for it
 //! has no database. Every message may arrive twice: what is already so is a success.
 
+use crate::peers::Peer;
 use async_trait::async_trait;
 use base::{Context, Result, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -66,12 +67,12 @@ pub trait Compute: Send + Sync {
     /// What a running guest has used; `Conflict` when it does not run.
     async fn diagnostics(&self, cx: &Context, uuid: &str) -> Result<Diagnostics>;
 
-    /// A move begins: stops the guest and sets its disks aside, for the host that shall have it next.
-    async fn resize_instance(&self, cx: &Context, uuid: &str, grace_seconds: u64) -> Result<()>;
+    /// A move begins: stops the guest and sets its disks aside, for the host `dest` that shall have it next.
+    async fn resize_instance(&self, cx: &Context, uuid: &str, dest: &str, grace_seconds: u64) -> Result<()>;
 
-    /// The guest arrives with the disks that `source_host` has set aside (it may be this very host), as large as the
+    /// The guest arrives with the disks that `source` has set aside (it may be this very host), as large as the
     /// instance now says.
-    async fn finish_resize(&self, cx: &Context, instance: &Instance, source_host: &str) -> Result<Observed>;
+    async fn finish_resize(&self, cx: &Context, instance: &Instance, source: &Peer) -> Result<Observed>;
 
     /// What was set aside here is no longer needed.
     async fn confirm_resize(&self, cx: &Context, uuid: &str) -> Result<()>;
@@ -79,12 +80,17 @@ pub trait Compute: Send + Sync {
     /// The guest is again what it was before it was set aside here; nothing was set aside: it stays as it is.
     async fn finish_revert_resize(&self, cx: &Context, instance: &Instance) -> Result<Observed>;
 
-    /// Makes ready for a guest that will arrive running. Its local disks come with it when `block_migration`.
+    /// A running guest shall go to the host `dest`, which may ask here for what it needs beforehand.
+    async fn check_can_live_migrate_source(&self, cx: &Context, uuid: &str, dest: &str) -> Result<()>;
+
+    /// Makes ready for a guest that will arrive running from `source`. Its local disks come with it when
+    /// `block_migration`.
     async fn pre_live_migration(
         &self,
         cx: &Context,
         instance: &Instance,
         block_migration: bool,
+        source: &Peer,
     ) -> Result<LiveTarget>;
 
     /// Begins to send a running guest to the host that answered `target`, and returns; the rest is told by
@@ -142,11 +148,14 @@ bus::remote! {
         rescue(instance: &Instance = Instance, rescue: &Rescue = Rescue) -> Observed;
         unrescue(instance: &Instance = Instance) -> Observed;
         diagnostics(uuid: &str = String) -> Diagnostics;
-        resize_instance(uuid: &str = String, grace_seconds: u64 = u64) -> ();
-        finish_resize(instance: &Instance = Instance, source_host: &str = String) -> Observed;
+        resize_instance(uuid: &str = String, dest: &str = String, grace_seconds: u64 = u64) -> ();
+        finish_resize(instance: &Instance = Instance, source: &Peer = Peer) -> Observed;
         confirm_resize(uuid: &str = String) -> ();
         finish_revert_resize(instance: &Instance = Instance) -> Observed;
-        pre_live_migration(instance: &Instance = Instance, block_migration: bool = bool) -> LiveTarget;
+        check_can_live_migrate_source(uuid: &str = String, dest: &str = String) -> ();
+        pre_live_migration(
+            instance: &Instance = Instance, block_migration: bool = bool, source: &Peer = Peer
+        ) -> LiveTarget;
         live_migration(instance: &Instance = Instance, target: &LiveTarget = LiveTarget) -> ();
         live_migration_state(uuid: &str = String) -> LiveState;
         live_migration_force_complete(uuid: &str = String) -> ();
@@ -251,9 +260,9 @@ pub struct Rescue {
 #[serde(default)]
 pub struct LiveTarget {
     pub host: String,
-    /// Where its hypervisor is told to take the guest, and where the guest's memory goes.
-    pub uri: String,
+    /// Where its agent is, and its hypervisor in that one's words.
     pub address: String,
+    pub uri: String,
     /// The guest's local disks come with it.
     pub block_migration: bool,
     /// The definition that the guest has there, in the hypervisor's own words.

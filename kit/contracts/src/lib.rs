@@ -10,6 +10,7 @@ pub mod hosts;
 pub mod identity;
 pub mod images;
 pub mod networks;
+pub mod peers;
 pub mod placement;
 pub mod servers;
 pub mod volumes;

@@ -49,9 +49,10 @@ const REFUSED_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, Default)]
 struct Peer(Option<Shown>);
 
+/// What a certificate says of its host.
 #[derive(Clone, Debug)]
-struct Shown {
-    name: String,
+pub struct Shown {
+    pub name: String,
     serial: String,
 }
 
@@ -126,7 +127,7 @@ pub async fn serve(
 }
 
 /// Name and serial number of a certificate; that our authority made it is checked already.
-fn shown(certificate: &[u8]) -> Option<Shown> {
+pub fn shown(certificate: &[u8]) -> Option<Shown> {
     let parsed = x509_cert::Certificate::from_der(certificate).ok()?;
     let subject = parsed.tbs_certificate.subject.to_string();
     let name = subject.split(',').find_map(|part| part.trim().strip_prefix("CN="))?.to_string();

@@ -7,10 +7,12 @@ use contracts::{
     agents::host::{HostAlive, HostOrder, HostReports, REPORTS_TOPIC, RemoteHostReports},
     compute::{ImageSink, ImageSource},
     hosts::{HostUser, Left},
+    peers::{Peer, Peers},
 };
 use db::testing::{self, TestDb};
 use hosts::{
-    Common, Credentials, Door, Hosts, Identity, Member, Options, RemoteImages, Surroundings, TABLES, join,
+    Common, Credentials, Door, Hosts, Identity, Lines, Member, Options, RemoteImages, Surroundings, TABLES,
+    join,
 };
 use std::{
     path::Path,
@@ -280,6 +282,39 @@ async fn certificates_are_renewed_in_time_and_the_replaced_are_refused() {
     assert_eq!(kind(images(&member).download(&cx, "good", &mut Vec::new()).await), ErrorKind::Forbidden);
     member.renew_at = control.clock.now();
     assert_eq!(kind(member.renew_in_time(at.path(), &control.clock).await), ErrorKind::Forbidden);
+}
+
+/// Two hosts on two addresses of this machine; a third of another cloud.
+#[tokio::test]
+async fn hosts_speak_to_each_other_by_their_certificates() {
+    let (control, other) = (Control::start().await, Control::start().await);
+    let at: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    for (control, name, at) in [(&control, "h1", &at[0]), (&control, "h2", &at[1]), (&other, "h1", &at[2])] {
+        control.join(&control.token().await, name, &["compute"], at.path()).await.unwrap();
+    }
+    let one = Lines::listen(at[0].path(), "127.0.0.9:0".parse().unwrap()).await.unwrap();
+    let listen = async |at: &Path, host: [u8; 4]| Lines::listen(at, (host, one.port()).into()).await.unwrap();
+    let two = listen(at[1].path(), [127, 0, 0, 10]).await;
+    let stranger = listen(at[2].path(), [127, 0, 0, 11]).await;
+    let peer = |host: &str, number: u8| Peer { host: host.into(), address: format!("127.0.0.{number}") };
+    let mut here = two.reach(&peer("h1", 9)).await.unwrap();
+    let (name, mut there) = one.answer().await.unwrap();
+    assert_eq!(name, "h2");
+    here.write_all(b"hello").await.unwrap();
+    here.shutdown().await.unwrap();
+    let mut heard = String::new();
+    there.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "hello");
+    for (wrong, why) in [(peer("h3", 9), "another's name"), (peer("h1", 11), "another cloud's host")] {
+        assert_eq!(two.reach(&wrong).await.err().unwrap().kind, ErrorKind::Unavailable, "{why}");
+    }
+    // The refusal comes behind the handshake: nothing is answered, and nobody hears of it.
+    if let Ok(mut line) = stranger.reach(&peer("h1", 9)).await {
+        let _ = line.write_all(b"hello").await;
+        assert!(line.read_u8().await.is_err());
+    }
+    let heard = tokio::time::timeout(Duration::from_millis(200), one.answer()).await;
+    assert!(heard.is_err(), "a stranger was heard");
 }
 
 #[tokio::test]

@@ -34,21 +34,8 @@ impl BaseImages {
 
     /// The image, fetched when it is not there.
     pub async fn get(&self, cx: &Context, image: &InstanceImage) -> Result<BaseImage> {
-        if !base::id::is_uuid(&image.id) {
-            return Err(Error::bad_request(format!("Invalid image id: {}", image.id)));
-        }
-        let format = match image.disk_format.as_str() {
-            "raw" => Format::Raw,
-            "qcow2" => Format::Qcow2,
-            other => {
-                return Err(Error::bad_request(format!(
-                    "Image {} is unacceptable: this host runs raw and qcow2 images, not {other}",
-                    image.id
-                )));
-            }
-        };
+        let (path, format) = (self.path(&image.id)?, format_of(image)?);
         let _held = self.locks.hold(&image.id).await;
-        let path = self.dir.join(&image.id);
         if tokio::fs::try_exists(&path).await? {
             // Its age counts from its last use.
             let file = std::fs::File::options().append(true).open(&path)?;
@@ -57,6 +44,22 @@ impl BaseImages {
             self.fetch(cx, image, format, &path).await?;
         }
         let virtual_bytes = virtual_bytes(&path, format).await?;
+        Ok(BaseImage { path, format, virtual_bytes })
+    }
+
+    pub fn path(&self, image_id: &str) -> Result<PathBuf> {
+        match base::id::is_uuid(image_id) {
+            true => Ok(self.dir.join(image_id)),
+            false => Err(Error::bad_request(format!("Invalid image id: {image_id}"))),
+        }
+    }
+
+    /// The image, from a file beside it that somebody else has fetched.
+    pub async fn adopt(&self, image: &InstanceImage, fetched: &Path) -> Result<BaseImage> {
+        let (path, format) = (self.path(&image.id)?, format_of(image)?);
+        let virtual_bytes = virtual_bytes(fetched, format).await?;
+        let _held = self.locks.hold(&image.id).await;
+        tokio::fs::rename(fetched, &path).await?;
         Ok(BaseImage { path, format, virtual_bytes })
     }
 
@@ -91,6 +94,17 @@ impl BaseImages {
             }
         }
         Ok(())
+    }
+}
+
+fn format_of(image: &InstanceImage) -> Result<Format> {
+    match image.disk_format.as_str() {
+        "raw" => Ok(Format::Raw),
+        "qcow2" => Ok(Format::Qcow2),
+        other => Err(Error::bad_request(format!(
+            "Image {} is unacceptable: this host runs raw and qcow2 images, not {other}",
+            image.id
+        ))),
     }
 }
 

@@ -3,10 +3,14 @@
 use crate::{
     base_images::{BaseImage, BaseImages},
     config_drive,
+    link::Link,
 };
 use async_trait::async_trait;
 use base::{Context, Error, Result};
-use contracts::compute::{ImageSink, ImageSource, Instance, Rescue, SnapshotImage};
+use contracts::{
+    compute::{ImageSink, ImageSource, Instance, Rescue, SnapshotImage},
+    peers::Peer,
+};
 use host_run::run;
 use host_virt::{Disk, Format};
 use parking_lot::Mutex;
@@ -23,15 +27,23 @@ const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
 const MAKE_PATIENCE: Duration = Duration::from_secs(120);
 /// Large disks are copied for as long as it takes, within reason.
-const COPY_PATIENCE: Duration = Duration::from_secs(3600);
+pub(crate) const COPY_PATIENCE: Duration = Duration::from_secs(3600);
 const BASE_FOLDER: &str = "_base";
+/// A guest's files.
+pub(crate) const DISK: &str = "disk";
+pub(crate) const EPHEMERAL: &str = "disk.eph0";
+pub(crate) const SWAP: &str = "disk.swap";
+pub(crate) const CONFIG_DRIVE: &str = "disk.config";
+pub(crate) const CONSOLE_LOG: &str = "console.log";
 /// Remembers which image a guest's disk lies on.
-const IMAGE_NOTE: &str = "image";
+pub(crate) const IMAGE_NOTE: &str = "image";
 const RESCUE_NOTE: &str = "rescue-image";
 const RESCUE_DISK: &str = "disk.rescue";
 const STABLE_RESCUE_DISK: &str = "disk.stable-rescue";
 /// Behind the name of a folder that waits for the end of a move.
 const ASIDE: &str = "_resize";
+/// In that folder: the host that may fetch it.
+pub(crate) const ASIDE_FOR_NOTE: &str = "dest";
 
 /// What a guest has on this host's own disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,14 +73,17 @@ pub trait Disks: Send + Sync {
 
     async fn remove_rescue(&self, uuid: &str) -> Result<()>;
 
-    /// Puts the guest's folder aside, where it waits for the end of a move.
-    async fn set_aside(&self, uuid: &str) -> Result<()>;
+    /// Puts the guest's folder aside, where it waits for the end of a move; that host may fetch it.
+    async fn set_aside(&self, uuid: &str, dest: &str) -> Result<()>;
 
     /// A copy of what was put aside on this host, as large as the instance says.
     async fn copy_from_aside(&self, instance: &Instance) -> Result<()>;
 
     /// The same from another host.
-    async fn fetch_from(&self, source_host: &str, instance: &Instance) -> Result<()>;
+    async fn fetch_aside(&self, cx: &Context, source: &Peer, instance: &Instance) -> Result<()>;
+
+    /// Disks like those of a running guest of another host, empty as far as its hypervisor brings the bytes.
+    async fn expect(&self, cx: &Context, source: &Peer, instance: &Instance) -> Result<()>;
 
     /// What was put aside is the guest's again; nothing was: all stays.
     async fn take_back(&self, uuid: &str) -> Result<()>;
@@ -88,21 +103,52 @@ pub trait Disks: Send + Sync {
 /// Files below one folder.
 pub struct FileDisks {
     dir: PathBuf,
-    images: BaseImages,
+    pub(crate) images: BaseImages,
     sink: Arc<dyn ImageSink>,
+    link: Option<Link>,
 }
 
 impl FileDisks {
     pub fn new(dir: PathBuf, source: Arc<dyn ImageSource>, sink: Arc<dyn ImageSink>) -> Self {
         let images = BaseImages::new(dir.join(BASE_FOLDER), source);
-        Self { dir, images, sink }
+        Self { dir, images, sink, link: None }
     }
 
-    fn folder(&self, uuid: &str) -> PathBuf {
+    /// One of several hosts: disks come from others, too.
+    pub(crate) fn linked(self, link: Option<Link>) -> Self {
+        Self { link, ..self }
+    }
+
+    pub(crate) fn link(&self) -> Result<&Link> {
+        self.link.as_ref().ok_or_else(|| Error::conflict("This host has joined no cloud of several hosts."))
+    }
+
+    pub(crate) fn folder(&self, uuid: &str) -> PathBuf {
         self.dir.join(uuid)
     }
 
-    fn aside(&self, uuid: &str) -> PathBuf {
+    /// A folder that is not whole yet.
+    pub(crate) fn part(&self, uuid: &str) -> PathBuf {
+        self.dir.join(format!("{uuid}.part"))
+    }
+
+    /// As the instance now says: its disk grows; what the flavor has otherwise is made anew, for nobody promised to
+    /// keep that.
+    pub(crate) async fn fit(&self, instance: &Instance) -> Result<()> {
+        let folder = self.folder(&instance.uuid);
+        if instance.image.is_some() {
+            grow(&folder.join(DISK), instance.root_gb * GIB).await?;
+        }
+        for (name, wanted) in [(EPHEMERAL, instance.ephemeral_gb * GIB), (SWAP, instance.swap_mb * MIB)] {
+            let path = folder.join(name);
+            if tokio::fs::metadata(&path).await.is_ok_and(|metadata| metadata.len() != wanted) {
+                remove_file(&path).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn aside(&self, uuid: &str) -> PathBuf {
         self.dir.join(format!("{uuid}{ASIDE}"))
     }
 
@@ -127,9 +173,9 @@ impl Disks for FileDisks {
     async fn prepare(&self, cx: &Context, instance: &Instance) -> Result<LocalDisks> {
         let folder = self.folder(&instance.uuid);
         tokio::fs::create_dir_all(&folder).await?;
-        let mut disks = LocalDisks { console_log: folder.join("console.log"), ..LocalDisks::default() };
+        let mut disks = LocalDisks { console_log: folder.join(CONSOLE_LOG), ..LocalDisks::default() };
         if let Some(image) = &instance.image {
-            let path = folder.join("disk");
+            let path = folder.join(DISK);
             // A disk that is there may lie on another image: that of a server that was shelved.
             if !tokio::fs::try_exists(&path).await? {
                 // Before the disk, so that the image is never taken for unused.
@@ -146,18 +192,18 @@ impl Disks for FileDisks {
             }
         }
         if instance.ephemeral_gb > 0 {
-            let path = folder.join("disk.eph0");
+            let path = folder.join(EPHEMERAL);
             let program = ["mke2fs", "-q", "-F", "-t", "ext4", "-L", "ephemeral0"];
             make_formatted(&path, instance.ephemeral_gb * GIB, &program).await?;
             disks.others.push(Disk::file("ephemeral0", path, Format::Raw));
         }
         if instance.swap_mb > 0 {
-            let path = folder.join("disk.swap");
+            let path = folder.join(SWAP);
             make_formatted(&path, instance.swap_mb * MIB, &["mkswap", "-L", "swap"]).await?;
             disks.others.push(Disk::file("swap", path, Format::Raw));
         }
         if let Some(files) = &instance.config_drive {
-            let path = folder.join("disk.config");
+            let path = folder.join(CONFIG_DRIVE);
             if !tokio::fs::try_exists(&path).await? {
                 config_drive::write(&path, files).await?;
             }
@@ -167,7 +213,7 @@ impl Disks for FileDisks {
     }
 
     async fn copy_root(&self, uuid: &str, image: &SnapshotImage) -> Result<()> {
-        let (disk, copy) = (self.folder(uuid).join("disk"), self.folder(uuid).join(copy_name(image)?));
+        let (disk, copy) = (self.folder(uuid).join(DISK), self.folder(uuid).join(copy_name(image)?));
         if tokio::fs::try_exists(&copy).await? {
             return Ok(());
         }
@@ -220,15 +266,15 @@ impl Disks for FileDisks {
         Ok(())
     }
 
-    async fn set_aside(&self, uuid: &str) -> Result<()> {
-        if tokio::fs::try_exists(self.aside(uuid)).await? {
-            return Ok(());
+    async fn set_aside(&self, uuid: &str, dest: &str) -> Result<()> {
+        if !tokio::fs::try_exists(self.aside(uuid)).await? {
+            tokio::fs::rename(self.folder(uuid), self.aside(uuid)).await?;
         }
-        Ok(tokio::fs::rename(self.folder(uuid), self.aside(uuid)).await?)
+        Ok(tokio::fs::write(self.aside(uuid).join(ASIDE_FOR_NOTE), dest).await?)
     }
 
     async fn copy_from_aside(&self, instance: &Instance) -> Result<()> {
-        let (folder, part) = (self.folder(&instance.uuid), self.dir.join(format!("{}.part", instance.uuid)));
+        let (folder, part) = (self.folder(&instance.uuid), self.part(&instance.uuid));
         if !tokio::fs::try_exists(&folder).await? {
             remove_folder(&part).await?;
             run("cp")
@@ -237,34 +283,24 @@ impl Disks for FileDisks {
                 .timeout(COPY_PATIENCE)
                 .output()
                 .await?;
+            remove_file(&part.join(ASIDE_FOR_NOTE)).await?;
             tokio::fs::rename(&part, &folder).await?;
         }
-        if instance.image.is_some() {
-            grow(&folder.join("disk"), instance.root_gb * GIB).await?;
-        }
-        // What the new flavor has otherwise is made anew: nobody promised to keep these.
-        for (name, wanted) in
-            [("disk.eph0", instance.ephemeral_gb * GIB), ("disk.swap", instance.swap_mb * MIB)]
-        {
-            let path = folder.join(name);
-            if tokio::fs::metadata(&path).await.is_ok_and(|metadata| metadata.len() != wanted) {
-                remove_file(&path).await?;
-            }
-        }
-        Ok(())
+        self.fit(instance).await
     }
 
-    async fn fetch_from(&self, source_host: &str, instance: &Instance) -> Result<()> {
-        // Volumes are reached from everywhere; a guest of volumes alone has nothing to fetch.
-        if instance.image.is_none() {
-            return Ok(());
-        }
-        Err(Error::not_implemented(format!("Local disks do not come from another host: {source_host}.")))
+    async fn fetch_aside(&self, cx: &Context, source: &Peer, instance: &Instance) -> Result<()> {
+        self.fetch_stopped(cx, source, instance).await
+    }
+
+    async fn expect(&self, cx: &Context, source: &Peer, instance: &Instance) -> Result<()> {
+        self.fetch_running(cx, source, instance).await
     }
 
     async fn take_back(&self, uuid: &str) -> Result<()> {
         if tokio::fs::try_exists(self.aside(uuid)).await? {
             remove_folder(&self.folder(uuid)).await?;
+            remove_file(&self.aside(uuid).join(ASIDE_FOR_NOTE)).await?;
             tokio::fs::rename(self.aside(uuid), self.folder(uuid)).await?;
         }
         Ok(())
@@ -275,6 +311,7 @@ impl Disks for FileDisks {
     }
 
     async fn remove(&self, uuid: &str) -> Result<()> {
+        remove_folder(&self.part(uuid)).await?;
         remove_folder(&self.folder(uuid)).await
     }
 
@@ -295,14 +332,14 @@ impl Disks for FileDisks {
 
     async fn tidy(&self, console_bytes_max: u64, keep_images: Duration) -> Result<()> {
         for uuid in self.uuids().await? {
-            cut(&self.folder(&uuid).join("console.log"), console_bytes_max).await?;
+            cut(&self.folder(&uuid).join(CONSOLE_LOG), console_bytes_max).await?;
         }
         self.images.remove_unused(&self.used_images().await?, keep_images).await
     }
 }
 
 /// An overlay on the image, as large as the flavor says.
-async fn make_overlay(path: &Path, base: &BaseImage, flavor_bytes: u64) -> Result<()> {
+pub(crate) async fn make_overlay(path: &Path, base: &BaseImage, flavor_bytes: u64) -> Result<()> {
     if flavor_bytes > 0 && base.virtual_bytes > flavor_bytes {
         return Err(Error::bad_request(format!(
             "Flavor's disk is too small for requested image. Flavor disk is {flavor_bytes} bytes, image is {} bytes.",
@@ -327,12 +364,37 @@ async fn make_overlay(path: &Path, base: &BaseImage, flavor_bytes: u64) -> Resul
     finish(&part, path).await
 }
 
-/// As large as the flavor says; a disk never shrinks. A guest that runs already may hold it: only what is too small is
-/// written to.
-async fn grow(disk: &Path, bytes: u64) -> Result<()> {
+/// A disk that lies on nothing.
+pub(crate) async fn make_disk(path: &Path, bytes: u64) -> Result<()> {
+    let part = path.with_added_extension("part");
+    run("qemu-img").args(["create", "-q", "-f", "qcow2"]).arg(&part).arg(bytes.to_string()).output().await?;
+    finish(&part, path).await
+}
+
+pub(crate) struct DiskInfo {
+    pub virtual_bytes: u64,
+    /// Of the image that it lies on.
+    pub base_format: Option<Format>,
+}
+
+/// Of a disk of ours, which may be in use.
+pub(crate) async fn disk_info(disk: &Path) -> Result<DiskInfo> {
     let info = run("qemu-img").args(["info", "--force-share", "--output=json"]).arg(disk).text().await?;
     let info: base::Json = serde_json::from_str(&info)?;
-    if info["virtual-size"].as_u64().is_some_and(|now| now < bytes) {
+    let no_size = || Error::internal(format!("{}: no size", disk.display()));
+    Ok(DiskInfo {
+        virtual_bytes: info["virtual-size"].as_u64().ok_or_else(no_size)?,
+        base_format: match info["backing-filename-format"].as_str() {
+            Some("raw") => Some(Format::Raw),
+            Some(_) => Some(Format::Qcow2),
+            None => None,
+        },
+    })
+}
+
+/// As large as the flavor says; a disk never shrinks.
+async fn grow(disk: &Path, bytes: u64) -> Result<()> {
+    if disk_info(disk).await?.virtual_bytes < bytes {
         run("qemu-img")
             .args(["resize", "-q", "-f", "qcow2"])
             .arg(disk)
@@ -358,7 +420,7 @@ async fn remove_file(path: &Path) -> Result<()> {
     }
 }
 
-async fn remove_folder(path: &Path) -> Result<()> {
+pub(crate) async fn remove_folder(path: &Path) -> Result<()> {
     match tokio::fs::remove_dir_all(path).await {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         other => Ok(other?),
@@ -428,8 +490,8 @@ impl Disks for FakeDisks {
                 .get(&instance.uuid)
                 .map(|stable| (disk("rescue", RESCUE_DISK, Format::Qcow2), *stable)),
             others,
-            config_drive: instance.config_drive.as_ref().map(|_| folder.join("disk.config")),
-            console_log: folder.join("console.log"),
+            config_drive: instance.config_drive.as_ref().map(|_| folder.join(CONFIG_DRIVE)),
+            console_log: folder.join(CONSOLE_LOG),
         })
     }
 
@@ -453,7 +515,7 @@ impl Disks for FakeDisks {
         Ok(())
     }
 
-    async fn set_aside(&self, _uuid: &str) -> Result<()> {
+    async fn set_aside(&self, _uuid: &str, _dest: &str) -> Result<()> {
         Ok(())
     }
 
@@ -461,7 +523,11 @@ impl Disks for FakeDisks {
         Ok(())
     }
 
-    async fn fetch_from(&self, _source_host: &str, _instance: &Instance) -> Result<()> {
+    async fn fetch_aside(&self, _cx: &Context, _source: &Peer, _instance: &Instance) -> Result<()> {
+        Ok(())
+    }
+
+    async fn expect(&self, _cx: &Context, _source: &Peer, _instance: &Instance) -> Result<()> {
         Ok(())
     }
 
@@ -581,7 +647,7 @@ mod tests {
         let cx = Context::internal();
         disks.prepare(&cx, &instance()).await.unwrap();
         for _ in 0..2 {
-            disks.set_aside(UUID).await.unwrap();
+            disks.set_aside(UUID, "there").await.unwrap();
         }
         let larger = Instance { root_gb: 2, swap_mb: 0, ..instance() };
         for _ in 0..2 {

@@ -5,7 +5,9 @@
 mod base_images;
 mod config_drive;
 mod disks;
+mod fetching;
 mod inventory;
+mod link;
 mod locks;
 mod manager;
 mod moves;
@@ -14,14 +16,20 @@ mod plug;
 mod reports;
 mod snapshots;
 mod spec;
+mod travels;
+mod visitors;
 
 use base::{Clock, Result};
 use bus::{Bus, Serving, Topic};
-use contracts::compute::{ImageSink, ImageSource, compute_handlers};
+use contracts::{
+    compute::{ImageSink, ImageSource, compute_handlers},
+    peers::Peers,
+};
 use host_virt::{Fake, Libvirt};
 use std::{path::Path, sync::Arc};
 
 pub use disks::{Disks, FakeDisks, FileDisks};
+pub use link::Link;
 pub use manager::Manager;
 pub use options::{Accelerator, Options};
 pub use plug::{FakePlug, Plug, TapPlug};
@@ -35,13 +43,20 @@ pub const PROGRAMS: [(&str, &str); 4] = [
     ("mkswap", "util-linux"),
 ];
 
+/// What the agent is given: images, and other hosts' agents when there are any.
+#[derive(Clone)]
+pub struct Surroundings {
+    pub images: Arc<dyn ImageSource>,
+    pub sink: Arc<dyn ImageSink>,
+    pub peers: Option<Arc<dyn Peers>>,
+    pub clock: Clock,
+}
+
 /// The agent of this machine, its guests under libvirt. Everything of it goes below `state`.
 pub async fn on_libvirt(
     options: Options,
     state: &Path,
-    images: Arc<dyn ImageSource>,
-    sink: Arc<dyn ImageSink>,
-    clock: Clock,
+    around: Surroundings,
 ) -> Result<(Arc<Manager>, Arc<Libvirt>)> {
     let instances_dir = state.join("instances");
     let accelerator = match options.accelerator {
@@ -51,19 +66,19 @@ pub async fn on_libvirt(
     };
     let dir = state.join("libvirt");
     let tls_directory = (!options.tls_directory.is_empty()).then(|| options.tls_directory.clone().into());
-    let settings = host_virt::Options {
-        dir,
-        instances_dir: instances_dir.clone(),
-        accelerator,
-        tls_directory,
-        migration_uri: options.live_migration_uri.clone(),
-        migration_address: options.live_migration_inbound_addr.clone(),
-    };
+    let settings =
+        host_virt::Options { dir, instances_dir: instances_dir.clone(), accelerator, tls_directory };
     let libvirt = Arc::new(Libvirt::start(settings).await?);
     let guests_have_cpu = libvirt.accelerator() == host_virt::Accelerator::Kvm;
-    let disks = Arc::new(FileDisks::new(std::path::absolute(&instances_dir)?, images, sink));
-    let plug = Arc::new(TapPlug::default());
-    let manager = Manager::new(options, libvirt.clone(), disks, plug, clock, guests_have_cpu).await?;
+    let Surroundings { images, sink, peers, clock } = around;
+    let link = peers.map(Link::new);
+    let disks = FileDisks::new(std::path::absolute(&instances_dir)?, images, sink).linked(link.clone());
+    let (disks, plug) = (Arc::new(disks), Arc::new(TapPlug::default()));
+    let mut manager =
+        Manager::new(options, libvirt.clone(), disks.clone(), plug, clock, guests_have_cpu).await?;
+    if let Some(link) = link {
+        manager.link(link, disks);
+    }
     Ok((Arc::new(manager), libvirt))
 }
 

@@ -3,20 +3,27 @@
 
 use crate::{
     Options,
-    disks::Disks,
+    disks::{Disks, FileDisks},
     inventory,
+    link::Link,
     locks::{Held, Locks},
     plug::Plug,
     spec,
+    travels::Travels,
+    visitors::{self, Visitors},
 };
 use async_trait::async_trait;
 use base::{Clock, Context, Error, Result};
-use contracts::compute::{
-    Compute, ConsoleAddress, Diagnostics, Host, Instance, LiveState, LiveTarget, Observed, Port, PowerState,
-    Reboot, Rescue, SnapshotImage, Volume,
+use contracts::{
+    compute::{
+        Compute, ConsoleAddress, Diagnostics, Host, Instance, LiveState, LiveTarget, Observed, Port,
+        PowerState, Reboot, Rescue, SnapshotImage, Volume,
+    },
+    peers::Peer,
 };
 use host_virt::{Capabilities, Domain, DomainSpec, Hypervisor, State};
 use std::{sync::Arc, time::Duration};
+use tokio::task::JoinSet;
 
 pub struct Manager {
     pub(crate) options: Options,
@@ -27,6 +34,10 @@ pub struct Manager {
     pub(crate) host: String,
     guests_have_cpu: bool,
     pub(crate) locks: Locks,
+    pub(crate) travels: Arc<Travels>,
+    pub(crate) link: Option<Link>,
+    /// Ended when it is dropped.
+    visits: JoinSet<()>,
 }
 
 impl Manager {
@@ -40,7 +51,26 @@ impl Manager {
         guests_have_cpu: bool,
     ) -> Result<Self> {
         let host = host_name(&options, &hypervisor.capabilities().await?);
-        Ok(Self { options, hypervisor, disks, plug, clock, host, guests_have_cpu, locks: Locks::default() })
+        Ok(Self {
+            options,
+            hypervisor,
+            disks,
+            plug,
+            clock,
+            host,
+            guests_have_cpu,
+            locks: Locks::default(),
+            travels: Arc::default(),
+            link: None,
+            visits: JoinSet::new(),
+        })
+    }
+
+    /// There are other hosts: guests go there and come from there.
+    pub(crate) fn link(&mut self, link: Link, disks: Arc<FileDisks>) {
+        self.link = Some(link.clone());
+        let (hypervisor, travels) = (self.hypervisor.clone(), self.travels.clone());
+        self.visits.spawn(visitors::receive(Arc::new(Visitors { link, disks, hypervisor, travels })));
     }
 
     pub fn host_name(&self) -> &str {
@@ -146,6 +176,7 @@ impl Compute for Manager {
         check(uuid)?;
         self.locks.call_off(uuid);
         let _held = self.locks.hold(uuid).await;
+        self.travels.forget(uuid, &self.hypervisor.channels(uuid));
         self.hypervisor.undefine(uuid).await?;
         self.disks.remove(uuid).await
     }
@@ -274,14 +305,14 @@ impl Compute for Manager {
         self.diagnose(uuid).await
     }
 
-    async fn resize_instance(&self, _cx: &Context, uuid: &str, grace_seconds: u64) -> Result<()> {
+    async fn resize_instance(&self, _cx: &Context, uuid: &str, dest: &str, grace_seconds: u64) -> Result<()> {
         check(uuid)?;
-        self.put_aside(uuid, grace_seconds).await
+        self.put_aside(uuid, dest, grace_seconds).await
     }
 
-    async fn finish_resize(&self, cx: &Context, instance: &Instance, source_host: &str) -> Result<Observed> {
+    async fn finish_resize(&self, cx: &Context, instance: &Instance, source: &Peer) -> Result<Observed> {
         check(&instance.uuid)?;
-        self.arrive(cx, instance, source_host).await
+        self.arrive(cx, instance, source).await
     }
 
     async fn confirm_resize(&self, _cx: &Context, uuid: &str) -> Result<()> {
@@ -294,14 +325,20 @@ impl Compute for Manager {
         self.come_back(cx, instance).await
     }
 
+    async fn check_can_live_migrate_source(&self, _cx: &Context, uuid: &str, dest: &str) -> Result<()> {
+        check(uuid)?;
+        self.let_go(uuid, dest).await
+    }
+
     async fn pre_live_migration(
         &self,
         cx: &Context,
         instance: &Instance,
         block_migration: bool,
+        source: &Peer,
     ) -> Result<LiveTarget> {
         check(&instance.uuid)?;
-        self.expect_guest(cx, instance, block_migration).await
+        self.expect_guest(cx, instance, block_migration, source).await
     }
 
     async fn live_migration(&self, _cx: &Context, instance: &Instance, target: &LiveTarget) -> Result<()> {

@@ -2,12 +2,15 @@
 
 use crate::{Manager, spec};
 use base::{Context, Error, Result};
-use contracts::compute::{Instance, LivePhase, LiveState, LiveTarget, Observed, Progress};
+use contracts::{
+    compute::{Instance, LivePhase, LiveState, LiveTarget, Observed, Progress},
+    peers::Peer,
+};
 use host_virt::{Destination, Phase, State};
 use std::time::Duration;
 
 impl Manager {
-    pub(crate) async fn put_aside(&self, uuid: &str, grace_seconds: u64) -> Result<()> {
+    pub(crate) async fn put_aside(&self, uuid: &str, dest: &str, grace_seconds: u64) -> Result<()> {
         // What was put aside has no definition any more.
         if self.hypervisor.domain(uuid).await?.is_some()
             && !self.hypervisor.power_off(uuid, Duration::from_secs(grace_seconds)).await?
@@ -15,22 +18,22 @@ impl Manager {
             self.hypervisor.destroy(uuid).await?;
         }
         let _held = self.locks.hold(uuid).await;
-        self.disks.set_aside(uuid).await?;
+        self.disks.set_aside(uuid, dest).await?;
         self.hypervisor.undefine(uuid).await
     }
 
-    pub(crate) async fn arrive(
-        &self,
-        cx: &Context,
-        instance: &Instance,
-        source_host: &str,
-    ) -> Result<Observed> {
+    pub(crate) async fn arrive(&self, cx: &Context, instance: &Instance, source: &Peer) -> Result<Observed> {
         let uuid = &instance.uuid;
         let mut held = self.locks.hold(uuid).await;
-        if source_host == self.host_name() {
+        if source.host == self.host_name() {
             self.disks.copy_from_aside(instance).await?;
         } else {
-            self.disks.fetch_from(source_host, instance).await?;
+            tokio::select! {
+                fetched = self.disks.fetch_aside(cx, source, instance) => fetched?,
+                () = held.called_off() => {
+                    return Err(Error::conflict(format!("Instance {uuid} disappeared during its move")));
+                }
+            }
         }
         if instance.power_on {
             self.start_held(cx, instance, &mut held).await?;
@@ -54,20 +57,35 @@ impl Manager {
         self.observed(uuid).await
     }
 
+    /// The other host may ask for what it needs to expect the guest.
+    pub(crate) async fn let_go(&self, uuid: &str, dest: &str) -> Result<()> {
+        match self.get(uuid).await?.state {
+            State::Running | State::Paused => {
+                self.travels.leaves(uuid, dest);
+                Ok(())
+            }
+            _ => Err(Error::conflict(format!("Instance {uuid} does not run."))),
+        }
+    }
+
     /// The disks that come with the guest are here, empty, on the same base; volumes are connected; ports plugged.
     pub(crate) async fn expect_guest(
         &self,
         cx: &Context,
         instance: &Instance,
         block_migration: bool,
+        source: &Peer,
     ) -> Result<LiveTarget> {
-        let mut held = self.locks.hold(&instance.uuid).await;
+        let uuid = &instance.uuid;
+        let mut held = self.locks.hold(uuid).await;
+        self.travels.expect(uuid, &source.host, &self.hypervisor.channels(uuid));
+        self.disks.expect(cx, source, instance).await?;
         let domain = self.prepare(cx, instance, &mut held).await?;
         let destination = self.hypervisor.destination(&domain).await?;
         Ok(LiveTarget {
             host: self.host.clone(),
+            address: self.options.my_ip.clone(),
             uri: destination.uri,
-            address: destination.address,
             block_migration,
             definition: destination.definition,
         })
@@ -93,16 +111,28 @@ impl Manager {
                 self.host
             )));
         }
-        let destination = Destination {
-            uri: target.uri.clone(),
-            address: target.address.clone(),
-            definition: target.definition.clone(),
-        };
+        if self.hypervisor.migration(uuid).await?.phase != Phase::Running {
+            self.lead_to(uuid, target)?;
+        }
+        let destination = Destination { uri: target.uri.clone(), definition: target.definition.clone() };
         self.hypervisor.migrate(uuid, &destination, &local).await
+    }
+
+    fn lead_to(&self, uuid: &str, target: &LiveTarget) -> Result<()> {
+        let channels = self.hypervisor.channels(uuid);
+        if channels.is_empty() {
+            return Ok(());
+        }
+        let alone = || Error::conflict("This host has joined no cloud of several hosts.");
+        let to = Peer { host: target.host.clone(), address: target.address.clone() };
+        self.travels.lead(uuid, channels, self.link.as_ref().ok_or_else(alone)?, &to)
     }
 
     pub(crate) async fn sending(&self, uuid: &str) -> Result<LiveState> {
         let migration = self.hypervisor.migration(uuid).await?;
+        if migration.phase != Phase::Running {
+            self.travels.end(uuid);
+        }
         let progress = |progress: host_virt::Progress| Progress {
             total_bytes: progress.total_bytes,
             processed_bytes: progress.processed_bytes,

@@ -30,10 +30,6 @@ pub struct Options {
     pub report_interval_seconds: u64,
     /// Start again, when the agent starts, the guests that nova has running and the host has not.
     pub resume_guests_state_on_host_boot: bool,
-    /// Where other hosts' libvirt reaches this one's, to send it running guests; empty: by its socket, on the same machine.
-    pub live_migration_uri: String,
-    /// Where the memory of a guest goes that is sent here, `tcp://10.0.0.1`; empty: where libvirt chooses.
-    pub live_migration_inbound_addr: String,
     /// A guest's console log is cut down to a quarter of this when it has grown past it.
     pub console_log_bytes_max: u64,
     /// An image that no guest of the host uses is kept this long.
@@ -64,8 +60,6 @@ impl Default for Options {
             detach_timeout_seconds: 60,
             report_interval_seconds: 10,
             resume_guests_state_on_host_boot: false,
-            live_migration_uri: String::new(),
-            live_migration_inbound_addr: String::new(),
             console_log_bytes_max: 8 * 1024 * 1024,
             remove_unused_base_images_after_seconds: 24 * 3600,
         }

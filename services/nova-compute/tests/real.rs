@@ -1,13 +1,17 @@
 //! The agent with real guests. Needs root, the host packages and the guest image: `make test-host`.
 
 use async_trait::async_trait;
-use base::{Clock, Context, Result};
+use base::{Clock, Context, ErrorKind, Result};
 use contracts::compute::{
     Compute, Connection, ImageSink, ImageSource, Instance, InstanceImage, LivePhase, Port, PowerState,
     Reboot, Rescue, SnapshotImage, Volume,
 };
+use contracts::{
+    fakes::peers::Exchange,
+    peers::{Peer, Peers},
+};
 use host_run::run;
-use nova_compute::{Manager, Options};
+use nova_compute::{Link, Manager, Options, Surroundings};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -53,6 +57,10 @@ impl ImageSink for OneImage {
     }
 }
 
+fn around(images: &Arc<OneImage>, peers: Option<Arc<dyn Peers>>) -> Surroundings {
+    Surroundings { images: images.clone(), sink: images.clone(), peers, clock: Clock::real() }
+}
+
 async fn console_says(manager: &Manager, uuid: &str, text: &str) -> String {
     let deadline = Instant::now() + BOOT_PATIENCE;
     loop {
@@ -64,6 +72,16 @@ async fn console_says(manager: &Manager, uuid: &str, text: &str) -> String {
         assert!(Instant::now() < deadline, "no '{text}' on the console:\n{console}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+}
+
+/// To a guest both disks are the same, whatever they lie on.
+async fn is_the_same(one: &Path, other: &Path) -> Result<()> {
+    run("qemu-img")
+        .args(["compare", "-f", "qcow2", "-F", "qcow2"])
+        .args([one, other])
+        .output()
+        .await
+        .map(drop)
 }
 
 /// A file as a volume.
@@ -92,9 +110,7 @@ async fn an_instance_from_build_to_destroy() -> Result<()> {
     let state = tempfile::tempdir().unwrap();
     let cx = Context::internal();
     let options = || Options { vif_plugging_timeout_seconds: 20, ..Options::default() };
-    let (manager, libvirt) =
-        nova_compute::on_libvirt(options(), state.path(), images.clone(), images.clone(), Clock::real())
-            .await?;
+    let (manager, libvirt) = nova_compute::on_libvirt(options(), state.path(), around(&images, None)).await?;
     let host = manager.host(&cx).await?;
     assert!(host.vcpus > 0 && host.memory_mb > 0 && host.disk_gb > 0, "{host:?}");
 
@@ -186,8 +202,7 @@ async fn an_instance_from_build_to_destroy() -> Result<()> {
     // The agent ends, its daemon too; the next one finds the guest.
     libvirt.stop_daemon().await?;
     drop((manager, libvirt));
-    let (manager, libvirt) =
-        nova_compute::on_libvirt(options(), state.path(), images.clone(), images, Clock::real()).await?;
+    let (manager, libvirt) = nova_compute::on_libvirt(options(), state.path(), around(&images, None)).await?;
     assert_eq!(manager.observe(&cx, &uuid).await?.unwrap().power_state, PowerState::Running);
 
     let rebooted = manager.reboot(&cx, &instance, Reboot::Soft { grace_seconds: 60 }).await?;
@@ -199,13 +214,13 @@ async fn an_instance_from_build_to_destroy() -> Result<()> {
         assert_eq!(manager.rescue(&cx, &instance, &rescue).await?.power_state, PowerState::Running);
         assert_eq!(manager.unrescue(&cx, &instance).await?.power_state, PowerState::Running);
     }
-    let host_name = manager.host_name().to_string();
+    let here = Peer { host: manager.host_name().into(), ..Peer::default() };
     let larger = Instance { memory_mb: 192, root_gb: 2, ..instance.clone() };
     for _ in 0..2 {
-        manager.resize_instance(&cx, &uuid, 2).await?;
+        manager.resize_instance(&cx, &uuid, &here.host, 2).await?;
     }
     for _ in 0..2 {
-        let arrived = manager.finish_resize(&cx, &larger, &host_name).await?;
+        let arrived = manager.finish_resize(&cx, &larger, &here).await?;
         assert_eq!(arrived.power_state, PowerState::Running);
     }
     manager.destroy(&cx, &uuid).await?;
@@ -236,16 +251,14 @@ async fn a_running_guest_goes_to_another_host() -> Result<()> {
     let image = std::env::var_os("FERROSTACK_GUEST_IMAGE").expect("FERROSTACK_GUEST_IMAGE names the image");
     let images = Arc::new(OneImage(image.into()));
     let (here, there, cx) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), Context::internal());
+    let exchange = Exchange::default();
     let start = async |state: &Path, host: &str| {
-        let options = Options {
-            host: host.into(),
-            live_migration_inbound_addr: "tcp://127.0.0.1".into(),
-            ..Options::default()
-        };
-        nova_compute::on_libvirt(options, state, images.clone(), images.clone(), Clock::real()).await
+        let options = Options { host: host.into(), ..Options::default() };
+        nova_compute::on_libvirt(options, state, around(&images, Some(exchange.host(host)))).await
     };
     let (source, libvirt) = start(here.path(), "first").await?;
     let (dest, other_libvirt) = start(there.path(), "second").await?;
+    let peer = |host: &str| Peer { host: host.into(), ..Peer::default() };
     let uuid = base::id::uuid();
     let instance = Instance {
         uuid: uuid.clone(),
@@ -263,7 +276,12 @@ async fn a_running_guest_goes_to_another_host() -> Result<()> {
     };
     source.build(&cx, &instance).await?;
     console_says(&source, &uuid, "login:").await;
-    let target = dest.pre_live_migration(&cx, &instance, true).await?;
+    let refused = dest.pre_live_migration(&cx, &instance, true, &peer("first")).await.unwrap_err();
+    assert!(refused.is(ErrorKind::Forbidden), "nova has not said so: {refused}");
+    for _ in 0..2 {
+        source.check_can_live_migrate_source(&cx, &uuid, "second").await?;
+    }
+    let target = dest.pre_live_migration(&cx, &instance, true, &peer("first")).await?;
     assert!(dest.observe(&cx, &uuid).await?.is_none());
     for _ in 0..2 {
         source.live_migration(&cx, &instance, &target).await?;
@@ -281,10 +299,40 @@ async fn a_running_guest_goes_to_another_host() -> Result<()> {
     assert!(source.observe(&cx, &uuid).await?.is_none());
     assert_eq!(dest.observe(&cx, &uuid).await?.unwrap().power_state, PowerState::Running);
     source.destroy(&cx, &uuid).await?;
+    for state in [here.path(), there.path()] {
+        let left = std::fs::read_dir(state.join("libvirt/run/go"))?.count();
+        assert_eq!(left, 0, "sockets in {}", state.display());
+    }
     // It has its disk and its definition: it can be stopped and started.
     assert_eq!(dest.stop(&cx, &uuid, 60).await?.power_state, PowerState::Shutdown);
     assert_eq!(dest.start(&cx, &instance).await?.power_state, PowerState::Running);
-    dest.destroy(&cx, &uuid).await?;
+
+    // Off, it goes back, its disk with what is on it; and is called back; and goes for good.
+    console_says(&dest, &uuid, "login:").await;
+    let other = peer("second");
+    for _ in 0..2 {
+        dest.resize_instance(&cx, &uuid, "first", 60).await?;
+    }
+    let aside = there.path().join(format!("instances/{uuid}_resize/disk"));
+    let refused = Link::new(exchange.host("third")).belongings(&other, &uuid).await.unwrap_err();
+    assert!(refused.is(ErrorKind::Forbidden), "{refused}");
+    let off = Instance { power_on: false, ..instance.clone() };
+    for _ in 0..2 {
+        assert_eq!(source.finish_resize(&cx, &off, &other).await?.power_state, PowerState::Shutdown);
+    }
+    is_the_same(&here.path().join(format!("instances/{uuid}/disk")), &aside).await?;
+    source.destroy(&cx, &uuid).await?;
+    assert_eq!(dest.finish_revert_resize(&cx, &instance).await?.power_state, PowerState::Running);
+    dest.resize_instance(&cx, &uuid, "first", 2).await?;
+    let larger = Instance { root_gb: 2, ..instance.clone() };
+    assert_eq!(source.finish_resize(&cx, &larger, &other).await?.power_state, PowerState::Running);
+    console_says(&source, &uuid, "login:").await;
+    dest.confirm_resize(&cx, &uuid).await?;
+    source.destroy(&cx, &uuid).await?;
+    for state in [here.path(), there.path()] {
+        let mut left = std::fs::read_dir(state.join("instances"))?.map(|entry| entry.unwrap().file_name());
+        assert!(left.all(|name| name == "_base"), "folders in {}", state.display());
+    }
     libvirt.stop_daemon().await?;
     other_libvirt.stop_daemon().await
 }

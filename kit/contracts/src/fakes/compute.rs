@@ -1,7 +1,7 @@
 //! Compute hosts that remember what they were told, for tests of who asks them. They are as strict as the trait lets
 //! an agent be: what is not there is `NotFound`, what cannot be done now is `Conflict`, and what is already so is fine.
 
-use crate::compute::*;
+use crate::{compute::*, peers::Peer};
 use async_trait::async_trait;
 use base::{Clock, Context, Error, Result};
 use parking_lot::Mutex;
@@ -316,7 +316,7 @@ impl Compute for FakeCompute {
         })
     }
 
-    async fn resize_instance(&self, _: &Context, uuid: &str, _: u64) -> Result<()> {
+    async fn resize_instance(&self, _: &Context, uuid: &str, _: &str, _: u64) -> Result<()> {
         let mut world = self.hosts.0.lock();
         if world.set_aside.contains_key(&self.key(uuid)) {
             return Ok(());
@@ -326,8 +326,8 @@ impl Compute for FakeCompute {
         Ok(())
     }
 
-    async fn finish_resize(&self, cx: &Context, instance: &Instance, source_host: &str) -> Result<Observed> {
-        if !self.hosts.0.lock().set_aside.contains_key(&key(source_host, &instance.uuid)) {
+    async fn finish_resize(&self, cx: &Context, instance: &Instance, source: &Peer) -> Result<Observed> {
+        if !self.hosts.0.lock().set_aside.contains_key(&key(&source.host, &instance.uuid)) {
             return Err(not_found(&instance.uuid));
         }
         self.build(cx, instance).await
@@ -354,7 +354,17 @@ impl Compute for FakeCompute {
         })
     }
 
-    async fn pre_live_migration(&self, _: &Context, instance: &Instance, block: bool) -> Result<LiveTarget> {
+    async fn check_can_live_migrate_source(&self, _: &Context, uuid: &str, _: &str) -> Result<()> {
+        self.with(uuid, |guest| if runs(guest) { Ok(()) } else { Err(not_running()) })
+    }
+
+    async fn pre_live_migration(
+        &self,
+        _: &Context,
+        instance: &Instance,
+        block: bool,
+        _: &Peer,
+    ) -> Result<LiveTarget> {
         let mut world = self.hosts.0.lock();
         if !world.guests.contains_key(&self.key(&instance.uuid)) {
             world.expected.insert(self.key(&instance.uuid), instance.clone());

@@ -2,4 +2,5 @@
 //! needs another's crate to be tested. Behind the feature `fakes`.
 
 pub mod compute;
+pub mod peers;
 pub mod volume;

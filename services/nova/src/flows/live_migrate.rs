@@ -134,9 +134,23 @@ async fn prepare_host(nova: &Arc<Nova>, cx: &Context, flow: &mut LiveMigrate) ->
     relocate::with(&mut devices, &flow.connected);
     let wanted = guest::instance(nova, &instance, &devices)?;
     let block = flow.block_migration.unwrap_or_else(|| guest::has_local_disks(&instance));
-    flow.target = nova.compute(&flow.dest.host).pre_live_migration(&nova.own(cx), &wanted, block).await?;
+    flow.target = expect(nova, cx, &wanted, block, &flow.source, &flow.dest).await?;
     let (nova, flow) = (nova.clone(), flow.clone());
     Ok(Effect::write(move |tx| migrations::set(tx, &flow.migration_uuid, "running", nova.clock.now())))
+}
+
+/// A host is made ready for the guest; what it needs for that it may ask of the other.
+async fn expect(
+    nova: &Nova,
+    cx: &Context,
+    wanted: &contracts::compute::Instance,
+    block_migration: bool,
+    from: &Place,
+    to: &Place,
+) -> Result<LiveTarget> {
+    let own = nova.own(cx);
+    nova.compute(&from.host).check_can_live_migrate_source(&own, &wanted.uuid, &to.host).await?;
+    nova.compute(&to.host).pre_live_migration(&own, wanted, block_migration, &from.peer()).await
 }
 
 async fn unprepare_host(nova: &Arc<Nova>, cx: &Context, flow: &mut LiveMigrate) -> Result<Effect> {
@@ -203,7 +217,8 @@ async fn bring_back(nova: &Arc<Nova>, cx: &Context, flow: &mut LiveMigrate) -> R
     let (own, source) = (nova.own(cx), nova.compute(&flow.source.host));
     if source.observe(&own, &flow.uuid).await?.is_none() {
         let wanted = guest::instance(nova, &instance, &devices)?;
-        let target = source.pre_live_migration(&own, &wanted, flow.target.block_migration).await?;
+        let block = flow.target.block_migration;
+        let target = expect(nova, cx, &wanted, block, &flow.dest, &flow.source).await?;
         send_from(nova, cx, &flow.dest.host, &wanted, &target).await?;
     }
     Ok(Effect::none())

@@ -10,6 +10,7 @@ use base::{Context, Result, id};
 use contracts::{
     compute::Connection,
     networks::Binding,
+    peers::Peer,
     volumes::{Connector, NewAttachment},
 };
 use db::{AsJson, Tx};
@@ -75,6 +76,11 @@ impl Place {
             ip: host.node.facts.host_ip.clone(),
             zone: Some(host.zone.clone()),
         }
+    }
+
+    /// As the agent of another host reaches it.
+    pub fn peer(&self) -> Peer {
+        Peer { host: self.host.clone(), address: self.ip.clone() }
     }
 
     pub fn set(&self, instance: &mut Instance) {

@@ -155,7 +155,7 @@ async fn schedule(nova: &Arc<Nova>, cx: &Context, flow: &mut Resize) -> Result<E
 async fn leave(nova: &Arc<Nova>, cx: &Context, flow: &mut Resize) -> Result<Effect> {
     let grace_seconds = nova.options.shutdown_timeout_seconds;
     let agent = nova.compute(&flow.source.host);
-    agent.resize_instance(&nova.own(cx), &flow.uuid, grace_seconds).await?;
+    agent.resize_instance(&nova.own(cx), &flow.uuid, &flow.dest.host, grace_seconds).await?;
     let (nova, flow) = (nova.clone(), flow.clone());
     Ok(Effect::write(move |tx| {
         let now = nova.clock.now();
@@ -227,7 +227,7 @@ async fn finish(nova: &Arc<Nova>, cx: &Context, flow: &mut Resize) -> Result<Eff
     let mut wanted = guest::instance(nova, &instance, &devices)?;
     wanted.power_on = flow.was == VmState::Active;
     let agent = nova.compute(&flow.dest.host);
-    let observed = agent.finish_resize(&nova.own(cx), &wanted, &flow.source.host).await?;
+    let observed = agent.finish_resize(&nova.own(cx), &wanted, &flow.source.peer()).await?;
     let (nova, uuid) = (nova.clone(), flow.uuid.clone());
     Ok(Effect::write(move |tx| {
         let state = observed.power_state as i64;
