@@ -1,6 +1,6 @@
 //! `ferrostack run --background` and `ferrostack stop`: a cloud that outlives the terminal, without a service manager.
 
-use crate::state;
+use crate::{say::say, state};
 use base::{Error, Result};
 use nix::{
     sys::signal::{Signal, kill},
@@ -24,7 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Starts this program again with the same arguments but for `--background`, and returns when its cloud is ready.
 pub fn start(directory: &Path) -> Result<()> {
     if let Some(pid) = state::runner(directory)? {
-        println!("A cloud runs on {} already, as process {pid}.", directory.display());
+        say!("A cloud runs on {} already, as process {pid}.", directory.display());
         return Ok(());
     }
     state::make_directory(directory, 0o755)?;
@@ -54,7 +54,7 @@ pub fn start(directory: &Path) -> Result<()> {
         }
         std::thread::sleep(LOOK_EVERY);
     }
-    println!(
+    say!(
         "{}",
         said_since(&path, said_before).split_once("The cloud answers").map_or_else(
             || format!("The cloud runs as process {pid}."),
@@ -67,7 +67,7 @@ pub fn start(directory: &Path) -> Result<()> {
 /// Ends the cloud of a directory and waits for it.
 pub fn stop(directory: &Path) -> Result<()> {
     let Some(pid) = state::runner(directory)? else {
-        println!("No cloud runs on {}.", directory.display());
+        say!("No cloud runs on {}.", directory.display());
         return Ok(());
     };
     kill(Pid::from_raw(pid), Signal::SIGTERM).map_err(|e| Error::internal(format!("process {pid}: {e}")))?;
@@ -78,7 +78,7 @@ pub fn stop(directory: &Path) -> Result<()> {
         }
         std::thread::sleep(LOOK_EVERY);
     }
-    println!("Stopped. Guests go on.");
+    say!("Stopped. Guests go on.");
     Ok(())
 }
 

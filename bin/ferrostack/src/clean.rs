@@ -1,6 +1,6 @@
 //! `ferrostack clean`: removes a stopped cloud and every trace of it on this machine.
 
-use crate::state;
+use crate::{say::say, state};
 use base::{Error, Result, config::Config};
 use std::path::Path;
 
@@ -10,13 +10,13 @@ pub fn everything(directory: &Path, config: &Config) -> Result<()> {
         return Err(Error::conflict(format!("a cloud runs here as process {pid}; stop it first")));
     }
     if !state::exists(directory) {
-        println!("No cloud was ever on {}.", directory.display());
+        say!("No cloud was ever on {}.", directory.display());
         return Ok(());
     }
     let directory = std::path::absolute(directory)?;
     tokio::runtime::Runtime::new()?.block_on(from_host(&directory, config))?;
     std::fs::remove_dir_all(&directory)?;
-    println!("Nothing is left of the cloud on {}.", directory.display());
+    say!("Nothing is left of the cloud on {}.", directory.display());
     Ok(())
 }
 

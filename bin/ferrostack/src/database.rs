@@ -1,7 +1,7 @@
 //! What an operator does to the whole cloud's state: copy it to another database, say what an upgrade would do, back it
 //! up and restore it.
 
-use crate::{Settings, shared, state, state::Running};
+use crate::{Settings, say::say, shared, state, state::Running};
 use base::{Error, Result};
 use db::{Db, Migration, Table, copy::Schema};
 use std::{
@@ -53,7 +53,7 @@ pub fn copy(settings: &Settings, to: &str) -> Result<()> {
         return Err(Error::bad_request("that is the database that the cloud has"));
     }
     let rows = block_on(copy_all(settings, &target, true))?;
-    println!("{rows} rows copied. To use them, in ferrostack.toml:\n\n[ferrostack]\ndatabase = \"{to}\"");
+    say!("{rows} rows copied. To use them, in ferrostack.toml:\n\n[ferrostack]\ndatabase = \"{to}\"");
     Ok(())
 }
 
@@ -71,7 +71,7 @@ async fn copy_all(from: &Settings, to: &Settings, tell: bool) -> Result<usize> {
         })?;
         for copied in copied.iter().filter(|copied| copied.rows > 0) {
             if tell {
-                println!("{:<10} {:<40} {:>9}", part.name, copied.table, copied.rows);
+                say!("{:<10} {:<40} {:>9}", part.name, copied.table, copied.rows);
             }
             sum += copied.rows;
         }
@@ -101,7 +101,7 @@ pub fn check(settings: &Settings) -> Result<()> {
                 format!("is newer: schema {found}, this program knows up to {known}")
             }
         };
-        println!("{:<10} {:<16} {said}", part.name, part.tables.first().map_or("", |table| table.name));
+        say!("{:<10} {:<16} {said}", part.name, part.tables.first().map_or("", |table| table.name));
     }
     match newer {
         0 => Ok(()),
@@ -125,7 +125,7 @@ pub fn backup(settings: &Settings, to: &Path, images: bool) -> Result<()> {
     for name in KEPT.iter().filter(|name| images || **name != "images") {
         files += copy_files(&settings.state.join(name), &to.join(name))?;
     }
-    println!("{rows} rows and {files} files are in {}.", to.display());
+    say!("{rows} rows and {files} files are in {}.", to.display());
     Ok(())
 }
 
@@ -147,7 +147,7 @@ pub fn restore(settings: &Settings, from: &Path) -> Result<()> {
             files += copy_files(&from.join(name), &settings.state.join(name))?;
         }
     }
-    println!("{rows} rows and {files} files are in place. Start it: ferrostack run.");
+    say!("{rows} rows and {files} files are in place. Start it: ferrostack run.");
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! `ferrostack doctor`: what is missing on this machine, and how to mend it.
 
+use crate::say::say;
 use base::{Error, Result};
 use std::{collections::BTreeSet, path::Path};
 
@@ -22,11 +23,11 @@ pub struct Missing {
 pub fn print() -> Result<()> {
     let missing = missing(|program| host_run::find(program).is_some());
     if missing.is_empty() {
-        println!("Nothing is missing: `ferrostack run` can run guests here.");
+        say!("Nothing is missing: `ferrostack run` can run guests here.");
         return Ok(());
     }
     for Missing { what, mend } in &missing {
-        println!("{what}\n    {mend}");
+        say!("{what}\n    {mend}");
     }
     Err(Error::bad_request(format!(
         "{} things are missing; `ferrostack run --simulate` needs none",

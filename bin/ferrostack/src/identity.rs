@@ -1,6 +1,6 @@
 //! What an operator does to identity while nobody can log in: begin, rotate keys, get back in.
 
-use crate::{Secrets, Settings, cloud, clouds_yaml, shared::Shared, state, state::Running};
+use crate::{Secrets, Settings, cloud, clouds_yaml, say::say, shared::Shared, state, state::Running};
 use base::{Clock, Error, Json, Result, Secret, config::Config};
 use keystone::{Keystone, mapping};
 use serde_json::json;
@@ -21,7 +21,7 @@ pub fn bootstrap(settings: &Settings) -> Result<()> {
     let secrets = Secrets::open(&settings.state)?;
     with_keystone(settings, &secrets, async |_| Ok(()))?;
     clouds_yaml::write(settings, &secrets)?;
-    println!("Identity has what it begins with; the admin's password is in {}.", shown(settings));
+    say!("Identity has what it begins with; the admin's password is in {}.", shown(settings));
     Ok(())
 }
 
@@ -34,7 +34,7 @@ pub fn reset_admin_password(settings: &Settings) -> Result<()> {
     })?;
     secrets.save(&settings.state)?;
     clouds_yaml::write(settings, &secrets)?;
-    println!("The admin has a new password: see {}.", shown(settings));
+    say!("The admin has a new password: see {}.", shown(settings));
     Ok(())
 }
 
@@ -42,7 +42,7 @@ pub fn reset_admin_password(settings: &Settings) -> Result<()> {
 pub fn rotate(settings: &Settings) -> Result<()> {
     existing(settings)?;
     keystone::rotate_token_keys(&settings.state, &settings.config.section()?)?;
-    println!("Rotated. A running cloud makes tokens with the new key within a minute.");
+    say!("Rotated. A running cloud makes tokens with the new key within a minute.");
     Ok(())
 }
 
@@ -50,7 +50,7 @@ pub fn rotate(settings: &Settings) -> Result<()> {
 pub fn rotate_credential_keys(settings: &Settings) -> Result<()> {
     let (_running, secrets) = stopped(settings)?;
     with_keystone(settings, &secrets, async |keystone| keystone.rotate_credential_keys().await)?;
-    println!("Rotated. Every stored secret is encrypted with the new key.");
+    say!("Rotated. Every stored secret is encrypted with the new key.");
     Ok(())
 }
 
@@ -58,7 +58,7 @@ pub fn rotate_credential_keys(settings: &Settings) -> Result<()> {
 pub fn purge(settings: &Settings) -> Result<()> {
     let (_running, secrets) = stopped(settings)?;
     let rows = with_keystone(settings, &secrets, async |keystone| keystone.purge().await)?;
-    println!("Forgot {rows} that had ended.");
+    say!("Forgot {rows} that had ended.");
     Ok(())
 }
 
@@ -75,7 +75,7 @@ pub fn mapping_test(rules: &Path, input: &Path) -> Result<()> {
     let pairs = pairs.lines().filter_map(|line| line.split_once(':'));
     let assertion = pairs.map(|(name, value)| (name.trim().into(), value.trim().into())).collect();
     let mapped = mapping::map(&mapping["rules"], &version, &assertion)?;
-    println!("{}", serde_json::to_string_pretty(&mapped)?);
+    say!("{}", serde_json::to_string_pretty(&mapped)?);
     Ok(())
 }
 

@@ -21,6 +21,7 @@ pub mod operator;
 pub mod options;
 pub mod roles;
 pub mod routes;
+mod say;
 mod secrets;
 mod settings;
 mod shared;
@@ -33,6 +34,7 @@ pub use settings::Settings;
 
 use agents::Agents;
 use base::{Error, Result};
+use say::say;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The roles of a process whose command line names none: those with which its machine joined, or all.
@@ -66,7 +68,7 @@ pub fn run(settings: Settings) -> Result<()> {
         tokio::select! {
             ready = cloud.ready() => {
                 ready?;
-                println!("{}", clouds_yaml::next_steps(cloud.settings()));
+                say!("{}", clouds_yaml::next_steps(cloud.settings()));
                 asked_to_end.await;
             }
             () = &mut asked_to_end => {}
@@ -82,7 +84,7 @@ async fn run_agents(settings: &Settings, asked_to_end: impl Future<Output = ()> 
         agents = Agents::start(settings) => agents?,
         () = &mut asked_to_end => return Ok(()),
     };
-    println!("The agents run: {}.", settings.roles);
+    say!("The agents run: {}.", settings.roles);
     let released = tokio::select! {
         () = agents.released() => true,
         () = &mut asked_to_end => false,

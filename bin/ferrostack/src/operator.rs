@@ -1,7 +1,7 @@
 //! `ferrostack host …` and `ferrostack join`: which hosts belong to a cloud. The first asks the control node
 //! that runs on this machine.
 
-use crate::{Secrets, Settings, endpoints, roles::Roles, state};
+use crate::{Secrets, Settings, endpoints, roles::Roles, say::say, state};
 use base::{Clock, Error, Result};
 use hosts::{DOOR_PORT, Door, Identity};
 use std::{
@@ -41,8 +41,8 @@ pub fn join(
     let joining = async { hosts::join(url, token, identity, &directory.join("host"), &Clock::real()).await };
     let member = tokio::runtime::Runtime::new()?.block_on(joining)?;
     let (name, roles) = (&member.identity.name, member.identity.roles.join(", "));
-    println!("This machine is {name}, at {} for the others; its roles: {roles}.", member.identity.address);
-    println!("Start it: ferrostack run --background --state {}", directory.display());
+    say!("This machine is {name}, at {} for the others; its roles: {roles}.", member.identity.address);
+    say!("Start it: ferrostack run --background --state {}", directory.display());
     Ok(())
 }
 
@@ -51,7 +51,7 @@ pub fn token(settings: &Settings, minutes: Option<u64>, roles: &str) -> Result<(
         "" => Vec::new(),
         words => Roles::parse(words.split(','))?.names(),
     };
-    println!("{}", ask(settings, async |door| door.new_token(minutes, roles.clone()).await)?);
+    say!("{}", ask(settings, async |door| door.new_token(minutes, roles.clone()).await)?);
     Ok(())
 }
 
@@ -61,12 +61,12 @@ pub fn list(settings: &Settings) -> Result<()> {
         "{:<24} {:<24} {:<16} {:<9} {:<5} {:<9} {:<12} LEFT",
         "NAME", "ROLES", "ADDRESS", "STATE", "UP", "VERSION", "LAST SEEN"
     );
-    println!("{header}");
+    say!("{header}");
     for host in hosts {
         let seen = host.seconds_silent.map_or_else(|| "never".into(), |seconds| format!("{seconds} s ago"));
         let up = if host.up { "up" } else { "down" };
         let roles = host.roles.join(",");
-        println!(
+        say!(
             "{:<24} {roles:<24} {:<16} {:<9} {up:<5} {:<9} {seen:<12} {}",
             host.name,
             host.address,
@@ -82,7 +82,7 @@ pub fn list(settings: &Settings) -> Result<()> {
 pub fn drain(settings: &Settings, name: &str, background: bool) -> Result<()> {
     ask(settings, async |door| {
         let mut host = door.set_state(name, "draining").await?;
-        println!("Nothing new comes to {name}.");
+        say!("Nothing new comes to {name}.");
         if background {
             return Ok(());
         }
@@ -90,11 +90,11 @@ pub fn drain(settings: &Settings, name: &str, background: bool) -> Result<()> {
         loop {
             let line = hosts::told(&host.left);
             if host.left.is_empty() {
-                println!("{name} is empty.");
+                say!("{name} is empty.");
                 return Ok(());
             }
             if line != told {
-                println!("{line} left");
+                say!("{line} left");
                 told = line;
             }
             if host.state == "active" {
@@ -120,13 +120,13 @@ fn stuck(host: &hosts::HostView) -> String {
 
 pub fn resume(settings: &Settings, name: &str) -> Result<()> {
     let host = ask(settings, async |door| door.set_state(name, "active").await)?;
-    println!("{} is {}.", host.name, host.state);
+    say!("{} is {}.", host.name, host.state);
     Ok(())
 }
 
 pub fn remove(settings: &Settings, name: &str, force: bool) -> Result<()> {
     ask(settings, async |door| door.remove(name, force).await)?;
-    println!("{name} is no host of this cloud any more; its agents end.");
+    say!("{name} is no host of this cloud any more; its agents end.");
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! `ferrostack status`: whether the cloud answers, service by service.
 
-use crate::{endpoints::ENDPOINTS, state};
+use crate::{endpoints::ENDPOINTS, say::say, state};
 use base::{Error, Result};
 use std::{
     io::{Read, Write},
@@ -18,7 +18,7 @@ pub fn print(directory: &Path) -> Result<()> {
     };
     let memory = resident_mib(pid).map(|mib| format!(", {mib} MiB")).unwrap_or_default();
     let ready = if state::is_ready(directory, pid) { "ready" } else { "starting" };
-    println!("process {pid}{memory}, {ready}");
+    say!("process {pid}{memory}, {ready}");
     let address = state::address(directory)?;
     let mut silent = 0;
     for endpoint in &ENDPOINTS {
@@ -26,11 +26,11 @@ pub fn print(directory: &Path) -> Result<()> {
         let asked = Instant::now();
         match first_line(at) {
             Ok(line) => {
-                println!("{:<12} {at:<22} {line} in {} ms", endpoint.name, asked.elapsed().as_millis())
+                say!("{:<12} {at:<22} {line} in {} ms", endpoint.name, asked.elapsed().as_millis())
             }
             Err(error) => {
                 silent += 1;
-                println!("{:<12} {at:<22} does not answer: {error}", endpoint.name);
+                say!("{:<12} {at:<22} does not answer: {error}", endpoint.name);
             }
         }
     }

@@ -123,6 +123,12 @@ impl Keys {
         Ok(now.saturating_sub(Duration::from_secs(changed.ctime().max(0) as u64)))
     }
 
+    /// How long the key waits that comes next.
+    pub fn staged_age(&self) -> Result<Duration> {
+        let made = fs::metadata(self.directory.join("0"))?.modified()?;
+        Ok(made.elapsed().unwrap_or_default())
+    }
+
     pub fn encrypt(&self, data: &[u8]) -> String {
         self.ring.read()[0].encrypt(data)
     }

@@ -1,7 +1,7 @@
 //! What keystone does by itself from time to time: new keys for tokens, and forgetting what has ended.
 
 use crate::{Keystone, Options, TOKEN_KEYS, fernet, store};
-use base::Result;
+use base::{Error, Result};
 use std::{path::Path, sync::Arc, time::Duration};
 
 /// Looked at so often; keys that another process rotated are seen as late as this.
@@ -27,10 +27,21 @@ pub async fn run(keystone: Arc<Keystone>) {
     }
 }
 
+/// Until then a staged key may be unknown to some process: copied to its node, read by it.
+const KNOWN_EVERYWHERE_WITHIN: Duration = Duration::from_secs(120);
+
 /// The staged key of a state directory becomes the one that new tokens are made with. A cloud that runs on it sees
-/// this within a minute.
+/// this within a minute. `Conflict` when tokens made with it would be refused by those who have not heard of it.
 pub fn rotate_token_keys(directory: &Path, options: &Options) -> Result<()> {
-    fernet::Keys::open(&directory.join(TOKEN_KEYS), options.max_active_keys)?.rotate()
+    let keys = fernet::Keys::open(&directory.join(TOKEN_KEYS), options.max_active_keys)?;
+    let left = KNOWN_EVERYWHERE_WITHIN.saturating_sub(keys.staged_age()?);
+    if !left.is_zero() {
+        return Err(Error::conflict(format!(
+            "The keys were rotated just now, and not every process knows the next one yet: again in {} s.",
+            left.as_secs() + 1
+        )));
+    }
+    keys.rotate()
 }
 
 impl Keystone {
@@ -62,5 +73,26 @@ impl Keystone {
                 + store::forget_signatures_before(tx, now.minus(2 * SIGNATURES_HOLD))?)
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::ErrorKind;
+    use std::{fs, time::SystemTime};
+
+    #[test]
+    fn keys_are_not_rotated_faster_than_they_spread() {
+        let (directory, options) = (tempfile::tempdir().unwrap(), Options::default());
+        let rotate = || rotate_token_keys(directory.path(), &options);
+        assert_eq!(rotate().unwrap_err().kind, ErrorKind::Conflict, "made just now");
+        let staged = directory.path().join(TOKEN_KEYS).join("0");
+        let long_ago = SystemTime::now() - KNOWN_EVERYWHERE_WITHIN;
+        fs::File::options().append(true).open(&staged).unwrap().set_modified(long_ago).unwrap();
+        rotate().unwrap();
+        assert_eq!(rotate().unwrap_err().kind, ErrorKind::Conflict, "rotated just now");
+        let keys = fs::read_dir(staged.parent().unwrap()).unwrap().count();
+        assert_eq!(keys, 3);
     }
 }
