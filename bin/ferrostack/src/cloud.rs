@@ -313,7 +313,7 @@ impl Outside {
     }
 }
 
-async fn open(settings: &Settings, service: &str, tables: &[&'static db::Table]) -> Result<Db> {
+pub async fn open(settings: &Settings, service: &str, tables: &[&'static db::Table]) -> Result<Db> {
     Db::open(&settings.database(service), tables, &[]).await
 }
 

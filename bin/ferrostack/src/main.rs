@@ -119,6 +119,17 @@ enum Host {
         #[command(flatten)]
         common: Common,
     },
+    /// Make a certificate, with its key, of the authority that hosts believe: for the message broker. The cloud need not
+    /// run.
+    Certificate {
+        /// The name or the address by which hosts reach it.
+        name: String,
+        /// Where authority.pem, certificate.pem and key.pem go.
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Print every host and whether it lives.
     List(Common),
     /// Empty a host: nothing new comes to it, its servers, volumes, DHCP servers and routers go elsewhere as far as they
@@ -258,6 +269,7 @@ fn of_hosts(command: Host) -> Result<()> {
     let settings = settings_of;
     match command {
         Host::Token { minutes, role, common } => operator::token(&settings(&common)?, minutes, &role),
+        Host::Certificate { name, to, common } => operator::certificate(&settings(&common)?, &name, &to),
         Host::List(common) => operator::list(&settings(&common)?),
         Host::Drain { host, background } => operator::drain(&settings(&host.common)?, &host.name, background),
         Host::Resume(host) => operator::resume(&settings(&host.common)?, &host.name),

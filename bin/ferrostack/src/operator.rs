@@ -1,7 +1,7 @@
 //! `ferrostack host …` and `ferrostack join`: which hosts belong to a cloud. The first asks the control node
 //! that runs on this machine.
 
-use crate::{Secrets, Settings, endpoints, roles::Roles, say::say, state};
+use crate::{Secrets, Settings, cloud, endpoints, roles::Roles, say::say, state};
 use base::{Clock, Error, Result};
 use hosts::{DOOR_PORT, Door, Identity};
 use std::{
@@ -52,6 +52,17 @@ pub fn token(settings: &Settings, minutes: Option<u64>, roles: &str) -> Result<(
         words => Roles::parse(words.split(','))?.names(),
     };
     say!("{}", ask(settings, async |door| door.new_token(minutes, roles.clone()).await)?);
+    Ok(())
+}
+
+/// For the broker, mostly: its certificate is of the authority that hosts believe. The cloud need not run.
+pub fn certificate(settings: &Settings, name: &str, to: &Path) -> Result<()> {
+    let issuing = async {
+        let db = cloud::open(settings, "hosts", hosts::TABLES).await?;
+        hosts::Hosts::server_credentials(&db, &Clock::real(), name).await
+    };
+    tokio::runtime::Runtime::new()?.block_on(issuing)?.write(to)?;
+    say!("{name}'s certificate, good for a year, its key and its authority are in {}.", to.display());
     Ok(())
 }
 

@@ -74,9 +74,25 @@ impl Authority {
     }
 
     pub fn for_control(&self, name: &str, now: Timestamp) -> Result<Credentials> {
-        let key = KeyPair::generate().map_err(failed)?;
         let mut names = vec![dns(CONTROL_NAME)?, dns("localhost")?];
         names.extend(dns(name).ok());
+        self.with_key(name, names, now)
+    }
+
+    /// For a server that hosts use and that is none of them, as the broker. Its certificate names no host.
+    pub fn for_server(&self, name: &str, now: Timestamp) -> Result<Credentials> {
+        if name.to_ascii_lowercase().ends_with(".ferrostack") {
+            return Err(Error::bad_request(format!("'{name}' is a control node's name")));
+        }
+        let names = vec![match name.parse() {
+            Ok(address) => SanType::IpAddress(address),
+            Err(_) => dns(name)?,
+        }];
+        self.with_key(&format!("server {name}"), names, now)
+    }
+
+    fn with_key(&self, name: &str, names: Vec<SanType>, now: Timestamp) -> Result<Credentials> {
+        let key = KeyPair::generate().map_err(failed)?;
         let issued = self.issue(name, names, &key, now, YEAR)?;
         Ok(Credentials {
             authority: self.certificate.clone(),

@@ -95,6 +95,11 @@ impl Hosts {
         Self::authority(db, clock).await?.for_control(name, clock.now())
     }
 
+    /// The certificate of a server that hosts use, as the broker, by the name or address they use it by.
+    pub async fn server_credentials(db: &Db, clock: &Clock, name: &str) -> Result<Credentials> {
+        Self::authority(db, clock).await?.for_server(name, clock.now())
+    }
+
     /// Listens to the hosts' signs of life until the answer is dropped.
     pub async fn start(self: &Arc<Self>, bus: &Bus) -> Result<Serving> {
         bus.serve(Topic::any(REPORTS_TOPIC), host_reports_handlers(self.clone())).await

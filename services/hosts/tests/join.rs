@@ -318,6 +318,23 @@ async fn hosts_speak_to_each_other_by_their_certificates() {
 }
 
 #[tokio::test]
+async fn a_servers_certificate_is_no_hosts() {
+    let control = Control::start().await;
+    let made = async |name: &str| Hosts::server_credentials(&control._db.db, &control.clock, name).await;
+    assert_eq!(kind(made("control.ferrostack").await), ErrorKind::BadRequest);
+    assert_eq!(kind(made("not a name").await), ErrorKind::BadRequest);
+    let at = tempfile::tempdir().unwrap();
+    control.join(&control.token().await, "h1", &["compute"], at.path()).await.unwrap();
+    let one = Lines::listen(at.path(), "127.0.0.12:0".parse().unwrap()).await.unwrap();
+    let server = tempfile::tempdir().unwrap();
+    made("h1").await.unwrap().write(server.path()).unwrap();
+    let posing = Lines::listen(server.path(), (([127, 0, 0, 13]), one.port()).into()).await.unwrap();
+    let peer = Peer { host: "h1".into(), address: "127.0.0.12".into() };
+    let _line = posing.reach(&peer).await.unwrap();
+    assert_eq!(one.answer().await.unwrap().0, "server h1");
+}
+
+#[tokio::test]
 async fn strangers_at_the_door() {
     let (control, at) = (Control::start().await, tempfile::tempdir().unwrap());
     let nobody =
