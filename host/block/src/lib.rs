@@ -10,6 +10,7 @@ mod image;
 mod locks;
 mod network;
 mod qmp;
+mod rbd;
 
 use async_trait::async_trait;
 use base::{Error, Result};
@@ -24,6 +25,7 @@ pub use fake::Fake;
 pub use files::Files;
 pub use locks::Locks;
 pub use network::{Network, Tls};
+pub use rbd::Rbd;
 
 /// Programs the driver calls, and the Debian package each is in.
 pub const PROGRAMS: [(&str, &str); 4] = [

@@ -5,12 +5,14 @@ use base::{Error, Result};
 use std::{
     ffi::{OsStr, OsString},
     path::{Path, PathBuf},
+    pin::Pin,
     process::{ExitStatus, Stdio},
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
-    process::{Child, Command},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf},
+    process::{Child, ChildStdout, Command},
 };
 
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
@@ -39,6 +41,23 @@ pub struct Output {
     pub status: ExitStatus,
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
+}
+
+/// What a command prints. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Reader {
+    stdout: ChildStdout,
+    _child: Child,
+}
+
+impl AsyncRead for Reader {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stdout).poll_read(cx, into)
+    }
 }
 
 /// `run("qemu-img").args(["info", path]).output().await?`
@@ -144,6 +163,22 @@ impl Run {
             "ran"
         );
         result
+    }
+
+    /// Starts it and hands over what it prints while it prints it, however much and however long. One that fails ends
+    /// early: the reader knows how much there is to come. What it complains of is logged.
+    pub fn reader(self) -> Result<Reader> {
+        let line = self.line();
+        let mut child = self.spawn().map_err(|e| cannot_start(&line, e))?;
+        let no_pipe = || Error::internal(format!("{line}: no output"));
+        let (stdout, stderr) = (child.stdout.take().ok_or_else(no_pipe)?, child.stderr.take());
+        tokio::spawn(async move {
+            let complaint = read(stderr, STDERR_BYTES_MAX, false).await.unwrap_or_default();
+            if !complaint.trim_ascii().is_empty() {
+                tracing::warn!(command = line, "{}", String::from_utf8_lossy(&complaint).trim());
+            }
+        });
+        Ok(Reader { stdout, _child: child })
     }
 
     fn spawn(&self) -> std::io::Result<Child> {
@@ -285,6 +320,18 @@ mod tests {
         assert!(flood.output().await.unwrap_err().message.contains("1000 bytes"));
         let noise = run("sh").args(["-c", "head -c 1000000 /dev/zero >&2"]).output().await.unwrap();
         assert_eq!(noise.stderr.len(), STDERR_BYTES_MAX);
+    }
+
+    #[tokio::test]
+    async fn output_is_read_while_the_command_runs() {
+        let mut reader = run("sh").args(["-c", "echo one; sleep 60; echo two"]).reader().unwrap();
+        let mut first = [0; 4];
+        reader.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"one\n");
+        let mut all = Vec::new();
+        run("sh").args(["-c", "echo half; exit 3"]).reader().unwrap().read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, b"half\n");
+        assert!(run("virt-no-such-program").reader().is_err());
     }
 
     #[tokio::test]

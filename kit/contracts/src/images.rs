@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use base::{Context, Result, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::Path};
+use tokio::io::AsyncRead;
 
 #[async_trait]
 pub trait Images: Send + Sync {
@@ -28,6 +29,45 @@ pub trait Converter: Send + Sync {
     /// Writes an image out in another format, both named as glance names them. Bytes that were looked at before: no
     /// tool opens others.
     async fn convert(&self, from: &Path, format: &str, to: &Path, to_format: &str) -> Result<()>;
+}
+
+/// Disks in pools of Ceph clusters, as images are kept there: each with one protected snapshot that others clone.
+#[async_trait]
+pub trait Pools: Send + Sync {
+    /// The id of the pool's cluster.
+    async fn cluster_id(&self, pool: &Pool) -> Result<String>;
+
+    /// Makes a disk of a file, with its snapshot; what is zero takes no room. `Conflict`: there is one of that name. It
+    /// leaves nothing when it fails.
+    async fn keep(&self, pool: &Pool, disk: &PoolDisk, file: &Path) -> Result<()>;
+
+    /// The snapshot's bytes, from the first. They end early when the cluster fails.
+    async fn read(&self, pool: &Pool, disk: &PoolDisk) -> Result<Box<dyn AsyncRead + Send + Unpin>>;
+
+    /// How many bytes it has; `NotFound` when it is gone.
+    async fn bytes(&self, pool: &Pool, disk: &PoolDisk) -> Result<u64>;
+
+    /// With its snapshot. `NotFound` when it is gone, `Conflict` while somebody has a clone of it or has it open.
+    async fn remove(&self, pool: &Pool, disk: &PoolDisk) -> Result<()>;
+}
+
+/// A pool, and as whom its cluster is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pool {
+    pub name: String,
+    /// Empty: as the cluster's configuration says.
+    pub user: String,
+    /// The cluster's configuration file. Empty: where Ceph looks for it.
+    pub conf: String,
+    /// The size of the objects that a new disk is cut into.
+    pub object_mib: u64,
+}
+
+/// A disk and its snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolDisk {
+    pub name: String,
+    pub snapshot: String,
 }
 
 /// Looks after images that were made earlier: old backups go, and what a shelved server left.

@@ -4,6 +4,7 @@
 extern crate self as db;
 
 pub mod copy;
+mod glimpse;
 mod list;
 mod migrate;
 mod postgres;
@@ -15,6 +16,7 @@ mod tx;
 mod value;
 
 pub use db_derive::Resource;
+pub use glimpse::Glimpse;
 pub use linkme;
 pub use list::{Direction, Filter, List, Op};
 pub use migrate::Migration;

@@ -1,6 +1,6 @@
 //! SQLite: one writer thread that groups transactions into one commit, parallel readers, WAL.
 
-use crate::{Options, Row, Tx, Value, constraint, tx::EngineTx};
+use crate::{Glimpse, Options, Row, Tx, Value, constraint, glimpse::Seen, tx::EngineTx};
 use base::{Error, Result};
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags, types::ValueRef};
@@ -173,6 +173,21 @@ impl SqliteTx<'_> {
         Ok(found)
     }
 
+    pub fn each(
+        &mut self,
+        sql: &str,
+        params: &[Value],
+        mut visit: impl FnMut(&Glimpse) -> Result<()>,
+    ) -> Result<()> {
+        let mut statement = self.connection.prepare_cached(&numbered(sql)).map_err(error)?;
+        bind(&mut statement, params)?;
+        let mut rows = statement.raw_query();
+        while let Some(row) = rows.next().map_err(error)? {
+            visit(&Glimpse(Seen::Sqlite(row)))?;
+        }
+        Ok(())
+    }
+
     pub fn prepare(&mut self, sql: &str) -> Result<()> {
         self.connection.prepare_cached(&numbered(sql)).map(drop).map_err(error)
     }
@@ -214,7 +229,7 @@ fn value(value: ValueRef) -> Value {
     }
 }
 
-fn error(cause: rusqlite::Error) -> Error {
+pub(crate) fn error(cause: rusqlite::Error) -> Error {
     if cause.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) {
         return constraint(cause.to_string());
     }

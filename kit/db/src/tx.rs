@@ -1,6 +1,8 @@
 //! A running transaction, and what can be said in it: written-out SQL, and the sentences every noun shares.
 
-use crate::{List, Resource, Row, Stored, Value, list, postgres::PostgresTx, sqlite::SqliteTx};
+use crate::{
+    Glimpse, List, Resource, Row, Stored, Value, glimpse::Seen, list, postgres::PostgresTx, sqlite::SqliteTx,
+};
 use base::{Error, Result};
 
 /// One transaction. Statements use `$1`, `$2`, …; an `Err` of any of them ends the transaction.
@@ -19,6 +21,22 @@ impl Tx<'_> {
         match &mut self.engine {
             EngineTx::Sqlite(tx) => tx.query(sql, params),
             EngineTx::Postgres(tx) => tx.query(sql, params),
+        }
+    }
+
+    /// Visits the rows one after the other; of answers of thousands, nothing is copied that is not kept.
+    pub fn each(
+        &mut self,
+        sql: &str,
+        params: &[Value],
+        mut visit: impl FnMut(&Glimpse) -> Result<()>,
+    ) -> Result<()> {
+        match &mut self.engine {
+            EngineTx::Sqlite(tx) => tx.each(sql, params, visit),
+            EngineTx::Postgres(tx) => {
+                let rows = tx.query(sql, params)?;
+                rows.iter().try_for_each(|row| visit(&Glimpse(Seen::Postgres(&row.values))))
+            }
         }
     }
 

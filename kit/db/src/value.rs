@@ -61,7 +61,7 @@ impl Row {
     }
 }
 
-fn mismatch<T>(wanted: &str, value: &Value) -> Result<T> {
+pub(crate) fn mismatch<T>(wanted: &str, value: &Value) -> Result<T> {
     Err(Error::internal(format!("expected {wanted}, found {value:?}")))
 }
 

@@ -422,6 +422,47 @@ mod tests {
         assert_eq!(std::fs::read_dir(directory.path().join("incoming")).unwrap().count(), 0);
     }
 
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "a measurement, for an optimised build: make measure"]
+    async fn how_fast_bytes_are_taken() {
+        const PIECES: usize = 4096;
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files::open(directory.path()).unwrap();
+        let mut seed = 1u64;
+        let mut random = || {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (seed >> 56) as u8
+        };
+        let piece: Bytes = (0..256 * 1024).map(|_| random()).collect::<Vec<u8>>().into();
+        let rate = |begun: std::time::Instant| {
+            (PIECES * piece.len()) as f64 / 1e6 / begun.elapsed().as_secs_f64()
+        };
+        let begun = std::time::Instant::now();
+        let mut upload = files.begin("u").unwrap();
+        for _ in 0..PIECES {
+            upload.write(piece.clone()).await.unwrap();
+        }
+        upload.finish("raw", "bare").await.unwrap().move_to(&files.path("i")).await.unwrap();
+        eprintln!("all: {:.0} MB/s", rate(begun));
+        let begun = std::time::Instant::now();
+        let mut md5 = Md5::new();
+        (0..PIECES).for_each(|_| md5.update(&piece));
+        eprintln!("md5: {:.0} MB/s {}", rate(begun), hex(&md5.finalize()[..1]));
+        let begun = std::time::Instant::now();
+        let mut sha512 = Sha512::new();
+        (0..PIECES).for_each(|_| sha512.update(&piece));
+        eprintln!("sha512: {:.0} MB/s {}", rate(begun), hex(&sha512.finalize()[..1]));
+        let begun = std::time::Instant::now();
+        let mut inspector = Inspector::new();
+        (0..PIECES).for_each(|_| inspector.feed(&piece));
+        eprintln!("inspector: {:.0} MB/s", rate(begun));
+        let begun = std::time::Instant::now();
+        let mut file = File::create(files.path("plain")).unwrap();
+        (0..PIECES).for_each(|_| file.write_all(&piece).unwrap());
+        file.sync_all().unwrap();
+        eprintln!("the disk: {:.0} MB/s", rate(begun));
+    }
+
     #[test]
     fn only_known_images_survive_a_start() {
         let directory = tempfile::tempdir().unwrap();

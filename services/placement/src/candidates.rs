@@ -3,258 +3,259 @@
 
 use crate::{
     groups::{Aggregates, Group, Traits, Wanted},
-    model::{Inventory, Provider},
-    store::{self, Span},
+    store::{self, Which},
+    trees::{At, Node, Number, Trees},
 };
 use base::Result;
 use db::Tx;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    ops::Range,
+};
 
 /// One way to take all of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Candidate {
-    /// Provider → class → amount.
-    pub allocations: BTreeMap<String, BTreeMap<String, i64>>,
-    /// Suffix → providers.
-    pub mappings: BTreeMap<String, BTreeSet<String>>,
+    /// Provider, class and amount, in this order, each pair once.
+    pub taken: Vec<(At, Number, i64)>,
+    /// Which groups which providers satisfy: the group's place among the suffixes in order.
+    pub mapped: Vec<(usize, At)>,
 }
 
 /// Candidates and all there is to know of the trees they are in.
 pub struct Answer {
     pub candidates: Vec<Candidate>,
-    pub providers: Vec<Provider>,
-    pub inventories: HashMap<String, Vec<Inventory>>,
-    pub traits: HashMap<String, Vec<String>>,
+    pub trees: Trees,
+    /// Whom to tell of.
+    pub shown: Vec<At>,
 }
 
 /// A group satisfied: what is taken from whom.
-type Solution = Vec<(String, String, i64)>;
+type Solution = Vec<(At, Option<(Number, i64)>)>;
 
-/// Without sharing, every candidate lies in one tree: trees are then looked at some at a time, in the order in which they
-/// were made, until there are enough candidates. Where few of them have room, all are looked at in one go.
+/// Without sharing, every candidate lies in one tree: then some trees are looked at, in the order in which they were made.
+/// Where few of those have room, the others that have are asked for, until there are enough candidates.
 const ROOTS_AT_ONCE_MIN: usize = 500;
 const ROOTS_AT_ONCE_MAX: usize = 4000;
-const FEW: usize = 4;
 
 pub fn find(tx: &mut Tx, wanted: &Wanted, combinations_max: usize) -> Result<Answer> {
-    let sharing = Sharing::load(tx)?;
-    let mut candidates = Vec::new();
-    let pages_until = wanted.limit.filter(|_| sharing.providers.is_empty());
-    let mut in_one_go = pages_until.is_none();
-    if let Some(limit) = pages_until {
-        let at_once = limit.clamp(ROOTS_AT_ONCE_MIN, ROOTS_AT_ONCE_MAX);
-        let mut next = store::first_span(tx, at_once)?;
-        while let Some(span) = next {
-            let before = candidates.len();
-            within(tx, wanted, &sharing, Some(&span), combinations_max, &mut candidates)?;
-            let is_enough = candidates.len() >= limit;
-            next = if is_enough { None } else { store::next_span(tx, &span, at_once)? };
-            in_one_go = next.is_some() && (candidates.len() - before) * FEW < at_once;
-            if in_one_go {
+    let sharers = store::sharing(tx)?;
+    let mut search = Search { wanted, combinations_max, trees: Trees::default(), candidates: Vec::new() };
+    let Some(limit) = wanted.limit.filter(|_| sharers.is_empty()) else {
+        let needs = if sharers.is_empty() { needs(wanted) } else { Vec::new() };
+        search.look_at(tx, &Which::All, &needs, &sharers)?;
+        return Ok(search.answer());
+    };
+    let (needs, at_once) = (needs(wanted), limit.clamp(ROOTS_AT_ONCE_MIN, ROOTS_AT_ONCE_MAX));
+    search.look_at(tx, &Which::First(at_once), &needs, &sharers)?;
+    if search.candidates.len() < limit {
+        for some in store::roots_with_room(tx, &needs, at_once)?.chunks(at_once) {
+            search.look_at(tx, &Which::Of(some), &needs, &sharers)?;
+            if search.candidates.len() >= limit {
                 break;
             }
         }
     }
-    if in_one_go {
-        candidates.clear();
-        within(tx, wanted, &sharing, None, combinations_max, &mut candidates)?;
-    }
-    summaries(tx, candidates, wanted.nested)
+    Ok(search.answer())
 }
 
-/// Adds the candidates of some of the trees, or of all, as far as the limit.
-fn within(
-    tx: &mut Tx,
-    wanted: &Wanted,
-    sharing: &Sharing,
-    span: Option<&Span>,
+/// What a tree must have to be worth a look: of each class what some group wants of it.
+fn needs(wanted: &Wanted) -> Vec<(String, i64)> {
+    let all = wanted.groups.values().flat_map(|group| &group.resources);
+    all.map(|(class, amount)| (class.clone(), *amount)).collect()
+}
+
+struct Search<'a> {
+    wanted: &'a Wanted,
     combinations_max: usize,
-    candidates: &mut Vec<Candidate>,
-) -> Result<()> {
-    let mut fits = HashMap::new();
-    for (suffix, group) in &wanted.groups {
-        fits.insert(suffix.as_str(), Fit::load(tx, group, !suffix.is_empty(), span)?);
-    }
-    let roots = anchors(&fits, sharing);
-    let root_traits = TraitSets::load(tx, &wanted.root, &roots.iter().cloned().collect())?;
-    let parents = match wanted.same_subtrees.is_empty() {
-        true => HashMap::new(),
-        false => parents(tx, &roots)?,
-    };
-    let limit = wanted.limit.unwrap_or(usize::MAX);
-    // Several groups may ask too much of one provider together: that is seen at the end.
-    let is_final = wanted.groups.len() < 2;
-    let mut found: Vec<Candidate> = Vec::new();
-    let mut seen: HashSet<Candidate> = HashSet::new();
-    for root in &roots {
-        if is_final && candidates.len() + found.len() >= limit {
-            break;
+    trees: Trees,
+    candidates: Vec<Candidate>,
+}
+
+impl Search<'_> {
+    /// Adds the candidates of some trees, as far as the limit.
+    fn look_at(
+        &mut self,
+        tx: &mut Tx,
+        which: &Which,
+        needs: &[(String, i64)],
+        sharers: &BTreeSet<String>,
+    ) -> Result<()> {
+        let Self { wanted, combinations_max, trees, candidates } = self;
+        let loaded = trees.load(tx, which, needs)?;
+        let sharing = Sharing::load(tx, sharers, trees)?;
+        let mut fits = Vec::new();
+        for (suffix, group) in &wanted.groups {
+            fits.push(Fit::new(tx, group, !suffix.is_empty(), (trees, loaded.clone()))?);
         }
-        if !root_traits.hold(|having| having.contains(root)) {
-            continue;
-        }
-        let of_tree = in_tree(wanted, &fits, sharing, root, combinations_max, &parents);
-        for candidate in of_tree.into_iter().filter(|c| wanted.nested || is_flat(c, &fits)) {
-            // A sharing provider alone can be found from each of its sharers.
-            if sharing.providers.is_empty() || seen.insert(candidate.clone()) {
-                found.push(candidate);
+        let root_traits = TraitNumbers::new(&wanted.root, trees);
+        let limit = wanted.limit.unwrap_or(usize::MAX);
+        let mut seen: HashSet<Candidate> = HashSet::new();
+        for root in anchors(&fits, &sharing, trees) {
+            if candidates.len() >= limit {
+                break;
+            }
+            if !root_traits.hold(&trees.nodes[root]) {
+                continue;
+            }
+            let around = (&*trees, sharing.of(root));
+            for candidate in in_tree(wanted, &fits, around, root, *combinations_max) {
+                let is_shown = wanted.nested || is_flat(&candidate, trees);
+                // Several groups may ask too much of one provider together.
+                let has_room = fits.len() < 2 || has_room(&candidate, trees);
+                // A sharing provider alone can be found from each of its sharers.
+                if is_shown && has_room && (sharing.is_none() || seen.insert(candidate.clone())) {
+                    candidates.push(candidate);
+                }
             }
         }
+        Ok(())
     }
-    let capacity = Capacity::load(tx, wanted, &found)?;
-    found.retain(|candidate| capacity.has_room(candidate));
-    candidates.extend(found);
-    candidates.truncate(limit);
-    Ok(())
+
+    fn answer(self) -> Answer {
+        let Self { wanted, trees, mut candidates, .. } = self;
+        candidates.truncate(wanted.limit.unwrap_or(usize::MAX));
+        let shown = shown(&trees, &candidates, wanted.nested);
+        Answer { candidates, trees, shown }
+    }
+}
+
+/// Traits as numbers: any of each set must be there, and none of the others.
+struct TraitNumbers {
+    required: Vec<Vec<Number>>,
+    forbidden: Vec<Number>,
+}
+
+impl TraitNumbers {
+    fn new(traits: &Traits, trees: &mut Trees) -> Self {
+        let mut number = |name: &String| trees.traits.number(name);
+        Self {
+            required: traits.required.iter().map(|any| any.iter().map(&mut number).collect()).collect(),
+            forbidden: traits.forbidden.iter().map(&mut number).collect(),
+        }
+    }
+
+    fn are_allowed(&self, node: &Node) -> bool {
+        !self.forbidden.iter().any(|number| node.traits.contains(number))
+    }
+
+    fn has_any(node: &Node, any: &[Number]) -> bool {
+        any.iter().any(|number| node.traits.contains(number))
+    }
+
+    fn hold(&self, node: &Node) -> bool {
+        self.are_allowed(node) && self.required.iter().all(|any| Self::has_any(node, any))
+    }
 }
 
 /// Providers that fit a group, by tree.
 struct Fit {
-    /// Root → class → providers with room for it.
-    by_root: HashMap<String, BTreeMap<String, Vec<String>>>,
-    roots_in_order: Vec<String>,
-    classes: BTreeMap<String, i64>,
-    traits: TraitSets,
-    roots: HashMap<String, String>,
-}
-
-/// The providers that have each of the traits asked for.
-struct TraitSets {
-    required: Vec<BTreeSet<String>>,
-    forbidden: Vec<BTreeSet<String>>,
-}
-
-impl TraitSets {
-    /// As far as it concerns these providers.
-    fn load(tx: &mut Tx, traits: &Traits, among: &BTreeSet<String>) -> Result<Self> {
-        let mut required = Vec::new();
-        for any in &traits.required {
-            let mut having = BTreeSet::new();
-            for name in any {
-                having.extend(store::with_trait_among(tx, name, among)?);
-            }
-            required.push(having);
-        }
-        let forbidden = traits
-            .forbidden
-            .iter()
-            .map(|name| store::with_trait_among(tx, name, among))
-            .collect::<Result<_>>()?;
-        Ok(Self { required, forbidden })
-    }
-
-    fn hold(&self, among: impl Fn(&BTreeSet<String>) -> bool) -> bool {
-        self.required.iter().all(&among) && !self.forbidden.iter().any(&among)
-    }
+    one_provider: bool,
+    classes: Vec<(Number, i64)>,
+    traits: TraitNumbers,
+    /// Root → for each class (for none of them, once) the providers with room for it.
+    by_root: HashMap<At, Vec<Vec<At>>>,
+    roots_in_order: Vec<At>,
 }
 
 impl Fit {
-    fn load(tx: &mut Tx, group: &Group, one_provider: bool, span: Option<&Span>) -> Result<Self> {
+    fn new(
+        tx: &mut Tx,
+        group: &Group,
+        one_provider: bool,
+        (trees, among): (&mut Trees, Range<At>),
+    ) -> Result<Self> {
         let member = Member::load(tx, &group.aggregates)?;
+        let classes: Vec<(Number, i64)> =
+            group.resources.iter().map(|(class, amount)| (trees.classes.number(class), *amount)).collect();
+        let traits = TraitNumbers::new(&group.traits, trees);
         let tree = match &group.in_tree {
             None => None,
-            Some(uuid) => Some(tx.find::<Provider>(uuid)?.map_or_else(String::new, |found| found.root_uuid)),
+            // Of a provider that is elsewhere or nowhere, none of these is in the tree.
+            Some(uuid) => Some(trees.find(uuid).map(|at| trees.nodes[at].root)),
         };
-        let mut having: Vec<(String, Vec<(String, String)>)> = Vec::new();
-        for (class, amount) in &group.resources {
-            having.push((class.clone(), store::with_room(tx, class, *amount, span)?));
-        }
-        if having.is_empty() {
-            having.push((String::new(), all_with_traits(tx, &group.traits)?));
-        }
-        let among = having.iter().flat_map(|(_, having)| having).map(|(uuid, _)| uuid.clone()).collect();
-        let mut fit = Self {
-            by_root: HashMap::new(),
-            roots_in_order: Vec::new(),
-            classes: group.resources.clone(),
-            traits: TraitSets::load(tx, &group.traits, &among)?,
-            roots: HashMap::new(),
-        };
-        for (class, having) in having {
-            for (uuid, root) in having {
-                let suits = fit.traits.forbidden.iter().all(|having| !having.contains(&uuid))
-                    && (!one_provider || fit.traits.required.iter().all(|having| having.contains(&uuid)))
-                    && member.includes(&uuid, &root, one_provider)
-                    && tree.as_ref().is_none_or(|tree| *tree == root);
-                if !suits {
-                    continue;
+        let mut fit =
+            Self { one_provider, classes, traits, by_root: HashMap::new(), roots_in_order: Vec::new() };
+        for at in among {
+            let node = &trees.nodes[at];
+            let suits = match one_provider {
+                true => fit.traits.hold(node),
+                false => fit.traits.are_allowed(node),
+            };
+            let suits = suits
+                && tree.is_none_or(|tree| tree == Some(node.root))
+                && member.includes(node, trees, one_provider);
+            if !suits {
+                continue;
+            }
+            if fit.classes.is_empty() {
+                fit.note(node.root, 0, at);
+            }
+            for place in 0..fit.classes.len() {
+                let (class, amount) = fit.classes[place];
+                if node.room(class).is_some_and(|room| room.has(amount)) {
+                    fit.note(node.root, place, at);
                 }
-                fit.roots.insert(uuid.clone(), root.clone());
-                let classes = fit.by_root.entry(root.clone()).or_insert_with(|| {
-                    fit.roots_in_order.push(root);
-                    BTreeMap::new()
-                });
-                classes.entry(class.clone()).or_default().push(uuid);
             }
         }
         Ok(fit)
     }
 
-    fn in_tree<'a>(&'a self, root: &str, class: &str, shared: &'a [String]) -> Vec<&'a String> {
-        let own = self.by_root.get(root).and_then(|classes| classes.get(class)).into_iter().flatten();
-        let sharing = shared.iter().filter(|uuid| {
-            self.roots.get(*uuid).is_some_and(|other| {
-                other != root
-                    && self.by_root[other].get(class).is_some_and(|providers| providers.contains(uuid))
-            })
+    fn note(&mut self, root: At, place: usize, at: At) {
+        let Self { by_root, roots_in_order, classes, .. } = self;
+        let having = by_root.entry(root).or_insert_with(|| {
+            roots_in_order.push(root);
+            vec![Vec::new(); classes.len().max(1)]
         });
-        own.chain(sharing).collect()
+        having[place].push(at);
+    }
+
+    /// Who has room for a class: of the tree, and of those that share with it.
+    fn having(&self, root: At, place: usize, (trees, shared): (&Trees, &[At])) -> Vec<At> {
+        let of = |root: At| self.by_root.get(&root).map_or(&[][..], |having| having[place].as_slice());
+        let others = shared.iter().copied().filter(|at| {
+            let other = trees.nodes[*at].root;
+            other != root && of(other).contains(at)
+        });
+        of(root).iter().copied().chain(others).collect()
     }
 
     /// The ways to satisfy the group within a tree.
-    fn solutions(&self, root: &str, shared: &[String], one_provider: bool, max: usize) -> Vec<Solution> {
-        if one_provider {
-            let first = self.classes.keys().next().map_or("", String::as_str);
-            let candidates = self.in_tree(root, first, shared).into_iter();
-            let has_all = |uuid: &&String| {
-                self.classes.keys().all(|class| self.in_tree(root, class, shared).contains(uuid))
-            };
-            return candidates
-                .filter(has_all)
-                .map(|uuid| match self.classes.is_empty() {
-                    true => vec![(uuid.clone(), String::new(), 0)],
-                    false => self.classes.iter().map(|(c, a)| (uuid.clone(), c.clone(), *a)).collect(),
+    fn solutions(&self, root: At, around: (&Trees, &[At]), max: usize) -> Vec<Solution> {
+        let places = 0..self.classes.len().max(1);
+        let mut having: Vec<Vec<At>> = places.map(|place| self.having(root, place, around)).collect();
+        if self.one_provider {
+            let (first, others) = (having.remove(0), having);
+            let all = first.into_iter().filter(|at| others.iter().all(|having| having.contains(at)));
+            return all
+                .map(|at| match self.classes.is_empty() {
+                    true => vec![(at, None)],
+                    false => self.classes.iter().map(|wanted| (at, Some(*wanted))).collect(),
                 })
                 .collect();
         }
-        let mut ways: Vec<Solution> = vec![Vec::new()];
-        for (class, amount) in &self.classes {
-            let having = self.in_tree(root, class, shared);
-            let mut next = Vec::new();
-            for way in &ways {
-                for uuid in &having {
-                    let mut longer = way.clone();
-                    longer.push(((*uuid).clone(), class.clone(), *amount));
-                    next.push(longer);
-                    if next.len() >= max {
-                        break;
-                    }
-                }
+        let mut ways: Vec<Solution> = vec![Vec::with_capacity(self.classes.len())];
+        for (wanted, having) in self.classes.iter().zip(&having) {
+            if let ([way], [at]) = (ways.as_mut_slice(), having.as_slice()) {
+                way.push((*at, Some(*wanted)));
+                continue;
             }
-            ways = next;
+            let longer = |(way, at): (&Solution, &At)| {
+                let mut longer = way.clone();
+                longer.push((*at, Some(*wanted)));
+                longer
+            };
+            let all = ways.iter().flat_map(|way| having.iter().map(move |at| (way, at)));
+            ways = all.take(max).map(longer).collect();
         }
         // Without a suffix, traits may come from any of the providers that are used.
+        let nodes = &around.0.nodes;
         ways.retain(|way| {
-            self.traits.required.iter().all(|having| way.iter().any(|(uuid, _, _)| having.contains(uuid)))
+            let met = |any: &Vec<Number>| way.iter().any(|(at, _)| TraitNumbers::has_any(&nodes[*at], any));
+            self.traits.required.iter().all(met)
         });
         ways
     }
-}
-
-fn all_with_traits(tx: &mut Tx, traits: &Traits) -> Result<Vec<(String, String)>> {
-    let mut having: Option<BTreeSet<String>> = None;
-    for any in &traits.required {
-        let mut some = BTreeSet::new();
-        for name in any {
-            some.extend(store::with_trait(tx, name)?);
-        }
-        having = Some(having.map_or(some.clone(), |all| all.intersection(&some).cloned().collect()));
-    }
-    let found: Vec<Provider> = match having {
-        Some(uuids) => store::providers(tx, &uuids)?.into_values().collect(),
-        None => tx.list(&db::List::all())?,
-    };
-    Ok(found.into_iter().map(|provider| (provider.uuid, provider.root_uuid)).collect())
 }
 
 /// Membership in aggregates.
@@ -275,88 +276,78 @@ impl Member {
     }
 
     /// Without a suffix, an aggregate of the root spans its tree.
-    fn includes(&self, uuid: &str, root: &str, one_provider: bool) -> bool {
-        let among = |set: &BTreeSet<String>| set.contains(uuid) || (!one_provider && set.contains(root));
+    fn includes(&self, node: &Node, trees: &Trees, one_provider: bool) -> bool {
+        let among = |set: &BTreeSet<String>| {
+            set.contains(&node.uuid) || (!one_provider && set.contains(trees.root_uuid(node)))
+        };
         self.any_of.iter().all(among) && !among(&self.forbidden)
     }
 }
 
-/// Providers that share with whoever is in their aggregates.
-struct Sharing {
-    providers: BTreeSet<String>,
-    /// Root → those that share with its tree.
-    with: HashMap<String, Vec<String>>,
-}
+/// Providers that share with whoever is in their aggregates: those that share with the tree of a root.
+struct Sharing(BTreeMap<At, Vec<At>>);
 
 impl Sharing {
-    fn load(tx: &mut Tx) -> Result<Self> {
-        let providers = store::sharing(tx)?;
-        let mut with: HashMap<String, Vec<String>> = HashMap::new();
-        for uuid in &providers {
-            let aggregates = store::aggregates(tx, uuid)?;
+    fn load(tx: &mut Tx, sharers: &BTreeSet<String>, trees: &Trees) -> Result<Self> {
+        let mut with: BTreeMap<At, Vec<At>> = BTreeMap::new();
+        for uuid in sharers {
+            let (Some(sharer), aggregates) = (trees.find(uuid), store::aggregates(tx, uuid)?) else {
+                continue;
+            };
             if aggregates.is_empty() {
                 continue;
             }
             let members = store::in_aggregates(tx, &aggregates)?;
-            for member in store::providers(tx, &members)?.into_values().filter(|member| member.uuid != *uuid)
-            {
-                let list = with.entry(member.root_uuid).or_default();
-                if !list.contains(uuid) {
-                    list.push(uuid.clone());
+            for node in trees.nodes.iter().filter(|node| node.uuid != *uuid && members.contains(&node.uuid)) {
+                let list = with.entry(node.root).or_default();
+                if !list.contains(&sharer) {
+                    list.push(sharer);
                 }
             }
         }
-        Ok(Self { providers, with })
+        Ok(Self(with))
     }
 
-    fn of(&self, root: &str) -> &[String] {
-        self.with.get(root).map_or(&[], Vec::as_slice)
+    fn of(&self, root: At) -> &[At] {
+        self.0.get(&root).map_or(&[], Vec::as_slice)
+    }
+
+    fn is_none(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
 /// The roots at which candidates may hang, in the order in which they were made.
-fn anchors(fits: &HashMap<&str, Fit>, sharing: &Sharing) -> Vec<String> {
+fn anchors(fits: &[Fit], sharing: &Sharing, trees: &Trees) -> Vec<At> {
     let mut seen = HashSet::new();
-    let mut roots: Vec<String> = Vec::new();
-    let mut suffixes: Vec<&&str> = fits.keys().collect();
-    suffixes.sort_unstable();
-    for suffix in suffixes {
-        for root in &fits[*suffix].roots_in_order {
-            if seen.insert(root.clone()) {
-                roots.push(root.clone());
-            }
-        }
-    }
-    let mut sharers: Vec<&String> = sharing.with.keys().collect();
-    sharers.sort_unstable();
-    for root in sharers {
-        if seen.insert(root.clone()) {
-            roots.push(root.clone());
-        }
-    }
+    let fitting = fits.iter().flat_map(|fit| fit.roots_in_order.iter().copied());
+    let mut roots: Vec<At> = fitting.filter(|root| seen.insert(*root)).collect();
+    let mut others: Vec<At> = sharing.0.keys().copied().filter(|root| seen.insert(*root)).collect();
+    others.sort_unstable_by_key(|root| &trees.nodes[*root].uuid);
+    roots.extend(others);
     roots
 }
 
-fn in_tree(
-    wanted: &Wanted,
-    fits: &HashMap<&str, Fit>,
-    sharing: &Sharing,
-    root: &str,
-    max: usize,
-    parents: &HashMap<String, Option<String>>,
-) -> Vec<Candidate> {
-    let shared = sharing.of(root);
-    let mut ways: Vec<Vec<(&String, Solution)>> = vec![Vec::new()];
-    for suffix in wanted.groups.keys() {
-        let solutions = fits[suffix.as_str()].solutions(root, shared, !suffix.is_empty(), max);
+fn in_tree(wanted: &Wanted, fits: &[Fit], around: (&Trees, &[At]), root: At, max: usize) -> Vec<Candidate> {
+    let mut ways: Vec<Vec<(usize, Solution)>> = vec![Vec::new()];
+    for (number, fit) in fits.iter().enumerate() {
+        let mut solutions = fit.solutions(root, around, max);
+        if let ([way], 1) = (ways.as_mut_slice(), solutions.len()) {
+            let solution = solutions.remove(0);
+            if wanted.isolate && fit.one_provider && shares_provider(way, fits, &solution) {
+                return Vec::new();
+            }
+            way.push((number, solution));
+            continue;
+        }
         let mut next = Vec::new();
         for way in &ways {
             for solution in &solutions {
-                if wanted.isolate && !suffix.is_empty() && shares_provider(way, solution) {
+                if wanted.isolate && fit.one_provider && shares_provider(way, fits, solution) {
                     continue;
                 }
                 let mut longer = way.clone();
-                longer.push((suffix, solution.clone()));
+                longer.push((number, solution.clone()));
                 next.push(longer);
             }
             if next.len() >= max {
@@ -368,24 +359,15 @@ fn in_tree(
             return Vec::new();
         }
     }
+    let suffixes: Vec<&String> = wanted.groups.keys().collect();
     let mut found: Vec<Candidate> = Vec::new();
     for way in ways {
-        let mut candidate = Candidate { allocations: BTreeMap::new(), mappings: BTreeMap::new() };
-        for (suffix, solution) in &way {
-            for (uuid, class, amount) in solution {
-                candidate.mappings.entry((*suffix).clone()).or_default().insert(uuid.clone());
-                if !class.is_empty() {
-                    *candidate
-                        .allocations
-                        .entry(uuid.clone())
-                        .or_default()
-                        .entry(class.clone())
-                        .or_default() += amount;
-                }
-            }
-        }
-        let together =
-            wanted.same_subtrees.iter().all(|suffixes| in_one_subtree(&candidate, suffixes, parents));
+        let candidate = Candidate::of(&way);
+        let mut subtrees = wanted.same_subtrees.iter();
+        let together = subtrees.all(|named| {
+            let of = |number: usize| named.contains(suffixes[number]);
+            in_one_subtree(&candidate, of, around.0)
+        });
         if together && !found.contains(&candidate) {
             found.push(candidate);
         }
@@ -393,85 +375,57 @@ fn in_tree(
     found
 }
 
-fn shares_provider(way: &[(&String, Solution)], solution: &Solution) -> bool {
-    let used = way.iter().filter(|(suffix, _)| !suffix.is_empty()).flat_map(|(_, solution)| solution);
-    let mut used = used.map(|(uuid, _, _)| uuid);
-    used.any(|uuid| solution.iter().any(|(other, _, _)| other == uuid))
+impl Candidate {
+    fn of(way: &[(usize, Solution)]) -> Self {
+        let parts = way.iter().flat_map(|(_, solution)| solution);
+        let mut taken: Vec<(At, Number, i64)> =
+            parts.filter_map(|(at, taken)| taken.map(|(class, amount)| (*at, class, amount))).collect();
+        taken.sort_unstable();
+        taken.dedup_by(|next, first| {
+            let is_same = (next.0, next.1) == (first.0, first.1);
+            if is_same {
+                first.2 += next.2;
+            }
+            is_same
+        });
+        let mut mapped: Vec<(usize, At)> =
+            way.iter().flat_map(|(number, solution)| solution.iter().map(|(at, _)| (*number, *at))).collect();
+        mapped.sort_unstable();
+        mapped.dedup();
+        Self { taken, mapped }
+    }
+}
+
+fn shares_provider(way: &[(usize, Solution)], fits: &[Fit], solution: &Solution) -> bool {
+    let others = way.iter().filter(|(number, _)| fits[*number].one_provider);
+    let mut used = others.flat_map(|(_, solution)| solution).map(|(at, _)| at);
+    used.any(|at| solution.iter().any(|(other, _)| other == at))
 }
 
 /// Whether one of the groups' providers is an ancestor of all others.
-fn in_one_subtree(
-    candidate: &Candidate,
-    suffixes: &[String],
-    parents: &HashMap<String, Option<String>>,
-) -> bool {
-    let of_groups: BTreeSet<&String> =
-        suffixes.iter().filter_map(|suffix| candidate.mappings.get(suffix)).flatten().collect();
-    let is_below = |uuid: &String, top: &String| {
-        let mut at = Some(uuid);
-        while let Some(here) = at {
-            if here == top {
-                return true;
-            }
-            at = parents.get(here).and_then(Option::as_ref);
-        }
-        false
-    };
-    of_groups.iter().any(|top| of_groups.iter().all(|uuid| is_below(uuid, top)))
-}
-
-fn parents(tx: &mut Tx, roots: &[String]) -> Result<HashMap<String, Option<String>>> {
-    let roots: BTreeSet<String> = roots.iter().cloned().collect();
-    Ok(store::trees(tx, &roots)?.into_iter().map(|provider| (provider.uuid, provider.parent_uuid)).collect())
+fn in_one_subtree(candidate: &Candidate, of: impl Fn(usize) -> bool, trees: &Trees) -> bool {
+    let of_groups: BTreeSet<At> =
+        candidate.mapped.iter().filter(|(number, _)| of(*number)).map(|(_, at)| *at).collect();
+    of_groups.iter().any(|top| of_groups.iter().all(|at| trees.line(*at).any(|here| here == *top)))
 }
 
 /// Whoever knows of no trees is shown no two providers of one.
-fn is_flat(candidate: &Candidate, fits: &HashMap<&str, Fit>) -> bool {
-    let root = |uuid: &String| fits.values().find_map(|fit| fit.roots.get(uuid));
+fn is_flat(candidate: &Candidate, trees: &Trees) -> bool {
+    let providers: BTreeSet<At> = candidate.taken.iter().map(|(at, _, _)| *at).collect();
     let mut seen = HashSet::new();
-    candidate.allocations.keys().all(|uuid| seen.insert(root(uuid)))
+    providers.iter().all(|at| seen.insert(trees.nodes[*at].root))
 }
 
-/// Several groups may take the same class of the same provider: together they must fit, too.
-struct Capacity(HashMap<String, Vec<Inventory>>);
-
-impl Capacity {
-    fn load(tx: &mut Tx, wanted: &Wanted, candidates: &[Candidate]) -> Result<Self> {
-        if wanted.groups.len() < 2 {
-            return Ok(Self(HashMap::new()));
-        }
-        let uuids = candidates.iter().flat_map(|candidate| candidate.allocations.keys().cloned()).collect();
-        Ok(Self(store::inventories_of(tx, &uuids)?))
-    }
-
-    fn has_room(&self, candidate: &Candidate) -> bool {
-        candidate.allocations.iter().all(|(uuid, resources)| {
-            let Some(inventories) = self.0.get(uuid) else { return true };
-            resources.iter().all(|(class, amount)| {
-                let mut of_class = inventories.iter().filter(|inventory| inventory.resource_class == *class);
-                of_class.all(|i| i.used + amount <= i.capacity() && *amount <= i.max_unit)
-            })
-        })
-    }
+fn has_room(candidate: &Candidate, trees: &Trees) -> bool {
+    let mut taken = candidate.taken.iter();
+    taken.all(|(at, class, amount)| trees.nodes[*at].room(*class).is_none_or(|room| room.has_sum(*amount)))
 }
 
-fn summaries(tx: &mut Tx, candidates: Vec<Candidate>, nested: bool) -> Result<Answer> {
-    let used: BTreeSet<String> =
-        candidates.iter().flat_map(|c| c.mappings.values().flatten().cloned()).collect();
-    let used_providers = store::providers(tx, &used)?;
-    let mut providers: Vec<Provider> = match nested {
-        true => {
-            let roots = used_providers.values().map(|provider| provider.root_uuid.clone()).collect();
-            store::trees(tx, &roots)?
-        }
-        false => used_providers.into_values().collect(),
-    };
-    providers.sort_by(|a, b| (a.created_at, &a.uuid).cmp(&(b.created_at, &b.uuid)));
-    let uuids = providers.iter().map(|provider| provider.uuid.clone()).collect();
-    let inventories = store::inventories_of(tx, &uuids)?;
-    let mut traits = store::traits_of(tx, &uuids)?;
-    for names in traits.values_mut() {
-        names.sort_by_cached_key(|name| (!crate::standard::is_trait(name), name.clone()));
-    }
-    Ok(Answer { candidates, providers, inventories, traits })
+/// Those that are used; to who knows of trees, all of theirs.
+fn shown(trees: &Trees, candidates: &[Candidate], nested: bool) -> Vec<At> {
+    let used = candidates.iter().flat_map(|candidate| &candidate.mapped).map(|(_, at)| *at);
+    let mut is_shown = vec![false; trees.nodes.len()];
+    used.for_each(|at| is_shown[if nested { trees.nodes[at].root } else { at }] = true);
+    let shows = |at: &At| is_shown[if nested { trees.nodes[*at].root } else { *at }];
+    (0..trees.nodes.len()).filter(shows).collect()
 }

@@ -35,26 +35,18 @@ impl contract::Placement for Placement {
         };
         let max = self.options.max_allocation_candidates_per_tree;
         let found = self.db.read(move |tx| candidates::find(tx, &question, max)).await?;
-        let roots: BTreeMap<&String, &String> =
-            found.providers.iter().map(|provider| (&provider.uuid, &provider.root_uuid)).collect();
-        let unsigned = |resources: &BTreeMap<String, i64>| {
-            resources.iter().map(|(class, amount)| (class.clone(), *amount as u64)).collect()
-        };
-        Ok(found
-            .candidates
-            .iter()
-            .filter_map(|candidate| {
-                let first = candidate.allocations.keys().next()?;
-                Some(contract::Candidate {
-                    provider_id: roots.get(first).map_or_else(|| first.clone(), |root| (*root).clone()),
-                    allocations: candidate
-                        .allocations
-                        .iter()
-                        .map(|(id, r)| (id.clone(), unsigned(r)))
-                        .collect(),
-                })
-            })
-            .collect())
+        let trees = &found.trees;
+        let candidates = found.candidates.iter().filter_map(|candidate| {
+            let (first, _, _) = candidate.taken.first()?;
+            let mut allocations: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+            for (at, class, amount) in &candidate.taken {
+                let of_provider = allocations.entry(trees.nodes[*at].uuid.clone()).or_default();
+                of_provider.insert(trees.classes.name(*class).into(), *amount as u64);
+            }
+            let provider_id = trees.root_uuid(&trees.nodes[*first]).into();
+            Some(contract::Candidate { provider_id, allocations })
+        });
+        Ok(candidates.collect())
     }
 
     async fn allocate(&self, cx: &Context, allocation: &contract::Allocation) -> Result<()> {

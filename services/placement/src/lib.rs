@@ -12,6 +12,7 @@ mod rules;
 mod schemas;
 mod standard;
 mod store;
+mod trees;
 
 pub use api::routes;
 pub use model::TABLES;

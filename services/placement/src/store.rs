@@ -2,8 +2,8 @@
 
 use crate::{model::*, standard};
 use base::{Error, Result, Timestamp};
-use db::{Direction, Filter, List, Tx, params, sql};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use db::{Direction, Filter, Glimpse, List, Tx, params, sql};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 pub const MISSING_PROVIDER: &str = "No resource provider with uuid";
 
@@ -66,94 +66,130 @@ pub fn inventories(tx: &mut Tx, provider_uuid: &str) -> Result<Vec<Inventory>> {
     tx.list(&List::all().eq("provider_uuid", provider_uuid))
 }
 
-pub fn inventories_of(tx: &mut Tx, uuids: &BTreeSet<String>) -> Result<HashMap<String, Vec<Inventory>>> {
-    let mut found: HashMap<String, Vec<Inventory>> = HashMap::new();
-    for some in chunks(uuids) {
-        for row in tx.list::<Inventory>(&List::all().filter(Filter::any("provider_uuid", some)))? {
-            found.entry(row.provider_uuid.clone()).or_default().push(row);
-        }
-    }
-    Ok(found)
-}
-
 pub fn inventory(tx: &mut Tx, provider_uuid: &str, class: &str) -> Result<Option<Inventory>> {
     use db::Stored;
     tx.get::<Inventory>(&[provider_uuid.store(), class.store()])
 }
 
-/// Trees that were made one after the other: behind a root, up to another.
-pub struct Span {
-    after: (i64, String),
-    until: (i64, String),
+/// Some of the trees.
+pub enum Which<'a> {
+    All,
+    /// So many of those that were made first.
+    First(usize),
+    /// Those of these roots.
+    Of(&'a [String]),
 }
 
-pub fn first_span(tx: &mut Tx, roots: usize) -> Result<Option<Span>> {
-    span_after(tx, (i64::MIN, String::new()), roots)
-}
-
-/// None: that was the last.
-pub fn next_span(tx: &mut Tx, span: &Span, roots: usize) -> Result<Option<Span>> {
-    match span.until.0 {
-        i64::MAX => Ok(None),
-        _ => span_after(tx, span.until.clone(), roots),
-    }
-}
-
-fn span_after(tx: &mut Tx, after: (i64, String), roots: usize) -> Result<Option<Span>> {
-    let last = tx.one(
-        sql!(
-            "SELECT created_at, uuid FROM resource_providers
-             WHERE parent_uuid IS NULL AND (created_at > $1 OR (created_at = $1 AND uuid > $2))
-             ORDER BY created_at, uuid LIMIT 1 OFFSET $3"
-        ),
-        params![after.0, after.1, roots.saturating_sub(1) as i64],
-    )?;
-    let until = match last {
-        Some(row) => (row.at(0)?, row.at(1)?),
-        None => (i64::MAX, String::new()),
-    };
-    Ok(Some(Span { after, until }))
-}
-
-/// Who has room for so much of a class, in some of the trees: provider and root.
-fn with_room_in(tx: &mut Tx, class: &str, amount: i64, span: &Span) -> Result<Vec<(String, String)>> {
-    let rows = tx.query(
-        sql!(
-            "SELECT p.uuid, p.root_uuid FROM resource_providers r
-             JOIN resource_providers p ON p.root_uuid = r.uuid
-             JOIN inventories i ON i.provider_uuid = p.uuid AND i.resource_class = $1
-             WHERE r.parent_uuid IS NULL AND r.created_at >= $3 AND r.created_at <= $5
-             AND (r.created_at > $3 OR r.uuid > $4) AND (r.created_at < $5 OR r.uuid <= $6)
-             AND i.min_unit <= $2 AND i.max_unit >= $2 AND $2 % i.step_size = 0
-             AND (i.total - i.reserved) * i.allocation_ratio >= i.used + $2
-             ORDER BY p.created_at, p.uuid"
-        ),
-        params![class, amount, span.after.0, span.after.1, span.until.0, span.until.1],
-    )?;
-    rows.iter().map(|row| Ok((row.at(0)?, row.at(1)?))).collect()
-}
-
-/// Who has room for so much of a class, everywhere or in some of the trees: provider and root.
-pub fn with_room(
+/// The providers of some trees, each once for every inventory that it has, or once without one. Roots come first, and what
+/// is of one tree comes together.
+pub fn inventories_in(
     tx: &mut Tx,
-    class: &str,
-    amount: i64,
-    span: Option<&Span>,
-) -> Result<Vec<(String, String)>> {
-    if let Some(span) = span {
-        return with_room_in(tx, class, amount, span);
+    which: &Which,
+    mut visit: impl FnMut(&Glimpse) -> Result<()>,
+) -> Result<()> {
+    let (all, some) = match which {
+        Which::All => (i64::MAX, None),
+        Which::First(count) => (i64::try_from(*count).unwrap_or(i64::MAX), None),
+        Which::Of(roots) => (0, Some(roots)),
+    };
+    let Some(roots) = some else {
+        return tx.each(
+            sql!(
+                "SELECT p.uuid, p.parent_uuid, i.resource_class, i.total, i.reserved, i.min_unit, i.max_unit,
+                    i.step_size, i.allocation_ratio, i.used
+                 FROM (SELECT uuid, created_at FROM resource_providers WHERE parent_uuid IS NULL
+                       ORDER BY created_at, uuid LIMIT $1) r
+                 JOIN resource_providers p ON p.root_uuid = r.uuid
+                 LEFT JOIN inventories i ON i.provider_uuid = p.uuid
+                 ORDER BY r.created_at, r.uuid, CASE WHEN p.parent_uuid IS NULL THEN 0 ELSE 1 END, p.created_at, p.uuid"
+            ),
+            params![all],
+            visit,
+        );
+    };
+    for some in roots.chunks(AT_ONCE) {
+        let statement = format!(
+            "SELECT p.uuid, p.parent_uuid, i.resource_class, i.total, i.reserved, i.min_unit, i.max_unit,
+                i.step_size, i.allocation_ratio, i.used
+             FROM resource_providers r
+             JOIN resource_providers p ON p.root_uuid = r.uuid
+             LEFT JOIN inventories i ON i.provider_uuid = p.uuid
+             WHERE r.uuid IN ({})
+             ORDER BY r.created_at, r.uuid, CASE WHEN p.parent_uuid IS NULL THEN 0 ELSE 1 END, p.created_at, p.uuid",
+            places(some.len())
+        );
+        let params: Vec<db::Value> = some.iter().map(db::Stored::store).collect();
+        tx.each(&statement, &params, &mut visit)?;
     }
+    Ok(())
+}
+
+/// The roots of trees in which somebody has room for so much of each class, in the order in which they were made,
+/// without so many of the first.
+pub fn roots_with_room(tx: &mut Tx, needs: &[(String, i64)], but_first: usize) -> Result<Vec<String>> {
+    let mut roots: Vec<String> = Vec::new();
+    tx.each(
+        sql!(
+            "SELECT uuid FROM resource_providers WHERE parent_uuid IS NULL
+             ORDER BY created_at, uuid LIMIT $1 OFFSET $2"
+        ),
+        params![i64::MAX, but_first as i64],
+        |row| {
+            roots.push(row.text(0)?.into());
+            Ok(())
+        },
+    )?;
+    for (class, amount) in needs {
+        let mut having: HashSet<String> = HashSet::new();
+        tx.each(
+            sql!(
+                "SELECT p.root_uuid FROM inventories i JOIN resource_providers p ON p.uuid = i.provider_uuid
+                 WHERE i.resource_class = $1 AND i.min_unit <= $2 AND i.max_unit >= $2 AND $2 % i.step_size = 0
+                 AND (i.total - i.reserved) * i.allocation_ratio >= i.used + $2"
+            ),
+            params![class, amount],
+            |row| {
+                having.insert(row.text(0)?.into());
+                Ok(())
+            },
+        )?;
+        roots.retain(|root| having.contains(root));
+    }
+    Ok(roots)
+}
+
+/// `$1, $2, …`
+fn places(count: usize) -> String {
+    (1..=count).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ")
+}
+
+/// Visits the traits of these providers: provider and name.
+pub fn each_trait(tx: &mut Tx, uuids: &[&str], mut visit: impl FnMut(&str, &str)) -> Result<()> {
+    for some in uuids.chunks(AT_ONCE) {
+        let statement = format!(
+            "SELECT provider_uuid, trait_name FROM provider_traits WHERE provider_uuid IN ({})",
+            places(some.len())
+        );
+        let params: Vec<db::Value> = some.iter().map(db::Stored::store).collect();
+        tx.each(&statement, &params, |row| {
+            visit(row.text(0)?, row.text(1)?);
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Who has room for so much of a class.
+pub fn with_room(tx: &mut Tx, class: &str, amount: i64) -> Result<BTreeSet<String>> {
     let rows = tx.query(
         sql!(
-            "SELECT i.provider_uuid, p.root_uuid FROM inventories i
-             JOIN resource_providers p ON p.uuid = i.provider_uuid
-             WHERE i.resource_class = $1 AND i.min_unit <= $2 AND i.max_unit >= $2 AND $2 % i.step_size = 0
-             AND (i.total - i.reserved) * i.allocation_ratio >= i.used + $2
-             ORDER BY p.created_at, p.uuid"
+            "SELECT provider_uuid FROM inventories
+             WHERE resource_class = $1 AND min_unit <= $2 AND max_unit >= $2 AND $2 % step_size = 0
+             AND (total - reserved) * allocation_ratio >= used + $2"
         ),
         params![class, amount],
     )?;
-    rows.iter().map(|row| Ok((row.at(0)?, row.at(1)?))).collect()
+    rows.iter().map(|row| row.at(0)).collect()
 }
 
 /// Providers of a class that belong to whoever shares an aggregate with them.
@@ -166,34 +202,10 @@ pub fn with_trait(tx: &mut Tx, name: &str) -> Result<BTreeSet<String>> {
     Ok(rows.into_iter().map(|row| row.provider_uuid).collect())
 }
 
-/// Of these providers. Of very many, it is quicker to ask for all that have it.
-pub fn with_trait_among(tx: &mut Tx, name: &str, among: &BTreeSet<String>) -> Result<BTreeSet<String>> {
-    const MANY: usize = 5000;
-    if among.len() > MANY {
-        return with_trait(tx, name);
-    }
-    let mut found = BTreeSet::new();
-    for some in chunks(among) {
-        let wanted = List::all().eq("trait_name", name).filter(Filter::any("provider_uuid", some));
-        found.extend(tx.list::<ProviderTrait>(&wanted)?.into_iter().map(|row| row.provider_uuid));
-    }
-    Ok(found)
-}
-
 pub fn in_aggregates(tx: &mut Tx, aggregates: &[String]) -> Result<BTreeSet<String>> {
     let wanted = List::all().filter(Filter::any("aggregate_uuid", aggregates));
     let rows = tx.list::<ProviderAggregate>(&wanted)?;
     Ok(rows.into_iter().map(|row| row.provider_uuid).collect())
-}
-
-pub fn traits_of(tx: &mut Tx, uuids: &BTreeSet<String>) -> Result<HashMap<String, Vec<String>>> {
-    let mut found: HashMap<String, Vec<String>> = HashMap::new();
-    for some in chunks(uuids) {
-        for row in tx.list::<ProviderTrait>(&List::all().filter(Filter::any("provider_uuid", some)))? {
-            found.entry(row.provider_uuid).or_default().push(row.trait_name);
-        }
-    }
-    Ok(found)
 }
 
 pub fn traits(tx: &mut Tx, provider_uuid: &str) -> Result<Vec<String>> {
@@ -289,11 +301,13 @@ pub fn project_usage(tx: &mut Tx, project_id: &str, user_id: Option<&str>) -> Re
 }
 
 /// Below the number of parameters that every SQLite takes.
+const AT_ONCE: usize = 500;
+
 fn chunks(uuids: &BTreeSet<String>) -> impl Iterator<Item = Vec<&str>> {
     let all: Vec<&str> = uuids.iter().map(String::as_str).collect();
     let mut start = 0;
     std::iter::from_fn(move || {
-        let some = all.get(start..all.len().min(start + 500)).filter(|some| !some.is_empty())?;
+        let some = all.get(start..all.len().min(start + AT_ONCE)).filter(|some| !some.is_empty())?;
         start += some.len();
         Some(some.to_vec())
     })

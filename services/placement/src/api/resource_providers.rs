@@ -279,7 +279,7 @@ impl Wanted {
         };
         for (class, amount) in &self.resources {
             store::check_class(tx, class).map_err(groups::invalid_class)?;
-            only(store::with_room(tx, class, *amount, None)?.into_iter().map(|(uuid, _)| uuid).collect());
+            only(store::with_room(tx, class, *amount)?);
         }
         for any in &self.traits.required {
             let mut some = BTreeSet::new();
