@@ -38,6 +38,9 @@ test-host: ## The tests of real networks, disks and guests, for root; part of te
 test-stores: ## Images in an S3 service that the tests start; part of test
 	scripts/test-stores
 
+test-ceph: ## Images in a real Ceph cluster, by RBD and by its Swift API
+	scripts/test-ceph
+
 test-identity: ## Identity beside a real directory server, a real OpenID provider and upstream's own code
 	scripts/test-identity
 
@@ -52,9 +55,10 @@ fuzz: ## Disk images that no program made, against the look at foreign images: F
 	@scripts/install build
 	cargo test --release -p image-format fuzz -- --ignored --nocapture
 
-measure: ## How long placement looks for candidates among 10,000 providers
+measure: ## How long placement looks for candidates among 10,000 providers, how fast glance takes bytes
 	@scripts/install build
 	cargo test --release -p placement --test many -- --ignored --nocapture
+	cargo test --release -p glance --lib how_fast -- --ignored --nocapture
 
 lint: ## Format and lints alone
 	cargo fmt --all --check
@@ -86,4 +90,4 @@ bench: build ## Speed and size, on a pretended host
 	@scripts/install client
 	scripts/bench
 
-.PHONY: help run simulate stop clean-cloud build guest test test-host test-stores test-identity test-client test-reference fuzz measure lint e2e test-hosts chaos differ commands conformance bench
+.PHONY: help run simulate stop clean-cloud build guest test test-host test-stores test-ceph test-identity test-client test-reference fuzz measure lint e2e test-hosts chaos differ commands conformance bench

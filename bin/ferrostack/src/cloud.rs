@@ -4,7 +4,7 @@ use crate::{
     Secrets, Settings, agents,
     api::InProcess,
     broker, clouds_yaml,
-    convert::QemuImg,
+    convert::{Ceph, QemuImg},
     endpoints,
     first_steps::FirstSteps,
     host::{Host, Surroundings},
@@ -104,6 +104,7 @@ impl Cloud {
             limits: keystone.clone(),
             region: settings.options.region.clone(),
             converter: Arc::new(QemuImg),
+            pools: Arc::new(Ceph),
         };
         let glance = Glance::new(db, clock.clone(), settings.config.section()?, &images, peers)?;
         glance.start().await?;

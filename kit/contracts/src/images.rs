@@ -1,7 +1,7 @@
 //! What others ask of glance. Bytes are [`crate::compute::ImageSource`]'s.
 
 use async_trait::async_trait;
-use base::{Context, Result, Timestamp};
+use base::{Context, Error, Result, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::Path};
 use tokio::io::AsyncRead;
@@ -49,6 +49,36 @@ pub trait Pools: Send + Sync {
 
     /// With its snapshot. `NotFound` when it is gone, `Conflict` while somebody has a clone of it or has it open.
     async fn remove(&self, pool: &Pool, disk: &PoolDisk) -> Result<()>;
+}
+
+/// Where there is no Ceph.
+pub struct NoPools;
+
+#[async_trait]
+impl Pools for NoPools {
+    async fn cluster_id(&self, _: &Pool) -> Result<String> {
+        Err(no_pools())
+    }
+
+    async fn keep(&self, _: &Pool, _: &PoolDisk, _: &Path) -> Result<()> {
+        Err(no_pools())
+    }
+
+    async fn read(&self, _: &Pool, _: &PoolDisk) -> Result<Box<dyn AsyncRead + Send + Unpin>> {
+        Err(no_pools())
+    }
+
+    async fn bytes(&self, _: &Pool, _: &PoolDisk) -> Result<u64> {
+        Err(no_pools())
+    }
+
+    async fn remove(&self, _: &Pool, _: &PoolDisk) -> Result<()> {
+        Err(no_pools())
+    }
+}
+
+fn no_pools() -> Error {
+    Error::unavailable("there is no Ceph cluster")
 }
 
 /// A pool, and as whom its cluster is asked.

@@ -9,6 +9,7 @@ pub mod fakes;
 pub mod hosts;
 pub mod identity;
 pub mod images;
+pub mod keys;
 pub mod networks;
 pub mod peers;
 pub mod placement;

@@ -1,12 +1,13 @@
 //! Images' bytes on this machine: written beside their place, looked at and hashed on the way, moved into place when
 //! they are whole, read in big steps. A chunk or two of each image is all that is in memory.
 
+use crate::signatures::Verifier;
 use base::{Error, Result};
-use bytes::Bytes;
-use futures::{StreamExt, stream, stream::BoxStream};
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 use image_format::{Finding, Format, Inspector};
 use md5::{Digest, Md5};
-use sha2::Sha512;
+use ring::digest::{Context as Sha512, SHA512};
 use std::{
     collections::BTreeSet,
     fs::File,
@@ -16,7 +17,10 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    task::{JoinHandle, spawn_blocking},
+};
 
 /// Bytes on their way, in order.
 pub type Chunks = BoxStream<'static, std::io::Result<Bytes>>;
@@ -117,6 +121,7 @@ pub struct Upload {
     writer: Turn<Writer>,
     md5: Turn<Md5>,
     sha512: Turn<Sha512>,
+    verifier: Option<Turn<Verifier>>,
     flusher: Turn<File>,
 }
 
@@ -149,8 +154,15 @@ impl Upload {
             flusher: Turn::Idle(file.try_clone()?),
             writer: Turn::Idle(Writer { file, inspector: Inspector::new() }),
             md5: Turn::Idle(Md5::new()),
-            sha512: Turn::Idle(Sha512::new()),
+            // Its own code for each processor: upstream's hash is what an upload waits for.
+            sha512: Turn::Idle(Sha512::new(&SHA512)),
+            verifier: None,
         })
+    }
+
+    /// What is written from now on must be signed, if there is somebody to verify it.
+    pub fn verified_by(&mut self, verifier: Option<Verifier>) {
+        self.verifier = verifier.map(Turn::Idle);
     }
 
     pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
@@ -167,10 +179,13 @@ impl Upload {
     async fn hand_on(&mut self) -> Result<()> {
         self.batch_bytes = 0;
         let batch: Arc<[Bytes]> = std::mem::take(&mut self.batch).into();
-        let (for_md5, for_sha512) = (batch.clone(), batch.clone());
+        let (for_md5, for_sha512, for_verifier) = (batch.clone(), batch.clone(), batch.clone());
         self.writer.go(move |writer| batch.iter().try_for_each(|bytes| writer.write(bytes))).await?;
-        self.md5.go(move |md5| hash(md5, &for_md5)).await?;
-        self.sha512.go(move |sha512| hash(sha512, &for_sha512)).await?;
+        self.md5.go(move |md5| each(&for_md5, |bytes| md5.update(bytes))).await?;
+        self.sha512.go(move |sha512| each(&for_sha512, |bytes| sha512.update(bytes))).await?;
+        if let Some(verifier) = &mut self.verifier {
+            verifier.go(move |verifier| each(&for_verifier, |bytes| verifier.update(bytes))).await?;
+        }
         if self.size - self.flushed >= FLUSH_BYTES && self.flusher.is_idle() {
             self.flushed = self.size;
             self.flusher.go(|file| file.sync_data()).await?;
@@ -215,9 +230,13 @@ impl Upload {
         self.hand_on().await?;
         let (writer, md5) = (self.writer.idle().await?, self.md5.idle().await?);
         let (sha512, size) = (self.sha512.idle().await?, self.size);
+        if let Some(verifier) = &mut self.verifier {
+            let verifier = verifier.idle().await?;
+            spawn_blocking(|| verifier.verify()).await.map_err(|e| Error::internal(e.to_string()))??;
+        }
         // It may end with a hole.
         writer.file.set_len(size)?;
-        let (md5, sha512) = (hex(&md5.finalize()), hex(&sha512.finalize()));
+        let (md5, sha512) = (hex(&md5.finalize()), hex(sha512.finish().as_ref()));
         let facts = Facts { size, virtual_size: size, md5, sha512, formats: None };
         Ok((Arrived { facts, file: writer.file, scratch: self.scratch }, writer.inspector.finish()))
     }
@@ -320,9 +339,43 @@ pub async fn read(path: PathBuf, range: Range<u64>) -> Result<Chunks> {
     Ok(chunks.boxed())
 }
 
-fn hash(digest: &mut impl Digest, batch: &[Bytes]) -> std::io::Result<()> {
-    batch.iter().for_each(|bytes| digest.update(bytes));
+fn each(batch: &[Bytes], take: impl FnMut(&Bytes)) -> std::io::Result<()> {
+    batch.iter().for_each(take);
     Ok(())
+}
+
+/// What a reader gives, in big steps.
+pub fn from_reader(reader: impl AsyncRead + Send + Unpin + 'static) -> Chunks {
+    let next = |mut reader| async move {
+        let mut chunk = BytesMut::with_capacity(CHUNK_BYTES as usize);
+        let count = AsyncReadExt::read_buf(&mut reader, &mut chunk).await?;
+        Ok((count > 0).then(|| (chunk.freeze(), reader)))
+    };
+    stream::try_unfold(reader, next).boxed()
+}
+
+/// A part of what comes, no more than that, and an error if there is less.
+pub fn part_of(chunks: Chunks, range: Range<u64>) -> Chunks {
+    let next = |(mut chunks, mut before, left): (Chunks, u64, u64)| async move {
+        if left == 0 {
+            return Ok(None);
+        }
+        loop {
+            let Some(mut bytes) = chunks.try_next().await? else {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            };
+            let skipped = before.min(bytes.len() as u64);
+            before -= skipped;
+            bytes = bytes.split_off(skipped as usize);
+            if bytes.is_empty() {
+                continue;
+            }
+            bytes.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+            let left = left - bytes.len() as u64;
+            return Ok(Some((bytes, (chunks, before, left))));
+        }
+    };
+    stream::try_unfold((chunks, range.start, range.end - range.start), next).boxed()
 }
 
 /// Kernels and ramdisks may look like a broken partition table: nobody takes them for a disk.
@@ -359,7 +412,6 @@ pub fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures::TryStreamExt;
 
     async fn put(files: &Files, chunks: &[&[u8]], format: &str) -> Result<Facts> {
         let mut upload = files.begin("u")?;
@@ -394,7 +446,7 @@ mod tests {
             let pieces: Vec<&[u8]> = bytes.chunks(piece).collect();
             let facts = put(&files, &pieces, "raw").await.unwrap();
             assert_eq!(facts.md5, hex(&Md5::digest(&bytes)), "{piece}");
-            assert_eq!(facts.sha512, hex(&Sha512::digest(&bytes)), "{piece}");
+            assert_eq!(facts.sha512, hex(&sha2::Sha512::digest(&bytes)), "{piece}");
             assert!(std::fs::read(files.path("i")).unwrap() == bytes, "{piece}");
         }
         let length = bytes.len() as u64;
@@ -406,6 +458,18 @@ mod tests {
         let mut cut_short = read(files.path("i"), 0..length + 1).await.unwrap();
         assert!(cut_short.try_next().await.is_ok());
         assert!(cut_short.try_collect::<Vec<_>>().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_part_is_cut_out_of_what_comes() {
+        let cut = async |range: Range<u64>| {
+            let pieces = ["ab", "", "cdef", "g"].map(|piece| Ok(Bytes::from_static(piece.as_bytes())));
+            part_of(stream::iter(pieces).boxed(), range).try_collect::<Vec<_>>().await
+        };
+        for (range, wanted) in [(0..7, "abcdefg"), (1..3, "bc"), (2..6, "cdef"), (6..7, "g"), (3..3, "")] {
+            assert_eq!(cut(range.clone()).await.unwrap().concat(), wanted.as_bytes(), "{range:?}");
+        }
+        assert!(cut(0..8).await.is_err());
     }
 
     #[tokio::test]
@@ -434,9 +498,8 @@ mod tests {
             (seed >> 56) as u8
         };
         let piece: Bytes = (0..256 * 1024).map(|_| random()).collect::<Vec<u8>>().into();
-        let rate = |begun: std::time::Instant| {
-            (PIECES * piece.len()) as f64 / 1e6 / begun.elapsed().as_secs_f64()
-        };
+        let rate =
+            |begun: std::time::Instant| (PIECES * piece.len()) as f64 / 1e6 / begun.elapsed().as_secs_f64();
         let begun = std::time::Instant::now();
         let mut upload = files.begin("u").unwrap();
         for _ in 0..PIECES {
@@ -449,9 +512,9 @@ mod tests {
         (0..PIECES).for_each(|_| md5.update(&piece));
         eprintln!("md5: {:.0} MB/s {}", rate(begun), hex(&md5.finalize()[..1]));
         let begun = std::time::Instant::now();
-        let mut sha512 = Sha512::new();
+        let mut sha512 = Sha512::new(&SHA512);
         (0..PIECES).for_each(|_| sha512.update(&piece));
-        eprintln!("sha512: {:.0} MB/s {}", rate(begun), hex(&sha512.finalize()[..1]));
+        eprintln!("sha512: {:.0} MB/s {}", rate(begun), hex(&sha512.finish().as_ref()[..1]));
         let begun = std::time::Instant::now();
         let mut inspector = Inspector::new();
         (0..PIECES).for_each(|_| inspector.feed(&piece));

@@ -148,19 +148,14 @@ impl images::ImageKeeper for Glance {
 
     async fn delete(&self, cx: &Context, image_id: &str) -> Result<()> {
         let (cx, id) = (cx.clone(), image_id.to_string());
-        let removed = self.db.write(move |tx| match store::visible(tx, &cx, &id) {
-            Ok(whole) if whole.image.protected => {
-                Err(Error::forbidden(format!("Image {id} is protected and cannot be deleted.")))
-            }
-            Ok(_) => store::remove(tx, &id).map(|_| true),
-            Err(error) if error.is(base::ErrorKind::NotFound) => Ok(false),
-            Err(error) => Err(error),
-        });
-        if removed.await? {
-            self.stores.remove(image_id).await?;
-            self.cache.remove(image_id)?;
+        let removed = async {
+            self.db.read(move |tx| store::visible(tx, &cx, &id)).await?;
+            self.delete_image(image_id).await
+        };
+        match removed.await {
+            Err(error) if error.is(base::ErrorKind::NotFound) => Ok(()),
+            other => other,
         }
-        Ok(())
     }
 }
 
@@ -173,7 +168,8 @@ impl ImageSink for Glance {
         from: &mut (dyn AsyncRead + Send + Unpin),
     ) -> Result<()> {
         let (cx, id) = (cx.clone(), image_id.to_string());
-        let image = self.db.read(move |tx| store::visible(tx, &cx, &id)).await?.image;
+        let whole = self.db.read(move |tx| store::visible(tx, &cx, &id)).await?;
+        let image = &whole.image;
         if image.status == Status::Active {
             return Ok(());
         }

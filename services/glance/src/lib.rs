@@ -2,6 +2,7 @@
 //! see it and change it follows from its owner, its visibility and its members.
 
 mod api;
+mod barbican;
 mod bytes;
 mod cache;
 mod catalogue;
@@ -14,6 +15,7 @@ mod options;
 mod protections;
 mod quotas;
 mod remote;
+mod removal;
 mod rules;
 mod schemas;
 mod signatures;
@@ -30,7 +32,8 @@ pub use rules::RULES;
 use base::{Clock, Error, Result, id};
 use contracts::{
     identity::{Catalog, Limits},
-    images::Converter,
+    images::{Converter, Pools},
+    keys::Certificates,
 };
 use db::Db;
 use futures::TryStreamExt;
@@ -48,6 +51,7 @@ pub struct Glance {
     cache: bytes::Files,
     protections: Protections,
     peers: Peers,
+    certificates: Arc<dyn Certificates>,
 }
 
 /// Whom glance asks.
@@ -57,6 +61,8 @@ pub struct Peers {
     /// The region that this glance is in.
     pub region: String,
     pub converter: Arc<dyn Converter>,
+    /// Where images of `rbd` stores are.
+    pub pools: Arc<dyn Pools>,
 }
 
 /// Upstream's limit on bodies that are not images.
@@ -76,15 +82,26 @@ const SERVICE: web::Declaration<Glance> = web::Declaration {
 impl Glance {
     /// On a database opened with [`TABLES`]; images are files below `directory` unless the options say otherwise.
     pub fn new(db: Db, clock: Clock, options: Options, directory: &Path, peers: Peers) -> Result<Arc<Self>> {
-        let stores = Stores::open(&options, directory)?;
+        let stores = Stores::open(&options, directory, &peers.pools)?;
         let cache = cache::open(&options.image_cache_directory, directory)?;
         let protections = Protections::open(&options.property_protections)?;
-        Ok(Arc::new(Self { db, clock, options, stores, cache, protections, peers }))
+        let certificates = Arc::new(barbican::Barbican {
+            catalog: peers.catalog.clone(),
+            region: peers.region.clone(),
+            url: options.key_manager_url.clone(),
+        });
+        Ok(Arc::new(Self { db, clock, options, stores, cache, protections, peers, certificates }))
     }
 
     /// Clears away what an earlier process left half done: its uploads are lost, their images wait for another.
     pub async fn start(self: &Arc<Self>) -> Result<()> {
         let now = self.clock.now();
+        self.stores.prepare().await;
+        for id in self.db.read(store::saving).await? {
+            if let Err(error) = self.stores.remove(&id).await {
+                tracing::warn!(image = id, ?error, "a store may keep what was half uploaded");
+            }
+        }
         self.db
             .write(move |tx| {
                 store::fail_unfinished_tasks(tx, now)?;
@@ -94,6 +111,7 @@ impl Glance {
             .await?;
         let (stored, staged) = self.db.read(|tx| Ok((store::stored(tx)?, store::staged(tx)?))).await?;
         self.stores.set_right(&stored, &staged).await?;
+        self.keep_scrubbing();
         self.start_cache().await
     }
 

@@ -1,6 +1,6 @@
 //! Which images a list has: what the caller may see, filters, several sort keys, a marker, a limit; as one query.
 
-use crate::model::{Image, MemberStatus, Visibility};
+use crate::model::{Image, MemberStatus, Status, Visibility};
 use base::{Context, Error, Result, Timestamp};
 use db::{Resource, Stored, Tx, Value};
 use web::Query;
@@ -30,6 +30,7 @@ impl Wanted {
             marker: query.get("marker").map(str::to_string),
             limit: limit(query, limit_default)?.min(limit_max),
         };
+        wanted.add("status <> ?", [Status::PendingDelete.store()]);
         wanted.visible(cx, query)?;
         let hidden = query.get("os_hidden").is_some_and(|text| text.eq_ignore_ascii_case("true"));
         wanted.add("os_hidden = ?", [hidden.store()]);

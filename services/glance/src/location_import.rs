@@ -4,7 +4,7 @@ use crate::{
     Glance,
     api::image_data::not_allowed,
     model::{Image, Location, Status, Task, TaskKind},
-    store, tasks, web_download,
+    store, tasks,
 };
 use base::{Context, Error, Json, Result};
 use db::{Filter, Stored};
@@ -77,7 +77,7 @@ async fn run(
     wanted: Option<(String, String)>,
 ) -> Result<()> {
     let algorithm = wanted.as_ref().map_or("sha512", |(algorithm, _)| algorithm);
-    let hashed = hash(glance, &location.url, algorithm).await.and_then(|hashed| match &wanted {
+    let hashed = hash(glance, &location, algorithm).await.and_then(|hashed| match &wanted {
         Some((_, value)) if !value.eq_ignore_ascii_case(&hashed.value) => Err(Error::bad_request(format!(
             "os_hash_value: ({value}) not matched with actual os_hash_value: ({})",
             hashed.value
@@ -126,10 +126,8 @@ async fn run(
     Ok(())
 }
 
-async fn hash(glance: &Glance, url: &str, algorithm: &str) -> Result<Hashed> {
-    let refused = || Error::bad_request(format!("{url} may not be read"));
-    let target = web_download::target(url, &glance.options).await.ok_or_else(refused)?;
-    let (mut chunks, _) = web_download::open(target, None, &glance.options).await?;
+async fn hash(glance: &Glance, location: &Location, algorithm: &str) -> Result<Hashed> {
+    let (mut chunks, _) = glance.stores.asked(&location.store)?.backend.open(&location.url).await?;
     let mut hashing = Hashing::new(algorithm);
     while let Some(bytes) = chunks.try_next().await? {
         let cap = glance.options.image_size_cap_bytes;

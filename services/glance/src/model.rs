@@ -32,6 +32,8 @@ db::text_enum! {
         Importing = "importing",
         Active = "active",
         Deactivated = "deactivated",
+        /// Deleted; its bytes are still to go.
+        PendingDelete = "pending_delete",
     }
 }
 

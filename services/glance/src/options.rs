@@ -16,6 +16,10 @@ pub enum StoreKind {
     Http,
     /// A bucket of an S3 service.
     S3,
+    /// A container of an object store that speaks Swift.
+    Swift,
+    /// A pool of a Ceph cluster, by the tools of the package ceph-common.
+    Rbd,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -29,7 +33,7 @@ pub struct StoreOptions {
     pub description: String,
     /// `file`: where. Empty: `images` in the state directory.
     pub directory: String,
-    /// `s3`: where the service is, `https://s3.example.org`.
+    /// `s3`: where the service is, `https://s3.example.org`. `swift`: where one signs in: `http://127.0.0.1:5000/v3`.
     pub url: String,
     /// `s3`: the bucket, which must exist.
     pub bucket: String,
@@ -37,8 +41,29 @@ pub struct StoreOptions {
     pub region: String,
     /// `s3`
     pub access_key: String,
-    /// `s3`
+    /// `s3`, and the password of `swift`.
     pub secret_key: Secret,
+    /// `swift`: `3` or, for version 1, `1`. Empty: 3.
+    pub auth_version: String,
+    /// `swift`: `project:user`, or an account's user in version 1. `rbd`: as whom Ceph is asked, without `client.`;
+    /// empty: as its configuration says.
+    pub user: String,
+    /// `swift`, version 3. Empty: `default`.
+    pub user_domain_id: String,
+    /// `swift`, version 3. Empty: `default`.
+    pub project_domain_id: String,
+    /// `swift`. Empty: `glance`.
+    pub container: String,
+    /// `swift`: makes the container when it is not there.
+    pub create_container: bool,
+    /// `swift`: images of so many MiB and more are cut into segments. 0: 5120.
+    pub large_object_mib: u64,
+    /// `swift`: how large they are. 0: 200.
+    pub segment_mib: u64,
+    /// `rbd`: the pool, which must exist. Empty: `images`.
+    pub pool: String,
+    /// `rbd`: the cluster's configuration. Empty: where Ceph looks for it.
+    pub ceph_conf: String,
 }
 
 /// Who may do what with properties of some names. The first that matches a name decides; when there is one, a name that
@@ -95,6 +120,14 @@ pub struct Options {
     pub import_properties: BTreeMap<String, String>,
     /// How long tasks are shown after they ended.
     pub task_time_to_live_hours: u64,
+    /// Whether deleted images keep their bytes for a while, for the scrubber to remove.
+    pub delayed_delete: bool,
+    /// How long the bytes of deleted images stay, with `delayed_delete`.
+    pub scrub_time_seconds: u64,
+    /// How often the scrubber looks.
+    pub scrub_every_seconds: u64,
+    /// Where the key manager is that has the certificates of signed images. Empty: as the caller's catalog says.
+    pub key_manager_url: String,
     /// Where downloaded images are cached. Empty: `cache` beside the images.
     pub image_cache_directory: String,
     /// Pruning leaves so many bytes in the cache.
@@ -125,6 +158,10 @@ impl Default for Options {
             import_conversion_format: String::new(),
             import_properties: BTreeMap::new(),
             task_time_to_live_hours: 48,
+            delayed_delete: false,
+            scrub_time_seconds: 0,
+            scrub_every_seconds: 300,
+            key_manager_url: String::new(),
             image_cache_directory: String::new(),
             image_cache_bytes_max: 10 << 30,
             image_cache_stall_seconds: 86400,

@@ -13,7 +13,8 @@ pub fn missing(id: &str) -> Error {
 
 /// An image that the caller may see, with what is shown of it.
 pub fn visible(tx: &mut Tx, cx: &Context, id: &str) -> Result<Whole> {
-    let image = tx.find::<Image>(id)?.ok_or_else(|| missing(id))?;
+    let image = tx.find::<Image>(id)?.filter(|image| image.status != Status::PendingDelete);
+    let image = image.ok_or_else(|| missing(id))?;
     let open = matches!(image.visibility, Visibility::Public | Visibility::Community);
     let sees = open
         || cx.is_admin()
@@ -89,9 +90,30 @@ pub fn remove(tx: &mut Tx, image_id: &str) -> Result<()> {
 /// Images that have bytes, and the stores they are in.
 pub fn stored(tx: &mut Tx) -> Result<HashMap<String, String>> {
     let statement = sql!(
-        "SELECT id, stores FROM images WHERE status IN ('active', 'deactivated') AND stores IS NOT NULL"
+        "SELECT id, stores FROM images
+         WHERE status IN ('active', 'deactivated', 'pending_delete') AND stores IS NOT NULL"
     );
     tx.query(statement, &[])?.iter().map(|row| Ok((row.at(0)?, row.at(1)?))).collect()
+}
+
+/// Images whose bytes are on their way into a store of ours.
+pub fn saving(tx: &mut Tx) -> Result<Vec<String>> {
+    let statement = sql!(
+        "SELECT id FROM images WHERE status IN ('saving', 'importing')
+         AND id NOT IN (SELECT image_id FROM image_locations)"
+    );
+    let rows = tx.query(statement, &[])?;
+    rows.iter().map(|row| row.at(0)).collect()
+}
+
+/// Images that were deleted, and whose bytes are still to go.
+pub fn deleted_until(tx: &mut Tx, until: Timestamp) -> Result<Vec<Whole>> {
+    let deleted = List::all()
+        .eq("status", Status::PendingDelete)
+        .filter(Filter::new("updated_at", db::Op::Le, until))
+        .sort("updated_at", Direction::Asc);
+    let images = tx.list::<Image>(&deleted)?;
+    with_all(tx, images)
 }
 
 /// Images whose bytes were cut off.
@@ -234,7 +256,7 @@ pub fn usage(tx: &mut Tx, project_id: &str) -> Result<Usage> {
                 ELSE 0 END), 0) AS BIGINT),
             CAST(COALESCE(SUM(CASE WHEN status IN ('uploading', 'importing') THEN COALESCE(size, 0) ELSE 0 END), 0) AS BIGINT),
             CAST(COALESCE(SUM(CASE WHEN status IN ('saving', 'uploading', 'importing') THEN 1 ELSE 0 END), 0) AS BIGINT)
-         FROM images WHERE owner = $1"
+         FROM images WHERE owner = $1 AND status <> 'pending_delete'"
     );
     let Some(row) = tx.one(statement, params![project_id])? else { return Ok(Usage::default()) };
     Ok(Usage {

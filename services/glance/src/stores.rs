@@ -2,7 +2,9 @@
 
 mod file;
 mod http;
+mod rbd;
 mod s3;
+mod swift;
 
 use crate::{
     Options,
@@ -11,7 +13,8 @@ use crate::{
     options::{StoreKind, StoreOptions},
 };
 use async_trait::async_trait;
-use base::{Error, Json, Result, id};
+use base::{Error, ErrorKind, Json, Result, id};
+use contracts::images::Pools;
 use serde_json::json;
 use std::{
     cmp::Reverse,
@@ -41,14 +44,29 @@ pub trait Backend: Send + Sync {
         false
     }
 
+    /// Asked at start, and again where it failed: what must be known of who keeps the bytes.
+    async fn prepare(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether it reads what is at a URL that somebody names.
+    fn serves(&self, _url: &str) -> bool {
+        false
+    }
+
+    /// What is at such a URL, and how long it is, where that is known.
+    async fn open(&self, url: &str) -> Result<(Chunks, Option<u64>)> {
+        Err(Error::bad_request(format!("{url} is not read by {} stores", self.kind())))
+    }
+
     /// Takes over all of an image's bytes. When this returns, it has them.
     async fn keep(&self, image_id: &str, arrived: Arrived) -> Result<Facts>;
 
     /// A part of an image's bytes. `elsewhere` is where they are if the store does not keep them itself.
     async fn read(&self, image_id: &str, elsewhere: Option<&str>, range: Range<u64>) -> Result<Chunks>;
 
-    /// What is gone already is fine.
-    async fn remove(&self, image_id: &str) -> Result<()>;
+    /// `NotFound` when they are gone already, `Conflict` while somebody uses them.
+    async fn remove(&self, image_id: &str, elsewhere: Option<&str>) -> Result<()>;
 
     /// At start, when nobody writes: what belongs to none of these images goes.
     async fn forget_all_but(&self, _known: &BTreeSet<String>) -> Result<()> {
@@ -75,7 +93,7 @@ const RESERVED_PREFIX: &str = "os_glance_";
 
 impl Stores {
     /// Those of the options; one without a directory of its own is at `home`.
-    pub fn open(options: &Options, home: &Path) -> Result<Self> {
+    pub fn open(options: &Options, home: &Path, pools: &Arc<dyn Pools>) -> Result<Self> {
         let mut all: Vec<Store> = Vec::new();
         let mut directories: Vec<&Path> = Vec::new();
         for store in &options.stores {
@@ -93,7 +111,7 @@ impl Stores {
                 directories.push(directory);
             }
             let (description, weight) = (store.description.clone(), store.weight);
-            all.push(Store { id, description, weight, backend: backend(store, directory, options)? });
+            all.push(Store { id, description, weight, backend: backend(store, directory, options, pools)? });
         }
         let default = all.iter().position(|store| store.id == options.default_store).ok_or_else(|| {
             Error::bad_request(format!("glance.default_store: there is no store {:?}", options.default_store))
@@ -120,6 +138,20 @@ impl Stores {
     /// One that somebody asked for.
     pub fn asked(&self, id: &str) -> Result<&Store> {
         self.find(id).ok_or_else(|| Error::conflict(format!("Store for identifier {id} not found")))
+    }
+
+    /// The one that reads what is at a URL.
+    pub fn serving(&self, url: &str) -> Option<&Store> {
+        self.all.iter().find(|store| store.backend.serves(url))
+    }
+
+    /// Asks those that keep bytes elsewhere who they are. One that does not answer is asked again when it is needed.
+    pub async fn prepare(&self) {
+        for store in &self.all {
+            if let Err(error) = store.backend.prepare().await {
+                tracing::warn!(store = store.id, ?error, "a store does not answer");
+            }
+        }
     }
 
     /// The one whose images are elsewhere on the web, if there is one.
@@ -188,12 +220,29 @@ impl Stores {
         places
     }
 
-    /// From all stores, and what waits to be imported. What is gone already is fine; one store's failure does not
-    /// keep the others from forgetting it.
+    /// An image's bytes from one of its stores. What is gone already is fine.
+    pub async fn remove_from(&self, store: &Store, whole: &Whole) -> Result<()> {
+        let mut urls: Vec<Option<&str>> = Vec::new();
+        for location in &whole.locations {
+            if location.store == store.id {
+                urls.push(Some(&location.url));
+            }
+        }
+        if urls.is_empty() {
+            urls.push(None);
+        }
+        for url in urls {
+            gone(store.backend.remove(&whole.image.id, url).await)?;
+        }
+        Ok(())
+    }
+
+    /// From all stores, and what waits to be imported: for an image that is gone, or that never got its bytes. What is
+    /// gone already is fine; one store's failure does not keep the others from forgetting it.
     pub async fn remove(&self, image_id: &str) -> Result<()> {
         let mut done = self.staged.remove(image_id);
         for store in &self.all {
-            done = done.and(store.backend.remove(image_id).await);
+            done = done.and(gone(store.backend.remove(image_id, None).await));
         }
         done
     }
@@ -209,11 +258,25 @@ impl Stores {
     }
 }
 
-fn backend(store: &StoreOptions, directory: &Path, options: &Options) -> Result<Arc<dyn Backend>> {
+fn gone(removed: Result<()>) -> Result<()> {
+    match removed {
+        Err(error) if error.is(ErrorKind::NotFound) => Ok(()),
+        other => other,
+    }
+}
+
+fn backend(
+    store: &StoreOptions,
+    directory: &Path,
+    options: &Options,
+    pools: &Arc<dyn Pools>,
+) -> Result<Arc<dyn Backend>> {
     Ok(match store.kind {
         StoreKind::File => Arc::new(file::FileStore(Files::open(directory)?)),
         StoreKind::Http => Arc::new(http::WebStore(options.clone())),
         StoreKind::S3 => Arc::new(s3::S3Store::new(store)?),
+        StoreKind::Swift => Arc::new(swift::SwiftStore::new(store)?),
+        StoreKind::Rbd => Arc::new(rbd::RbdStore::new(store, pools.clone())),
     })
 }
 
@@ -236,13 +299,20 @@ mod tests {
         Options { stores: stores.iter().map(one).collect(), default_store: "a".into(), ..Options::default() }
     }
 
+    fn pools() -> Arc<dyn Pools> {
+        Arc::new(contracts::images::NoPools)
+    }
+
     #[test]
     fn the_heaviest_comes_first() {
         let home = tempfile::tempdir().unwrap();
         let (b, c) = (home.path().join("b"), home.path().join("c"));
-        let stores =
-            Stores::open(&options(&[("a", Path::new(""), 0), ("b", &b, 5), ("c", &c, 0)]), home.path())
-                .unwrap();
+        let stores = Stores::open(
+            &options(&[("a", Path::new(""), 0), ("b", &b, 5), ("c", &c, 0)]),
+            home.path(),
+            &pools(),
+        )
+        .unwrap();
         assert_eq!(stores.joined(["c", "a", "b"]), "b,c,a");
         assert_eq!(stores.default().id, "a");
     }
@@ -259,7 +329,7 @@ mod tests {
             &[("a", &b, 0), ("os_glance_x", Path::new(""), 0)],
         ];
         for stores in bad {
-            assert!(Stores::open(&options(stores), home.path()).is_err(), "{stores:?}");
+            assert!(Stores::open(&options(stores), home.path(), &pools()).is_err(), "{stores:?}");
         }
     }
 }

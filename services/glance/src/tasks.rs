@@ -8,6 +8,7 @@ use crate::{
     http::Target,
     model::{Image, Status, Task, TaskKind, TaskStatus, Whole},
     remote::Remote,
+    signatures::{self, Verifier},
     store,
     stores::Store,
     web_download,
@@ -23,6 +24,8 @@ const FAILED: &str = "os_glance_failed_import";
 
 /// What is to be imported.
 pub struct Import {
+    /// Who imports.
+    pub cx: Context,
     pub whole: Whole,
     pub source: Source,
     /// Where to, in this order.
@@ -216,39 +219,48 @@ impl<'a> Run<'a> {
                 bytes::read(staged, 0..size).await?
             }
         };
+        // What is converted is signed as it becomes.
+        let (disk_format, container_format) =
+            formats.ok_or_else(|| Error::internal("import: formats were checked before"))?;
+        let is_converted = self.is_converted(&disk_format, &container_format);
+        if !is_converted {
+            incoming.verified_by(self.verifier().await?);
+        }
         web_download::take(chunks, &mut incoming, options).await?;
         if wanted_size.is_some_and(|size| size != incoming.size()) {
             let (came, wanted) = (incoming.size(), wanted_size.unwrap_or(0));
             let sentence = format!("downloaded data size {came} is different from expected {wanted}");
             return Err(Error::bad_request(sentence));
         }
-        let (disk_format, container_format) =
-            formats.ok_or_else(|| Error::internal("import: formats were checked before"))?;
         let mut arrived = incoming.finish(&disk_format, &container_format).await?;
         if matches!(self.import.source, Source::Glance(_)) {
             arrived.facts.formats = Some((disk_format.clone(), container_format.clone()));
         }
-        let arrived = self.converted(arrived, &disk_format, &container_format, to).await?;
+        if is_converted {
+            arrived = self.converted(arrived, &disk_format, to).await?;
+        }
         to.backend.keep(&image.id, arrived).await.map_err(of_store)
     }
 
-    /// In the format that the operator wants imported images to have. Discs stay what they are, as upstream has it.
-    async fn converted(
-        &self,
-        arrived: Arrived,
-        disk_format: &str,
-        container_format: &str,
-        to: &Store,
-    ) -> Result<Arrived> {
+    async fn verifier(&self) -> Result<Option<Verifier>> {
+        signatures::verifier(self.glance, &self.import.cx, &self.import.whole).await
+    }
+
+    /// Discs stay what they are, as upstream has it.
+    fn is_converted(&self, disk_format: &str, container_format: &str) -> bool {
         let wanted = self.glance.options.import_conversion_format.as_str();
-        if wanted.is_empty() || wanted == disk_format || disk_format == "iso" || container_format != "bare" {
-            return Ok(arrived);
-        }
+        !(wanted.is_empty() || wanted == disk_format || disk_format == "iso" || container_format != "bare")
+    }
+
+    /// In the format that the operator wants imported images to have.
+    async fn converted(&self, arrived: Arrived, disk_format: &str, to: &Store) -> Result<Arrived> {
+        let wanted = self.glance.options.import_conversion_format.as_str();
         let scratch = self.glance.stores.staged.begin(&id::uuid())?.finish_unseen().await?;
         let converter = &self.glance.peers.converter;
         converter.convert(arrived.path(), disk_format, scratch.path(), wanted).await?;
         let size = std::fs::metadata(scratch.path())?.len();
         let mut rewritten = self.glance.stores.begin(to)?;
+        rewritten.verified_by(self.verifier().await?);
         let chunks = bytes::read(scratch.path().into(), 0..size).await?;
         web_download::take(chunks, &mut rewritten, &self.glance.options).await?;
         let mut rewritten = rewritten.finish(wanted, "bare").await?;
@@ -291,7 +303,8 @@ impl<'a> Run<'a> {
     /// What is not the image's goes.
     async fn undo(&self) -> Result<()> {
         for (store, _) in &self.placed[self.shown..] {
-            self.glance.stores.asked(store)?.backend.remove(&self.import.whole.image.id).await?;
+            let stores = &self.glance.stores;
+            stores.remove_from(stores.asked(store)?, &self.import.whole).await?;
         }
         Ok(())
     }
@@ -330,6 +343,8 @@ async fn run(glance: &Glance, mut task: Task, import: Import) -> Result<()> {
     if is_failed {
         run.undo().await?;
     }
+    // Imported or not, nobody imports it again.
+    glance.stores.staged.remove(&import.whole.image.id)?;
     let size = run.placed.first().map_or(0, |(_, facts)| facts.size);
     ended(&mut task, glance, done.as_ref().map(|()| size));
     let now = task.updated_at;
@@ -350,7 +365,5 @@ async fn run(glance: &Glance, mut task: Task, import: Import) -> Result<()> {
             }
             note(tx, id, "", &failed)
         })
-        .await?;
-    // Imported or not, nobody imports it again.
-    glance.stores.staged.remove(&import.whole.image.id)
+        .await
 }

@@ -5,7 +5,9 @@ use crate::{
     Glance,
     bytes::{Facts, Upload},
     model::{Image, Status},
-    quotas, signatures, web_download,
+    quotas,
+    signatures::{self, Verifier},
+    web_download,
 };
 use axum::body::Body;
 use base::{Error, Result};
@@ -35,8 +37,7 @@ fn check_media_type(request: &Request) -> Result<()> {
 async fn upload(glance: Arc<Glance>, mut request: Request) -> Result<Reply> {
     check_media_type(&request)?;
     let (whole, _) = glance.allowed(&request).await?;
-    signatures::check(&whole)?;
-    let image = whole.image;
+    let image = whole.image.clone();
     let (Some(disk_format), Some(container_format)) =
         (image.disk_format.clone(), image.container_format.clone())
     else {
@@ -66,8 +67,9 @@ async fn upload(glance: Arc<Glance>, mut request: Request) -> Result<Reply> {
             &[(quotas::SIZE_TOTAL, announced(&request)), (quotas::COUNT_UPLOADING, 0)],
         )
         .await?;
-    let taken = take(glance, image.id, disk_format, container_format, store, request.stream());
-    to_its_end(taken).await?;
+    let verifier = signatures::verifier(&glance, &request.ctx, &whole).await?;
+    let said = Said { image_id: image.id, disk_format, container_format, store, verifier };
+    to_its_end(take(glance, said, request.stream())).await?;
     Ok(super::nothing())
 }
 
@@ -82,18 +84,23 @@ async fn to_its_end(work: impl Future<Output = Result<()>> + Send + 'static) -> 
     tokio::spawn(work).await.map_err(|e| Error::internal(e.to_string()))?
 }
 
-async fn take(
-    glance: Arc<Glance>,
+/// What is said of bytes before they come.
+struct Said {
     image_id: String,
     disk_format: String,
     container_format: String,
     store: String,
-    body: Body,
-) -> Result<()> {
+    verifier: Option<Verifier>,
+}
+
+async fn take(glance: Arc<Glance>, said: Said, body: Body) -> Result<()> {
+    let Said { image_id, disk_format, container_format, store, verifier } = said;
     // The claim goes to the disk while the bytes come.
     let claim = turn(&glance, &image_id, &[Status::Queued], Status::Saving);
     let (claimed, received) = tokio::join!(claim, async {
-        let incoming = receive(&glance, glance.stores.begin(glance.stores.asked(&store)?)?, body).await?;
+        let mut incoming = glance.stores.begin(glance.stores.asked(&store)?)?;
+        incoming.verified_by(verifier);
+        let incoming = receive(&glance, incoming, body).await?;
         incoming.finish(&disk_format, &container_format).await
     });
     claimed?;

@@ -268,17 +268,12 @@ async fn remove(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     if whole.image.protected {
         return Err(Error::forbidden(format!("Image {id} is protected and cannot be deleted.")));
     }
-    let gone = id.clone();
-    glance
-        .db
-        .write(move |tx| {
-            if tx.find::<Image>(&gone)?.is_some_and(|image| image.protected) {
-                return Err(Error::forbidden(format!("Image {gone} is protected and cannot be deleted.")));
-            }
-            store::remove(tx, &gone)
-        })
-        .await?;
-    glance.stores.remove(&id).await?;
-    glance.cache.remove(&id)?;
+    glance.delete_image(&id).await.map_err(|error| match error.kind {
+        base::ErrorKind::Conflict => {
+            let sentence = format!("Image {id} could not be deleted because it is in use: {}", error.message);
+            Error::conflict(sentence)
+        }
+        _ => error,
+    })?;
     Ok(super::nothing())
 }

@@ -6,7 +6,7 @@ use crate::{
     model::{Image, Status},
     quotas,
     remote::Remote,
-    signatures, stores,
+    stores,
     tasks::{self, Import, Source},
     web_download,
 };
@@ -57,9 +57,6 @@ async fn import(glance: Arc<Glance>, request: Request) -> Result<Reply> {
             Source::Stored
         }
     };
-    if !matches!(source, Source::Stored) {
-        signatures::check(&whole)?;
-    }
     if stores.is_empty() {
         // It is everywhere already.
         return Ok(Reply::empty(StatusCode::ACCEPTED));
@@ -74,7 +71,8 @@ async fn import(glance: Arc<Glance>, request: Request) -> Result<Reply> {
         true => Vec::new(),
         false => glance.options.import_properties.clone().into_iter().collect(),
     };
-    let import = Import { whole, source, stores, all_must_succeed, properties };
+    let cx = request.ctx.clone();
+    let import = Import { cx, whole, source, stores, all_must_succeed, properties };
     tasks::begin(&glance, &request.ctx, asked, import).await?;
     Ok(Reply::empty(StatusCode::ACCEPTED))
 }

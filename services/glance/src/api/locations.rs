@@ -37,13 +37,20 @@ async fn add(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     }
     request.can(&target)?;
     let url = given["url"].as_str().unwrap_or_default();
-    let Some(store) = glance.stores.of_the_web().filter(|_| url.starts_with("http")) else {
-        let sentence = "http store must be enabled to use location API by normal user.";
+    let of_the_web = glance.stores.of_the_web().filter(|_| url.starts_with("http"));
+    let is_service = request.ctx.roles.iter().chain(&request.ctx.service_roles).any(|role| role == "service");
+    let Some(store) = of_the_web.or_else(|| glance.stores.serving(url).filter(|_| is_service)) else {
+        let sentence = match is_service {
+            true => format!("Unknown location {url}"),
+            false => "http store must be enabled to use location API by normal user.".into(),
+        };
         return Err(Error::forbidden(sentence));
     };
     let wanted = wanted_hash(&given["validation_data"])?;
-    let refused = || Error::bad_request(format!("URI for add location does not pass filtering: {url}"));
-    web_download::target(url, &glance.options).await.ok_or_else(refused)?;
+    if of_the_web.is_some() {
+        let refused = || Error::bad_request(format!("URI for add location does not pass filtering: {url}"));
+        web_download::target(url, &glance.options).await.ok_or_else(refused)?;
+    }
     let location = Location {
         image_id: whole.image.id.clone(),
         number: 0,

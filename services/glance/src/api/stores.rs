@@ -3,7 +3,7 @@
 use crate::{
     Glance,
     model::{Image, Status},
-    store,
+    removal, store,
     stores::Store,
 };
 use base::{Error, ErrorKind, Json, Result};
@@ -70,7 +70,7 @@ async fn remove(glance: Arc<Glance>, request: Request) -> Result<Reply> {
         let sentence = format!("The selected store {wanted} is not available on this node.");
         return Err(Error::conflict(sentence));
     };
-    let (_, target) = glance.image(&request).await.map_err(|error| match error.kind {
+    let (whole, target) = glance.image(&request).await.map_err(|error| match error.kind {
         ErrorKind::NotFound => Error::not_found(format!("Failed to find image {id}")),
         _ => error,
     })?;
@@ -85,7 +85,18 @@ async fn remove(glance: Arc<Glance>, request: Request) -> Result<Reply> {
             store::set_stores(tx, &gone, &left, now).map(drop)
         })
         .await?;
-    from.backend.remove(&id).await?;
+    if let Err(error) = glance.stores.remove_from(from, &whole).await.map_err(removal::in_use) {
+        let (store, now) = (from.id.clone(), glance.clock.now());
+        let stays = id.clone();
+        glance.db.write(move |tx| store::add_store(tx, &stays, &store, now)).await?;
+        return Err(match error.kind {
+            ErrorKind::Conflict => Error::conflict(format!(
+                "The data for Image {id} could not be deleted because it is in use: {}",
+                error.message
+            )),
+            _ => error,
+        });
+    }
     Ok(super::nothing())
 }
 

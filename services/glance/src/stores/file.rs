@@ -36,7 +36,7 @@ impl Backend for FileStore {
         bytes::read(self.0.path(image_id), range).await
     }
 
-    async fn remove(&self, image_id: &str) -> Result<()> {
+    async fn remove(&self, image_id: &str, _elsewhere: Option<&str>) -> Result<()> {
         self.0.remove(image_id)
     }
 

@@ -4,7 +4,7 @@
 use super::Backend;
 use crate::{
     Options,
-    bytes::{Arrived, Chunks, Facts},
+    bytes::{self, Arrived, Chunks, Facts},
     web_download,
 };
 use async_trait::async_trait;
@@ -34,6 +34,16 @@ impl Backend for WebStore {
         true
     }
 
+    fn serves(&self, url: &str) -> bool {
+        url.starts_with("http://") || url.starts_with("https://")
+    }
+
+    async fn open(&self, url: &str) -> Result<(Chunks, Option<u64>)> {
+        let refused = || Error::bad_request(format!("{url} may not be read"));
+        let target = web_download::target(url, &self.0).await.ok_or_else(refused)?;
+        web_download::open(target, None, &self.0).await
+    }
+
     async fn keep(&self, _image_id: &str, _arrived: Arrived) -> Result<Facts> {
         Err(Error::gone("Error in store configuration. Adding images to store is disabled."))
     }
@@ -49,28 +59,11 @@ impl Backend for WebStore {
         if length.is_some_and(|length| length < range.end - range.start) {
             return Err(Error::unavailable(format!("{url} is shorter than it was")));
         }
-        Ok(exactly(chunks, range.end - range.start))
+        Ok(bytes::part_of(chunks, 0..range.end - range.start))
     }
 
     /// Other people's bytes are not removed.
-    async fn remove(&self, _image_id: &str) -> Result<()> {
+    async fn remove(&self, _image_id: &str, _elsewhere: Option<&str>) -> Result<()> {
         Ok(())
     }
-}
-
-/// No more than that, and an error if it is less.
-fn exactly(chunks: Chunks, count: u64) -> Chunks {
-    use futures::{StreamExt, TryStreamExt, stream};
-    let next = |(mut chunks, left): (Chunks, u64)| async move {
-        if left == 0 {
-            return Ok(None);
-        }
-        let Some(mut bytes) = chunks.try_next().await? else {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        };
-        bytes.truncate(usize::try_from(left).unwrap_or(usize::MAX));
-        let left = left - bytes.len() as u64;
-        Ok(Some((bytes, (chunks, left))))
-    };
-    stream::try_unfold((chunks, count), next).boxed()
 }

@@ -201,7 +201,7 @@ impl Backend for S3Store {
         Ok(http::chunks(answer.into_body()))
     }
 
-    async fn remove(&self, image_id: &str) -> Result<()> {
+    async fn remove(&self, image_id: &str, _elsewhere: Option<&str>) -> Result<()> {
         let answer = self.ask("DELETE", image_id, Asked::default(), Body::empty()).await?;
         match answer.status() {
             StatusCode::NOT_FOUND => Ok(()),

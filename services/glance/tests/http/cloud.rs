@@ -7,7 +7,7 @@ use axum::{
 use base::{Clock, Context, Json, Timestamp};
 use contracts::{
     identity::{Catalog, Limits},
-    images::Converter,
+    images::{Converter, NoPools, Pools},
 };
 use db::testing::TestDb;
 use glance::{Glance, Options, Peers, TABLES};
@@ -147,7 +147,7 @@ impl Catalog for Neighbours {
         region: &str,
         interface: &str,
     ) -> base::Result<Option<String>> {
-        assert_eq!(kind, "image");
+        assert!(matches!(kind, "image" | "key-manager"));
         Ok((region.contains(':') && interface == "public").then(|| format!("http://{region}")))
     }
 }
@@ -176,13 +176,14 @@ impl Converter for Neighbours {
     }
 }
 
-fn peers() -> Peers {
+fn peers(pools: Arc<dyn Pools>) -> Peers {
     let neighbours = Arc::new(Neighbours);
     Peers {
         catalog: neighbours.clone(),
         limits: neighbours.clone(),
         region: "Here".into(),
         converter: neighbours,
+        pools,
     }
 }
 
@@ -191,8 +192,17 @@ pub async fn open(
     directory: &tempfile::TempDir,
     options: Options,
 ) -> (Arc<Glance>, Surface) {
+    open_with(database, directory, options, Arc::new(NoPools)).await
+}
+
+pub async fn open_with(
+    database: &TestDb,
+    directory: &tempfile::TempDir,
+    options: Options,
+    pools: Arc<dyn Pools>,
+) -> (Arc<Glance>, Surface) {
     let clock = Clock::test(Timestamp::parse("2026-11-20T08:15:30Z").unwrap());
-    let glance = Glance::new(database.db.clone(), clock, options, directory.path(), peers()).unwrap();
+    let glance = Glance::new(database.db.clone(), clock, options, directory.path(), peers(pools)).unwrap();
     glance.start().await.unwrap();
     let service = glance.service(None, Arc::new(People), "http://127.0.0.1:5000").unwrap();
     (glance, Surface::new(service, "127.0.0.1:9292").with("accept", "*/*"))

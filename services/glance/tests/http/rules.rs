@@ -63,39 +63,6 @@ async fn a_limit_is_held_when_many_come_at_once() {
     assert_eq!(made, 3);
 }
 
-/// Nobody verifies signatures here: what says to be signed is not taken unseen.
-#[tokio::test(flavor = "multi_thread")]
-async fn signed_images_are_refused() {
-    let cloud = Cloud::small().await;
-    let id = cloud.image("raw").await;
-    let names = [
-        "img_signature",
-        "img_signature_hash_method",
-        "img_signature_key_type",
-        "img_signature_certificate_uuid",
-    ];
-    for (number, name) in names.iter().enumerate() {
-        let patch = json!([{"op": "add", "path": format!("/{name}"), "value": "x"}]);
-        assert_eq!(cloud.call(OWNER, "PATCH", &format!("/v2/images/{id}"), patch).await.status, 200);
-        if number == 0 {
-            assert_eq!(cloud.put(&id, "stage", "bytes").await.status, 204, "half a signature is none");
-        }
-    }
-    let answer = cloud
-        .call(OWNER, "POST", &format!("/v2/images/{id}/import"), json!({"method": {"name": "glance-direct"}}))
-        .await;
-    assert_eq!(answer.status, 400);
-    assert!(said(&answer).contains("Unable to retrieve certificate with ID: x"), "{}", said(&answer));
-    let mut wanted = json!({"name": "i", "disk_format": "raw", "container_format": "bare"});
-    for name in names {
-        wanted[name] = json!("x");
-    }
-    let made = cloud.call(OWNER, "POST", "/v2/images", wanted).await.body["id"].clone();
-    let answer = cloud.put(made.as_str().unwrap(), "file", "bytes").await;
-    assert_eq!(answer.status, 400);
-    assert!(said(&answer).contains("Signature verification failed for image"), "{}", said(&answer));
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn protected_properties() {
     let owned = |roles: &[&str]| roles.iter().map(|role| role.to_string()).collect::<Vec<_>>();
