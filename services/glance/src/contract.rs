@@ -4,8 +4,8 @@ use crate::{
     Glance,
     api::image_data::{activate, turn, turn_back},
     bytes::{CHUNK_BYTES, Facts},
-    model::{Image, Property, Status, Visibility},
-    store,
+    model::{Image, Property, Status, Visibility, Whole},
+    signatures, store,
     stores::Store,
 };
 use async_trait::async_trait;
@@ -167,15 +167,14 @@ impl ImageSink for Glance {
         image_id: &str,
         from: &mut (dyn AsyncRead + Send + Unpin),
     ) -> Result<()> {
-        let (cx, id) = (cx.clone(), image_id.to_string());
-        let whole = self.db.read(move |tx| store::visible(tx, &cx, &id)).await?;
-        let image = &whole.image;
-        if image.status == Status::Active {
+        let (asker, id) = (cx.clone(), image_id.to_string());
+        let whole = self.db.read(move |tx| store::visible(tx, &asker, &id)).await?;
+        if whole.image.status == Status::Active {
             return Ok(());
         }
         turn(self, image_id, &[Status::Queued, Status::Saving], Status::Saving).await?;
         let store = self.stores.default();
-        match receive(self, store, &image, from).await {
+        match receive(self, cx, store, &whole, from).await {
             Ok(facts) => activate(self, image_id, Status::Saving, facts, &store.id).await,
             Err(error) => {
                 turn_back(self, image_id, Status::Saving).await;
@@ -187,11 +186,14 @@ impl ImageSink for Glance {
 
 async fn receive(
     glance: &Glance,
+    cx: &Context,
     store: &Store,
-    image: &Image,
+    whole: &Whole,
     from: &mut (dyn AsyncRead + Send + Unpin),
 ) -> Result<Facts> {
+    let image = &whole.image;
     let mut incoming = glance.stores.begin(store)?;
+    incoming.verified_by(signatures::verifier(glance, cx, whole).await?);
     let cap = glance.options.image_size_cap_bytes;
     loop {
         let mut chunk = ::bytes::BytesMut::with_capacity(CHUNK_BYTES as usize);

@@ -169,11 +169,9 @@ impl Fit {
         let classes: Vec<(Number, i64)> =
             group.resources.iter().map(|(class, amount)| (trees.classes.number(class), *amount)).collect();
         let traits = TraitNumbers::new(&group.traits, trees);
-        let tree = match &group.in_tree {
-            None => None,
-            // Of a provider that is elsewhere or nowhere, none of these is in the tree.
-            Some(uuid) => Some(trees.find(uuid).map(|at| trees.nodes[at].root)),
-        };
+        // Of a provider that is elsewhere or nowhere, none of these is in the tree.
+        let root_of = |uuid: &String| trees.find(uuid).map(|at| trees.nodes[at].root);
+        let tree = group.in_tree.as_ref().map(root_of);
         let mut fit =
             Self { one_provider, classes, traits, by_root: HashMap::new(), roots_in_order: Vec::new() };
         for at in among {
