@@ -47,6 +47,11 @@ struct Parsed {
     scopes: &'static [&'static str],
 }
 
+/// How nova and cinder word a refusal.
+pub fn refusal(rule: &str) -> String {
+    format!("Policy doesn't allow {rule} to be performed.")
+}
+
 impl Policy {
     /// The default rules with the text of a `policy.yaml` over them. A broken file is refused with line and reason.
     pub fn new(tables: &[&[Rule]], overrides: Option<&str>) -> Result<Self> {
@@ -81,10 +86,10 @@ impl Policy {
             rules.push(Parsed { check, scopes: source.scopes });
         }
         refuse_cycles(&rules, &sources)?;
-        Ok(Self { rules, index, refusal: |rule| format!("Policy doesn't allow {rule} to be performed.") })
+        Ok(Self { rules, index, refusal })
     }
 
-    /// The wording of [`Policy::check`]'s refusal, given the rule's name. Nova's and cinder's is the default.
+    /// The wording of [`Policy::check`]'s refusal, given the rule's name; without it [`refusal`].
     pub fn worded(mut self, refusal: fn(&str) -> String) -> Self {
         self.refusal = refusal;
         self

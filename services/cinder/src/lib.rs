@@ -38,7 +38,6 @@ use contracts::{
 };
 use db::{Db, Tx};
 use flow::Flows;
-use policy::Policy;
 use std::{
     sync::{Arc, OnceLock, Weak},
     time::Duration,
@@ -70,6 +69,18 @@ const MAX: Version = Version(3, 71);
 const BODY_BYTES_MAX: usize = 114_688;
 
 const MESSAGES_TIDIED_EVERY: Duration = Duration::from_secs(300);
+
+const SERVICE: web::Declaration<Cinder> = web::Declaration {
+    name: "cinder",
+    routes: api::routes,
+    rules: RULES,
+    refusal: policy::refusal,
+    faults: web::Faults::Cinder,
+    microversions: Some(web::Microversions { service: "volume", legacy_header: None, min: MIN, max: MAX }),
+    // Old clients' `/v2/{project}/volumes`; `/v2` itself is gone, as upstream.
+    prefixes: &[web::Prefix { from: "/v2/", to: "/v3/", lowest_microversion: false }],
+    body_bytes_max: BODY_BYTES_MAX,
+};
 
 impl Cinder {
     /// On a database opened with [`TABLES`]. Nothing runs before [`Cinder::start`].
@@ -124,24 +135,7 @@ impl Cinder {
         identity: Arc<dyn web::Authenticate>,
         identity_url: &str,
     ) -> Result<web::Service<Self>> {
-        Ok(web::Service {
-            name: "cinder",
-            state: self.clone(),
-            routes: api::routes(),
-            policy: Arc::new(Policy::new(&[RULES], overrides)?),
-            faults: web::Faults::Cinder,
-            microversions: Some(web::Microversions {
-                service: "volume",
-                legacy_header: None,
-                min: MIN,
-                max: MAX,
-            }),
-            // Old clients' `/v2/{project}/volumes`; `/v2` itself is gone, as upstream.
-            prefixes: &[web::Prefix { from: "/v2/", to: "/v3/", lowest_microversion: false }],
-            identity,
-            identity_url: identity_url.into(),
-            body_bytes_max: BODY_BYTES_MAX,
-        })
+        SERVICE.serve(self, overrides, identity, identity_url)
     }
 
     /// For transactions, which outlive the reference that begins them.

@@ -39,7 +39,6 @@ pub use upkeep::rotate_token_keys;
 
 use base::{Clock, Context, Error, ErrorKind, Result};
 use db::{Db, Tx};
-use policy::Policy;
 use std::{
     path::Path,
     sync::{
@@ -66,6 +65,17 @@ pub struct Keystone {
     /// Told of each of our writes, for other processes that share the database.
     wrote: Arc<Notify>,
 }
+
+const SERVICE: web::Declaration<Keystone> = web::Declaration {
+    name: "keystone",
+    routes: api::routes,
+    rules: RULES,
+    refusal: |rule| format!("You are not authorized to perform the requested action: {rule}."),
+    faults: web::Faults::Keystone,
+    microversions: None,
+    prefixes: &[],
+    body_bytes_max: BODY_BYTES_MAX,
+};
 
 impl Keystone {
     /// Keys live below `directory`; the database has been opened with [`TABLES`].
@@ -111,20 +121,7 @@ impl Keystone {
         overrides: Option<&str>,
         identity_url: &str,
     ) -> Result<web::Service<Self>> {
-        let refusal = |rule: &str| format!("You are not authorized to perform the requested action: {rule}.");
-        let policy = Policy::new(&[RULES], overrides)?.worded(refusal);
-        Ok(web::Service {
-            name: "keystone",
-            state: self.clone(),
-            routes: api::routes(),
-            policy: Arc::new(policy),
-            faults: web::Faults::Keystone,
-            microversions: None,
-            prefixes: &[],
-            identity: self.clone(),
-            identity_url: identity_url.into(),
-            body_bytes_max: BODY_BYTES_MAX,
-        })
+        SERVICE.serve(self, overrides, self.clone(), identity_url)
     }
 
     /// Every write may change what tokens are good for, so each of them empties the cache.

@@ -38,7 +38,6 @@ use contracts::{
 };
 use db::{Db, Tx};
 use events::Event;
-use policy::Policy;
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, OnceLock, Weak},
@@ -74,6 +73,17 @@ impl Drop for Running {
         self.telling.iter().for_each(JoinHandle::abort);
     }
 }
+
+const SERVICE: web::Declaration<Neutron> = web::Declaration {
+    name: "neutron",
+    routes: api::routes,
+    rules: RULES,
+    refusal: |rule| format!("rule:{rule} is disallowed by policy"),
+    faults: web::Faults::Neutron,
+    microversions: None,
+    prefixes: &[],
+    body_bytes_max: BODY_BYTES_MAX,
+};
 
 impl Neutron {
     /// On a database opened with [`TABLES`]. Nothing runs before [`Neutron::start`].
@@ -126,19 +136,7 @@ impl Neutron {
         identity: Arc<dyn web::Authenticate>,
         identity_url: &str,
     ) -> Result<web::Service<Self>> {
-        let refusal = |rule: &str| format!("rule:{rule} is disallowed by policy");
-        Ok(web::Service {
-            name: "neutron",
-            state: self.clone(),
-            routes: api::routes(),
-            policy: Arc::new(Policy::new(&[RULES], overrides)?.worded(refusal)),
-            faults: web::Faults::Neutron,
-            microversions: None,
-            prefixes: &[],
-            identity,
-            identity_url: identity_url.into(),
-            body_bytes_max: BODY_BYTES_MAX,
-        })
+        SERVICE.serve(self, overrides, identity, identity_url)
     }
 
     async fn read<T: Send + 'static>(

@@ -229,9 +229,13 @@ pub fn no_binding(port_id: &str, host: &str) -> Error {
     crate::errors::missing("PortBindingNotFound", text)
 }
 
-/// A port of neutron's own that no host has any more.
+/// A port of neutron's own that no host has any more; floating addresses behind a gateway are down with it.
 pub fn stands_no_more(tx: &mut Tx, touched: &mut Touched, whole: WholePort) -> Result<()> {
     touched.port(&whole);
+    if whole.port.device_owner == OWNER_GATEWAY {
+        let standing = [Filter::eq("router_id", &*whole.port.device_id), Filter::eq("status", ACTIVE)];
+        tx.set::<FloatingIp>(&standing, &[("status", DOWN.store())])?;
+    }
     tx.update(&Port { status: DOWN.into(), ..whole.port }).map(drop)
 }
 

@@ -43,7 +43,6 @@ use contracts::{
 };
 use db::{Db, Tx};
 use flow::Flows;
-use policy::Policy;
 use std::{sync::Arc, time::Duration};
 
 /// The service. Handlers and flows get it in an `Arc`.
@@ -88,6 +87,22 @@ const MAX: Version = Version(2, 104);
 /// Upstream's limit on bodies.
 const BODY_BYTES_MAX: usize = 114_688;
 
+const SERVICE: web::Declaration<Nova> = web::Declaration {
+    name: "nova",
+    routes: api::routes,
+    rules: RULES,
+    refusal: policy::refusal,
+    faults: web::Faults::Nova,
+    microversions: Some(web::Microversions {
+        service: "compute",
+        legacy_header: Some("x-openstack-nova-api-version"),
+        min: MIN,
+        max: MAX,
+    }),
+    prefixes: &[web::Prefix { from: "/v2", to: "/v2.1", lowest_microversion: true }],
+    body_bytes_max: BODY_BYTES_MAX,
+};
+
 impl Nova {
     /// On a database opened with [`TABLES`]. Nothing runs before [`Nova::start`].
     pub fn new(db: Db, clock: Clock, options: Options, bus: Bus, peers: Peers) -> Arc<Self> {
@@ -117,23 +132,7 @@ impl Nova {
         identity: Arc<dyn web::Authenticate>,
         identity_url: &str,
     ) -> Result<web::Service<Self>> {
-        Ok(web::Service {
-            name: "nova",
-            state: self.clone(),
-            routes: api::routes(),
-            policy: Arc::new(Policy::new(&[RULES], overrides)?),
-            faults: web::Faults::Nova,
-            microversions: Some(web::Microversions {
-                service: "compute",
-                legacy_header: Some("x-openstack-nova-api-version"),
-                min: MIN,
-                max: MAX,
-            }),
-            prefixes: &[web::Prefix { from: "/v2", to: "/v2.1", lowest_microversion: true }],
-            identity,
-            identity_url: identity_url.into(),
-            body_bytes_max: BODY_BYTES_MAX,
-        })
+        SERVICE.serve(self, overrides, identity, identity_url)
     }
 
     /// The proxy for servers' screens: noVNC's pages and the websocket behind them.

@@ -308,7 +308,8 @@ async fn remove_router(neutron: Arc<Neutron>, request: Request) -> Result<Reply>
                 return Ok(());
             }
             schedule::place(tx, &id, None)?;
-            for whole in store::interfaces(tx, &id)? {
+            let ports = store::all_of::<Port>(tx, "device_id", &id)?;
+            for whole in store::whole(tx, ports)? {
                 ports::stands_no_more(tx, touched, whole)?;
             }
             ports::touch_router(tx, touched, &id)

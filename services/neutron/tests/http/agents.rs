@@ -108,6 +108,41 @@ async fn nova_hears_what_happens_to_a_servers_port() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_floating_address_is_as_its_gateway() {
+    on_all(Options::default(), async |cloud| {
+        cloud.agent_reports(HOST).await;
+        let network = cloud.network("member").await;
+        let subnet = cloud.subnet("member", &network, "10.0.0.0/24").await;
+        let port = id(&cloud.servers_port(&network, SERVER).await);
+        let outside = cloud.external().await;
+        let router = json!({"external_gateway_info": {"network_id": outside}});
+        let router = id(&cloud.make("member", "routers", "router", router).await);
+        let path = format!("routers/{router}/add_router_interface");
+        assert_eq!(cloud.call("member", "PUT", &path, json!({"subnet_id": subnet})).await.status, 200);
+        let floating = json!({"floating_network_id": outside, "port_id": port});
+        let floating = id(&cloud.make("member", "floatingips", "floatingip", floating).await);
+        let status = async || {
+            let shown = cloud.get("member", &format!("floatingips/{floating}")).await;
+            shown["floatingip"]["status"].as_str().unwrap().to_string()
+        };
+        let path = format!("ports?device_id={router}&device_owner=network:router_gateway");
+        let gateway = id(&cloud.get("admin", &path).await["ports"][0]);
+        cloud.ports_report(&[&gateway], &[]).await;
+        assert_eq!(status().await, "ACTIVE");
+        cloud.ports_report(&[], &[&gateway]).await;
+        assert_eq!(status().await, "DOWN");
+        cloud.ports_report(&[&gateway], &[]).await;
+        assert_eq!(status().await, "ACTIVE");
+        // An operator takes the router from its host.
+        let agent = id(&cloud.get("admin", "agents?agent_type=L3%20agent").await["agents"][0]);
+        let path = format!("agents/{agent}/l3-routers/{router}");
+        assert_eq!(cloud.call("admin", "DELETE", &path, Json::Null).await.status, 204);
+        assert_eq!(status().await, "DOWN");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn hosts_get_the_addresses_of_an_address_group_as_they_are_now() {
     on_all(Options::default(), async |cloud| {
         cloud.agent_reports(HOST).await;
