@@ -132,10 +132,13 @@ pub fn place(tx: &mut Tx, resource_id: &str, host: Option<String>) -> Result<()>
     }
 }
 
-/// Networks of which a server is wanted and those of them that one host serves.
+/// Networks whose DHCP one host serves: those with something to serve, and those that an operator put there.
 pub fn networks_on(tx: &mut Tx, layout: &Layout, host: &str) -> Result<Vec<Network>> {
     let served = tx.list::<Port>(&List::all().eq("device_owner", OWNER_DHCP))?;
-    let ids: BTreeSet<String> = served.into_iter().map(|port| port.network_id).collect();
+    let mut ids: BTreeSet<String> = served.into_iter().map(|port| port.network_id).collect();
+    ids.extend(
+        layout.placements.iter().filter(|(_, on)| on.as_deref() == Some(host)).map(|(id, _)| id.clone()),
+    );
     let mut networks = store::any_of::<Network>(tx, "id", &ids)?;
     networks.retain(|network| layout.dhcp_host(network) == Some(host));
     Ok(networks)

@@ -236,6 +236,13 @@ async fn an_operator_says_who_serves() {
         let ports =
             cloud.get("admin", &format!("ports?network_id={network}&device_owner=network:dhcp")).await;
         assert_eq!(ports["ports"][0]["status"], "DOWN");
+        // Where it was put a network is, with no subnet yet to serve.
+        let bare = cloud.network("member").await;
+        let path = format!("agents/{}/dhcp-networks", agent("DHCP", "two").await);
+        let answer = cloud.call("admin", "POST", &path, json!({"network_id": bare})).await;
+        assert_eq!(answer.status, 201);
+        let there = cloud.get("admin", &path).await["networks"].clone();
+        assert_eq!(there.as_array().unwrap().iter().map(id).collect::<Vec<_>>(), [bare]);
     })
     .await;
 }
