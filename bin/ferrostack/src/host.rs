@@ -8,7 +8,7 @@ use contracts::{
         network::{REPORTS_TOPIC as NETWORK_REPORTS, RemoteNetworkReports},
         volume::{REPORTS_TOPIC as VOLUME_REPORTS, RemoteVolumeReports, VolumeReports},
     },
-    compute::{Compute, ComputeReports, ImageSink, ImageSource, RemoteComputeReports, compute_handlers},
+    compute::{ImageSink, ImageSource, RemoteComputeReports, compute_handlers},
     peers::Peers,
 };
 use host_virt::{Capabilities, Fake, Libvirt, Wire};
@@ -17,8 +17,12 @@ use nova_compute::Manager;
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 use tokio::task::JoinSet;
+
+/// A report that takes longer is made again.
+const REPORTED_WITHIN: Duration = Duration::from_secs(10);
 
 /// What runs for this host.
 #[derive(Default)]
@@ -115,7 +119,8 @@ impl Host {
                 let folder = settings.state.join("simulated").join(&name);
                 let fake = Fake::kept(capabilities(&simulate, &name), &folder, &wire)?;
                 let sink = Some(around.image_sink.clone());
-                let manager = nova_compute::simulated(compute, fake, sink, around.clock.clone()).await?;
+                let kept = settings.state.join("simulated").join(format!("{name}.agent"));
+                let manager = nova_compute::simulated(compute, fake, sink, around.clock.clone(), &kept).await?;
                 self.compute_agent(around, manager).await?;
             }
             if settings.roles.ports {
@@ -154,11 +159,11 @@ impl Host {
     }
 
     async fn compute_agent(&mut self, around: &Surroundings, manager: Arc<Manager>) -> Result<()> {
-        let cx = Context::internal();
+        let bus = around.bus.with_patience(REPORTED_WITHIN);
+        let reports = Arc::new(RemoteComputeReports::new(bus, Topic::any(CONDUCTOR_TOPIC)));
+        nova_compute::begin(&manager, &*reports).await?;
         let topic = Topic::on(COMPUTE_TOPIC, manager.host_name());
         self.serving.push(around.bus.serve(topic, compute_handlers(manager.clone())).await?);
-        let reports = Arc::new(RemoteComputeReports::new(around.bus.clone(), Topic::any(CONDUCTOR_TOPIC)));
-        reports.host_reported(&cx, &manager.host(&cx).await?).await?;
         self.tasks.spawn(nova_compute::run(manager, reports));
         Ok(())
     }

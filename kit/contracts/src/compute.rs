@@ -116,7 +116,7 @@ pub trait Compute: Send + Sync {
 #[async_trait]
 pub trait ComputeReports: Send + Sync {
     /// At start, when something changed, and regularly as a sign of life.
-    async fn host_reported(&self, cx: &Context, host: &Host) -> Result<()>;
+    async fn host_reported(&self, cx: &Context, host: &Host) -> Result<Lease>;
 
     /// A guest's power state changed, by whomever.
     async fn instance_reported(&self, cx: &Context, observed: &Observed) -> Result<()>;
@@ -168,7 +168,7 @@ bus::remote! {
 bus::remote! {
     /// Nova, wherever it runs, on the topic `conductor`.
     pub struct RemoteComputeReports: ComputeReports as compute_reports_handlers {
-        host_reported(host: &Host = Host) -> ();
+        host_reported(host: &Host = Host) -> Lease;
         instance_reported(observed: &Observed = Observed) -> ();
         instances_on(host: &str = String) -> Vec<ExpectedInstance>;
     }
@@ -439,11 +439,24 @@ pub struct ConsoleAddress {
 }
 
 /// What nova has on a host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ExpectedInstance {
     pub uuid: String,
     /// The guest shall run: one that does not is started again (`resume_guests_state_on_host_boot`).
     pub running: bool,
+    /// It is just being started elsewhere: here it must not be.
+    pub leaving: bool,
+}
+
+/// What a host hears that has reported.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Lease {
+    /// When nova has not answered for so long, the host stops the servers below: they start elsewhere. 0: none does.
+    pub fence_after_seconds: u64,
+    /// Its servers that ask for that. Nova counts on it once a report of the host has named them.
+    pub ha: Vec<String>,
 }
 
 /// A host's resources, totals without what the host itself needs set apart.
@@ -465,6 +478,10 @@ pub struct Host {
     pub cpu: Cpu,
     /// Placement traits the host has, `HW_CPU_X86_AESNI`.
     pub traits: Vec<String>,
+    /// Each report has a higher number than those before: an old one that comes late is none.
+    pub report: u64,
+    /// Servers that this host stops when nova does not answer it.
+    pub fenced: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

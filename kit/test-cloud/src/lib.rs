@@ -7,7 +7,7 @@ pub use caller::{Caller, text};
 pub use compat::{Answer, Credentials};
 
 use base::{Clock, Secret, config::Config};
-use ferrostack::{Cloud, Settings};
+use ferrostack::{Cloud, Settings, roles::Roles};
 use std::{
     future::Future,
     net::{IpAddr, Ipv4Addr},
@@ -56,16 +56,27 @@ impl TestCloud {
         Self::with_clock(options, Clock::real()).await
     }
 
+    /// One whose hosts have these roles alone, `control,network`; a test brings the other agents.
+    pub async fn with_roles(roles: &str, options: &[(&str, &str, &str)]) -> Self {
+        let roles = Roles::parse(roles.split(',')).unwrap();
+        Self::configured(None, options, Clock::real(), roles).await
+    }
+
     pub async fn with_clock(options: &[(&str, &str, &str)], clock: Clock) -> Self {
-        Self::configured(None, options, clock).await
+        Self::configured(None, options, clock, Roles::ALL).await
     }
 
     /// As a configuration file says.
     pub async fn with_file(file: &Path) -> Self {
-        Self::configured(Some(file), &[], Clock::real()).await
+        Self::configured(Some(file), &[], Clock::real(), Roles::ALL).await
     }
 
-    async fn configured(file: Option<&Path>, options: &[(&str, &str, &str)], clock: Clock) -> Self {
+    async fn configured(
+        file: Option<&Path>,
+        options: &[(&str, &str, &str)],
+        clock: Clock,
+        roles: Roles,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let defaults = [("keystone", "password_hash_rounds", "4")];
         let options = defaults.iter().chain(options).map(|(section, name, value)| {
@@ -75,6 +86,7 @@ impl TestCloud {
         let mut settings = Settings::new(directory.path(), address(), true, config).unwrap();
         settings.port_offset = PORT_OFFSET;
         settings.durable = false;
+        settings.roles = roles;
         let mut cloud = Self { directory, settings, clock, running: None };
         cloud.start_again().await;
         cloud

@@ -60,6 +60,8 @@ pub fn host(options: &Options, capabilities: Capabilities, guests_have_cpu: bool
             threads: capabilities.threads,
         },
         traits,
+        report: 0,
+        fenced: Vec::new(),
     }
 }
 

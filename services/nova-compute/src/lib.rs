@@ -5,6 +5,7 @@
 mod base_images;
 mod config_drive;
 mod disks;
+mod fence;
 mod fetching;
 mod inventory;
 mod link;
@@ -28,12 +29,13 @@ use contracts::{
 use host_virt::{Fake, Libvirt};
 use std::{path::Path, sync::Arc};
 
+pub use fence::Fence;
 pub use disks::{Disks, FakeDisks, FileDisks};
 pub use link::Link;
 pub use manager::Manager;
 pub use options::{Accelerator, Options};
 pub use plug::{FakePlug, Plug, TapPlug};
-pub use reports::run;
+pub use reports::{begin, run};
 
 /// Programs the agent calls beside the hypervisor's, and the Debian package each is in.
 pub const PROGRAMS: [(&str, &str); 4] = [
@@ -73,16 +75,20 @@ pub async fn on_libvirt(
     let Surroundings { images, sink, peers, clock } = around;
     let link = peers.map(Link::new);
     let disks = FileDisks::new(std::path::absolute(&instances_dir)?, images, sink).linked(link.clone());
+    let fence = Fence::kept(state.join(FENCE_FILE), clock.now())?;
     let (disks, plug) = (Arc::new(disks), Arc::new(TapPlug::default()));
     let mut manager =
         Manager::new(options, libvirt.clone(), disks.clone(), plug, clock, guests_have_cpu).await?;
     if let Some(link) = link {
         manager.link(link, disks);
     }
-    Ok((Arc::new(manager), libvirt))
+    Ok((Arc::new(manager.fenced_by(fence)), libvirt))
 }
 
-/// Answers nova's messages until the answer is dropped. [`run`] is to run beside it.
+/// Below the agent's state.
+const FENCE_FILE: &str = "fence.json";
+
+/// Answers nova's messages until the answer is dropped. [`begin`] goes before it, [`run`] is to run beside it.
 pub async fn serve(bus: &Bus, manager: Arc<Manager>) -> Result<Serving> {
     let topic = Topic::on(TOPIC, manager.host_name());
     bus.serve(topic, compute_handlers(manager)).await
@@ -91,13 +97,17 @@ pub async fn serve(bus: &Bus, manager: Arc<Manager>) -> Result<Serving> {
 /// The topic of compute agents, each on its host's name.
 pub const TOPIC: &str = "compute";
 
-/// An agent like it on a fake host, for tests and `--simulate`: no root, no files, no guest.
+/// An agent like it on a fake host, for tests and `--simulate`: no root, no guest, and one file below `state`.
 pub async fn simulated(
     options: Options,
     host: Fake,
     sink: Option<Arc<dyn ImageSink>>,
     clock: Clock,
+    state: &Path,
 ) -> Result<Arc<Manager>> {
     let (disks, plug) = (Arc::new(FakeDisks::new(sink)), Arc::new(FakePlug));
-    Ok(Arc::new(Manager::new(options, Arc::new(host), disks, plug, clock, false).await?))
+    std::fs::create_dir_all(state)?;
+    let fence = Fence::kept(state.join(FENCE_FILE), clock.now())?;
+    let manager = Manager::new(options, Arc::new(host), disks, plug, clock, false).await?;
+    Ok(Arc::new(manager.fenced_by(fence)))
 }

@@ -4,6 +4,7 @@
 use crate::{
     Options,
     disks::{Disks, FileDisks},
+    fence::Fence,
     inventory,
     link::Link,
     locks::{Held, Locks},
@@ -30,10 +31,11 @@ pub struct Manager {
     pub(crate) hypervisor: Arc<dyn Hypervisor>,
     pub(crate) disks: Arc<dyn Disks>,
     plug: Arc<dyn Plug>,
-    clock: Clock,
+    pub(crate) clock: Clock,
     pub(crate) host: String,
     guests_have_cpu: bool,
     pub(crate) locks: Locks,
+    pub(crate) fence: Fence,
     pub(crate) travels: Arc<Travels>,
     pub(crate) link: Option<Link>,
     /// Ended when it is dropped.
@@ -60,6 +62,7 @@ impl Manager {
             host,
             guests_have_cpu,
             locks: Locks::default(),
+            fence: Fence::default(),
             travels: Arc::default(),
             link: None,
             visits: JoinSet::new(),
@@ -73,6 +76,11 @@ impl Manager {
         self.visits.spawn(visitors::receive(Arc::new(Visitors { link, disks, hypervisor, travels })));
     }
 
+    /// With what an earlier agent of the host knew of it.
+    pub fn fenced_by(self, fence: Fence) -> Self {
+        Self { fence, ..self }
+    }
+
     pub fn host_name(&self) -> &str {
         &self.host
     }
@@ -84,6 +92,7 @@ impl Manager {
         instance: &Instance,
         held: &mut Held,
     ) -> Result<DomainSpec> {
+        self.fence.check(&instance.uuid)?;
         let work = async {
             let disks = self.disks.prepare(cx, instance);
             let (local, ()) = tokio::try_join!(disks, self.wait_for_ports(&instance.ports))?;
@@ -107,6 +116,7 @@ impl Manager {
 
     /// Starts a guest that does not run, under the definition the instance has now.
     pub(crate) async fn start_held(&self, cx: &Context, instance: &Instance, held: &mut Held) -> Result<()> {
+        self.fence.check(&instance.uuid)?;
         let state = self.hypervisor.domain(&instance.uuid).await?.map(|domain| domain.state);
         match state {
             Some(State::Running | State::Paused) => return Ok(()),
@@ -117,7 +127,9 @@ impl Manager {
                 self.hypervisor.define(&domain).await?;
             }
         }
-        self.hypervisor.start(&instance.uuid).await
+        self.fence.check(&instance.uuid)?;
+        self.hypervisor.start(&instance.uuid).await?;
+        self.fence.runs(&instance.uuid)
     }
 
     pub(crate) async fn get(&self, uuid: &str) -> Result<Domain> {
@@ -222,6 +234,7 @@ impl Compute for Manager {
 
     async fn unpause(&self, _cx: &Context, uuid: &str) -> Result<Observed> {
         check(uuid)?;
+        self.fence.check(uuid)?;
         self.hypervisor.unpause(uuid).await?;
         self.observed(uuid).await
     }

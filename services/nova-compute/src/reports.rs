@@ -3,8 +3,8 @@
 
 use crate::Manager;
 use base::{Context, Result};
-use contracts::compute::{Compute, ComputeReports, Observed, PowerState};
-use host_virt::Event;
+use contracts::compute::{Compute, ComputeReports, ExpectedInstance, Observed, PowerState};
+use host_virt::{Domain, Event};
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
@@ -17,8 +17,72 @@ const TIDY_EVERY_TICKS: u64 = 30;
 /// Makes good what an event that was lost would have told.
 const RECONCILE_EVERY_TICKS: u64 = 6;
 
+/// Before this host answers nova: what may run elsewhere is stopped, and what nova has elsewhere now is removed.
+pub async fn begin(manager: &Manager, reports: &dyn ComputeReports) -> Result<()> {
+    manager.stop_what_may_run_elsewhere().await?;
+    let known = async {
+        loop {
+            let done = async {
+                report(manager, reports).await?;
+                clear(manager, reports).await.map(drop)
+            };
+            match done.await {
+                // Whoever ends now leaves nobody to stop the guests in time.
+                Err(error) if manager.fence.is_armed() => {
+                    tracing::warn!(%error, "nova does not hear this host yet");
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                }
+                done => return done,
+            }
+        }
+    };
+    tokio::select! {
+        known = known => known,
+        () = manager.keep_fence() => Ok(()),
+    }
+}
+
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+async fn report(manager: &Manager, reports: &dyn ComputeReports) -> Result<()> {
+    let cx = Context::internal();
+    let report = manager.fence.report(manager.clock.now());
+    let mut host = manager.host(&cx).await?;
+    (host.report, host.fenced) = (report.number, report.fenced.clone());
+    let lease = reports.host_reported(&cx, &host).await?;
+    manager.fence.renew(report, &lease, manager.clock.now())
+}
+
+/// What the host has and nova does not know goes. Answers what it has, and what nova has here.
+async fn clear(
+    manager: &Manager,
+    reports: &dyn ComputeReports,
+) -> Result<(Vec<Domain>, Vec<ExpectedInstance>)> {
+    // The host first: what nova has made since is not taken for unknown.
+    let domains = manager.hypervisor.domains().await?;
+    let folders = manager.disks.uuids().await?;
+    let expected = reports.instances_on(&Context::internal(), manager.host_name()).await?;
+    let held: BTreeSet<&String> = domains.iter().map(|domain| &domain.uuid).chain(&folders).collect();
+    for uuid in held {
+        if !expected.iter().any(|instance| instance.uuid == *uuid) {
+            tracing::warn!(uuid, "nova does not know this guest, it is removed");
+            manager.fence.took(uuid)?;
+            manager.destroy(&Context::internal(), uuid).await?;
+        }
+    }
+    for instance in expected.iter().filter(|instance| !instance.leaving) {
+        manager.fence.gave(&instance.uuid)?;
+    }
+    Ok((domains, expected))
+}
+
 /// Runs until dropped. Nova may not be there yet, and may go away: everything is tried again.
 pub async fn run(manager: Arc<Manager>, reports: Arc<dyn ComputeReports>) {
+    let guarded = manager.clone();
+    tokio::join!(guarded.keep_fence(), keep_reporting(manager, reports));
+}
+
+async fn keep_reporting(manager: Arc<Manager>, reports: Arc<dyn ComputeReports>) {
     let mut reporter = Reporter { manager: manager.clone(), reports, told: HashMap::new(), started: false };
     let mut events = manager.hypervisor.events();
     let mut ticks =
@@ -32,6 +96,7 @@ pub async fn run(manager: Arc<Manager>, reports: Arc<dyn ComputeReports>) {
                 tick += 1;
                 done
             }
+            () = manager.fence.doubted.notified() => reporter.reconcile().await,
             event = events.recv() => match event {
                 Ok(event) => reporter.event(&event).await,
                 Err(RecvError::Lagged(_)) => reporter.reconcile().await,
@@ -54,9 +119,7 @@ struct Reporter {
 
 impl Reporter {
     async fn tick(&mut self, tick: u64) -> Result<()> {
-        let cx = Context::internal();
-        let host = self.manager.host(&cx).await?;
-        self.reports.host_reported(&cx, &host).await?;
+        report(&self.manager, &*self.reports).await?;
         if !self.started || tick.is_multiple_of(RECONCILE_EVERY_TICKS) {
             self.reconcile().await?;
         }
@@ -80,6 +143,10 @@ impl Reporter {
     }
 
     async fn tell(&mut self, cx: &Context, observed: Observed) -> Result<()> {
+        // It is off for a while and by this host's doing: that is no news of the guest.
+        if self.manager.fence.stopped(&observed.uuid) {
+            return Ok(());
+        }
         if self.told.get(&observed.uuid) != Some(&observed.power_state) {
             self.reports.instance_reported(cx, &observed).await?;
             self.told.insert(observed.uuid, observed.power_state);
@@ -90,19 +157,8 @@ impl Reporter {
     /// Compares the host with nova's list: the unknown goes, the different is reported.
     async fn reconcile(&mut self) -> Result<()> {
         let cx = Context::internal();
-        // The host first: what nova has made since is not taken for unknown.
-        let domains = self.manager.hypervisor.domains().await?;
-        let folders = self.manager.disks.uuids().await?;
-        let expected = self.reports.instances_on(&cx, self.manager.host_name()).await?;
-
-        let held: BTreeSet<&String> = domains.iter().map(|domain| &domain.uuid).chain(&folders).collect();
-        for uuid in held {
-            if !expected.iter().any(|instance| instance.uuid == *uuid) {
-                tracing::warn!(uuid, "nova does not know this guest, it is removed");
-                self.manager.destroy(&cx, uuid).await?;
-                self.told.remove(uuid);
-            }
-        }
+        let (domains, expected) = clear(&self.manager, &*self.reports).await?;
+        self.told.retain(|uuid, _| expected.iter().any(|instance| instance.uuid == *uuid));
         let resume = self.manager.options.resume_guests_state_on_host_boot && !self.started;
         let mut states: HashMap<String, _> =
             domains.into_iter().map(|domain| (domain.uuid.clone(), domain)).collect();
@@ -112,11 +168,17 @@ impl Reporter {
                 None => self.manager.nothing(&instance.uuid),
             };
             let off = matches!(observed.power_state, PowerState::Shutdown | PowerState::Crashed);
-            if resume && instance.running && off {
+            let fence = &self.manager.fence;
+            if instance.leaving || fence.check(&instance.uuid).is_err() {
+                continue;
+            }
+            if (resume || fence.stopped(&instance.uuid)) && instance.running && off {
                 tracing::info!(uuid = instance.uuid, "started again");
                 self.manager.hypervisor.start(&instance.uuid).await?;
+                fence.runs(&instance.uuid)?;
                 continue; // its event reports it
             }
+            fence.runs(&instance.uuid)?;
             self.tell(&cx, observed).await?;
         }
         self.started = true;
@@ -130,9 +192,10 @@ mod tests {
     use crate::{FakeDisks, FakePlug, Options};
     use async_trait::async_trait;
     use base::Clock;
-    use contracts::compute::{ExpectedInstance, Host, Instance, InstanceImage};
-    use host_virt::{Fake, Hypervisor};
+    use contracts::compute::{ExpectedInstance, Host, Instance, InstanceImage, Lease};
+    use host_virt::{Fake, Hypervisor, State};
     use parking_lot::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
     const KNOWN: &str = "0e8a7f6c-0000-4000-8000-000000000001";
     const UNKNOWN: &str = "0e8a7f6c-0000-4000-8000-000000000002";
@@ -144,9 +207,19 @@ mod tests {
         hosts: Mutex<Vec<Host>>,
         expected: Vec<ExpectedInstance>,
         failures: Mutex<u32>,
+        lease: Lease,
+        cut_off: AtomicBool,
+        gone: AtomicBool,
     }
 
     impl Nova {
+        fn answers(&self) -> Result<()> {
+            match self.cut_off.load(SeqCst) {
+                true => Err(base::Error::unavailable("cut off")),
+                false => Ok(()),
+            }
+        }
+
         fn of(&self, uuid: &str) -> Vec<PowerState> {
             self.told.lock().iter().filter(|(told, _)| told == uuid).map(|(_, state)| *state).collect()
         }
@@ -154,12 +227,14 @@ mod tests {
 
     #[async_trait]
     impl ComputeReports for Nova {
-        async fn host_reported(&self, _cx: &Context, host: &Host) -> Result<()> {
+        async fn host_reported(&self, _cx: &Context, host: &Host) -> Result<Lease> {
+            self.answers()?;
             self.hosts.lock().push(host.clone());
-            Ok(())
+            Ok(self.lease.clone())
         }
 
         async fn instance_reported(&self, _cx: &Context, observed: &Observed) -> Result<()> {
+            self.answers()?;
             let mut failures = self.failures.lock();
             if *failures > 0 {
                 *failures -= 1;
@@ -170,7 +245,8 @@ mod tests {
         }
 
         async fn instances_on(&self, _cx: &Context, _host: &str) -> Result<Vec<ExpectedInstance>> {
-            Ok(self.expected.clone())
+            self.answers()?;
+            Ok(if self.gone.load(SeqCst) { Vec::new() } else { self.expected.clone() })
         }
     }
 
@@ -192,7 +268,11 @@ mod tests {
     }
 
     fn expected() -> Vec<ExpectedInstance> {
-        [KNOWN, LOST].map(|uuid| ExpectedInstance { uuid: uuid.into(), running: true }).to_vec()
+        [KNOWN, LOST].map(|uuid| ExpectedInstance {
+            uuid: uuid.into(),
+            running: true,
+            leaving: false,
+        }).to_vec()
     }
 
     #[tokio::test(start_paused = true)]
@@ -228,5 +308,94 @@ mod tests {
             assert_eq!(nova.of(KNOWN), [state]);
             agent.abort();
         }
+    }
+
+    async fn runs(fake: &Fake, uuid: &str) -> bool {
+        fake.domain(uuid).await.unwrap().is_some_and(|domain| domain.state == State::Running)
+    }
+
+    /// Guests KNOWN and UNKNOWN, of which nova may start the first elsewhere.
+    async fn guarded(fake: &Fake) -> (Arc<Manager>, Arc<Nova>) {
+        let manager = manager(fake, Options { report_interval_seconds: 2, ..Options::default() }).await;
+        build(&manager, KNOWN).await;
+        build(&manager, UNKNOWN).await;
+        let both = [KNOWN, UNKNOWN].map(|uuid| ExpectedInstance {
+            uuid: uuid.into(),
+            running: true,
+            leaving: false,
+        });
+        let lease = Lease { fence_after_seconds: 10, ha: vec![KNOWN.into()] };
+        (manager, Arc::new(Nova { expected: both.to_vec(), lease, ..Nova::default() }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_that_is_cut_off_stops_what_may_run_elsewhere_and_goes_on_with_it() {
+        let fake = Fake::default();
+        let (manager, nova) = guarded(&fake).await;
+        let agent = tokio::spawn(run(manager.clone(), nova.clone()));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(nova.hosts.lock().last().unwrap().fenced, [KNOWN]);
+        nova.cut_off.store(true, SeqCst);
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        assert!(runs(&fake, KNOWN).await, "not before its time");
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert!(!runs(&fake, KNOWN).await && runs(&fake, UNKNOWN).await);
+        // A message that was on its way does not start it.
+        let instance = Instance { uuid: KNOWN.into(), power_on: true, ..Instance::default() };
+        let refused = manager.start(&Context::internal(), &instance).await.unwrap_err();
+        assert!(refused.is(base::ErrorKind::Unavailable), "{refused}");
+        nova.cut_off.store(false, SeqCst);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(runs(&fake, KNOWN).await);
+        assert!(!nova.of(KNOWN).contains(&PowerState::Shutdown), "its owner did not stop it");
+        agent.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_taken_meanwhile_is_removed_and_does_not_come_back() {
+        let fake = Fake::default();
+        let (manager, nova) = guarded(&fake).await;
+        let agent = tokio::spawn(run(manager.clone(), nova.clone()));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        nova.cut_off.store(true, SeqCst);
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        nova.gone.store(true, SeqCst);
+        nova.cut_off.store(false, SeqCst);
+        let instance = Instance { uuid: KNOWN.into(), power_on: true, ..Instance::default() };
+        for _ in 0..50 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert!(manager.start(&Context::internal(), &instance).await.is_err());
+            assert!(!runs(&fake, KNOWN).await);
+        }
+        assert!(fake.domain(KNOWN).await.unwrap().is_none());
+        agent.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_comes_back_late_stops_and_asks_first() {
+        let (fake, folder) = (Fake::default(), tempfile::tempdir().unwrap());
+        let path = folder.path().join("fence.json");
+        let (_, nova) = guarded(&fake).await;
+        let clock = Clock::test(Clock::real().now());
+        let started = async || {
+            let (disks, plug) = (Arc::new(FakeDisks::default()), Arc::new(FakePlug));
+            let fake = Arc::new(fake.clone());
+            let manager = Manager::new(Options::default(), fake, disks, plug, clock.clone(), false).await;
+            let fence = crate::Fence::kept(path.clone(), clock.now()).unwrap();
+            manager.unwrap().fenced_by(fence)
+        };
+        begin(&started().await, &*nova).await.unwrap();
+        assert!(runs(&fake, KNOWN).await);
+        // Killed; the guest goes on without an agent, for too long.
+        clock.advance(Duration::from_secs(60));
+        nova.cut_off.store(true, SeqCst);
+        let late = started().await;
+        let beginning = tokio::time::timeout(Duration::from_secs(2), begin(&late, &*nova)).await;
+        assert!(beginning.is_err(), "it waits for nova");
+        assert!(!runs(&fake, KNOWN).await && runs(&fake, UNKNOWN).await);
+        nova.cut_off.store(false, SeqCst);
+        nova.gone.store(true, SeqCst);
+        begin(&late, &*nova).await.unwrap();
+        assert!(fake.domain(KNOWN).await.unwrap().is_none());
     }
 }

@@ -9,6 +9,7 @@ mod drain;
 mod extra_specs;
 mod flows;
 mod guest;
+mod ha;
 mod keys;
 mod metadata;
 mod migrations;
@@ -117,6 +118,7 @@ impl Nova {
         let reports = compute_reports_handlers(self.clone());
         let serving = self.bus.serve(Topic::any(CONDUCTOR_TOPIC), reports).await?;
         self.flows.resume().await?;
+        self.watch_hosts();
         Ok(serving)
     }
 

@@ -36,6 +36,10 @@ pub struct Options {
     pub disk_allocation_ratio: f64,
     /// A host that has not reported for this long is down.
     pub service_down_time_seconds: u64,
+    /// Servers with `HA_Enabled=True` among their metadata start elsewhere when their host is silent for so long; the
+    /// host, when it only lost its cloud, stops them at half that time. 0: never. Not below 4 of the agents'
+    /// `report_interval_seconds`, and longer than the control nodes, database and broker may be away together.
+    pub evacuate_after_seconds: u64,
     /// The longest a compute agent may take for one message: an image may have to be downloaded.
     pub compute_timeout_seconds: u64,
     /// The pause before a failed call is tried again; it doubles each time.
@@ -110,6 +114,7 @@ impl Default for Options {
             ram_allocation_ratio: 1.0,
             disk_allocation_ratio: 1.0,
             service_down_time_seconds: 60,
+            evacuate_after_seconds: 0,
             compute_timeout_seconds: 1800,
             retry_pause_milliseconds: 1000,
             shutdown_timeout_seconds: 60,
@@ -140,6 +145,11 @@ impl Default for Options {
 }
 
 impl Options {
+    /// None: never.
+    pub(crate) fn evacuate_after(&self) -> Option<Duration> {
+        (self.evacuate_after_seconds > 0).then(|| Duration::from_secs(self.evacuate_after_seconds.max(2)))
+    }
+
     pub(crate) fn retry_pause(&self) -> Duration {
         Duration::from_millis(self.retry_pause_milliseconds)
     }

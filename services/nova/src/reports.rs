@@ -2,25 +2,34 @@
 
 use crate::{
     Nova,
+    ha,
     flows::power::{self, Verb},
     model::{ComputeNode, Service, VmState},
     store,
 };
 use async_trait::async_trait;
-use base::{Context, Result, Timestamp, id};
+use base::{Context, Error, Result, Timestamp, id};
 use contracts::{
-    compute::{ComputeReports, ExpectedInstance, Host, Observed, PowerState},
+    compute::{ComputeReports, ExpectedInstance, Host, Lease, Observed, PowerState},
     placement::{Inventory, Provider},
 };
 use db::{AsJson, Tx};
 
 #[async_trait]
 impl ComputeReports for Nova {
-    async fn host_reported(&self, cx: &Context, host: &Host) -> Result<()> {
+    async fn host_reported(&self, cx: &Context, host: &Host) -> Result<Lease> {
         let (host_facts, now) = (host.clone(), self.clock.now());
-        let node_uuid = self.write(move |tx| record_host(tx, &host_facts, now)).await?;
+        let options = self.options.clone();
+        let recorded = self
+            .write(move |tx| {
+                let node = record_host(tx, &host_facts, now)?;
+                Ok((ha::lease(&options, tx, &node)?, node.uuid))
+            })
+            .await;
+        let (lease, node_uuid) = recorded?;
         let provider = self.provider(&node_uuid, host);
-        self.placement().provide(&cx.elevated(), &provider).await
+        self.placement().provide(&cx.elevated(), &provider).await?;
+        Ok(lease)
     }
 
     async fn instance_reported(&self, cx: &Context, observed: &Observed) -> Result<()> {
@@ -57,15 +66,22 @@ impl ComputeReports for Nova {
 
     async fn instances_on(&self, _cx: &Context, host: &str) -> Result<Vec<ExpectedInstance>> {
         let host = host.to_string();
-        let found = self.read(move |tx| store::instances_on(tx, &host)).await?;
-        let expected =
-            |(uuid, state): (String, VmState)| ExpectedInstance { uuid, running: state == VmState::Active };
+        let work = move |tx: &mut Tx| Ok((store::instances_on(tx, &host)?, store::evacuated_from(tx, &host)?));
+        let (found, leaving) = self.read(work).await?;
+        let expected = |(uuid, state): (String, VmState)| ExpectedInstance {
+            running: state == VmState::Active && !leaving.contains(&uuid),
+            leaving: leaving.contains(&uuid),
+            uuid,
+        };
         Ok(found.into_iter().map(expected).collect())
     }
 }
 
-/// The id of the host's node.
-fn record_host(tx: &mut Tx, host: &Host, now: Timestamp) -> Result<String> {
+fn record_host(tx: &mut Tx, host: &Host, now: Timestamp) -> Result<ComputeNode> {
+    let known = store::node_on(tx, &host.host)?;
+    if known.as_ref().is_some_and(|node| node.facts.report > host.report) {
+        return Err(Error::conflict(format!("A later report of {} has come before this one.", host.host)));
+    }
     match store::service_on(tx, &host.host)? {
         Some(mut service) => {
             service.last_seen_at = now;
@@ -88,22 +104,23 @@ fn record_host(tx: &mut Tx, host: &Host, now: Timestamp) -> Result<String> {
             })?;
         }
     }
-    if let Some(mut node) = store::node_on(tx, &host.host)? {
+    if let Some(mut node) = known {
         node.facts = AsJson(host.clone());
         node.updated_at = now;
         tx.update(&node)?;
-        return Ok(node.uuid);
+        return Ok(node);
     }
     let (uuid, number) = (id::uuid(), store::next_node_number(tx)?);
-    tx.insert(&ComputeNode {
-        uuid: uuid.clone(),
+    let node = ComputeNode {
+        uuid,
         number,
         host: host.host.clone(),
         facts: AsJson(host.clone()),
         created_at: now,
         updated_at: now,
-    })?;
-    Ok(uuid)
+    };
+    tx.insert(&node)?;
+    Ok(node)
 }
 
 impl Nova {

@@ -235,6 +235,18 @@ pub fn instances_on(tx: &mut Tx, host: &str) -> Result<Vec<(String, VmState)>> {
     rows.iter().map(|row| Ok((row.at(0)?, row.at(1)?))).collect()
 }
 
+/// Servers that are just being started elsewhere because this host was silent.
+pub fn evacuated_from(tx: &mut Tx, host: &str) -> Result<Vec<String>> {
+    let rows = tx.query(
+        sql!(
+            "SELECT instance_uuid FROM migrations
+             WHERE source_compute = $1 AND migration_type = 'evacuation' AND status IN ('accepted', 'pre-migrating')"
+        ),
+        params![host],
+    )?;
+    rows.iter().map(|row| row.at(0)).collect()
+}
+
 /// A volume that some server holds or is about to.
 pub fn holders_of_volume(tx: &mut Tx, volume_id: &str) -> Result<Vec<BlockDevice>> {
     tx.list(&List::all().eq("volume_id", volume_id))

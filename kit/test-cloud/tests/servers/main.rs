@@ -4,6 +4,7 @@
 mod devices;
 mod drain;
 mod guests;
+mod ha;
 mod moves;
 mod placing;
 mod refusals;

@@ -19,7 +19,10 @@ impl Stage {
     }
 
     pub async fn with(options: &[(&str, &str, &str)]) -> Self {
-        let cloud = TestCloud::with(options).await;
+        Self::on(TestCloud::with(options).await).await
+    }
+
+    pub async fn on(cloud: TestCloud) -> Self {
         let (admin, demo) = (cloud.admin().await, cloud.demo().await);
         let image = json!({"name": "small", "disk_format": "raw", "container_format": "bare"});
         let image = id(&demo.make("glance", "/v2/images", image).await);
