@@ -87,6 +87,21 @@ fn exists(settings: &Settings, part: &Part) -> bool {
     }
 }
 
+/// A service's database as the running cloud has it; none where it has none yet.
+pub async fn existing(settings: &Settings, service: &str) -> Result<Option<Db>> {
+    let Some(part) = PARTS.iter().find(|part| part.name == service && exists(settings, part)) else {
+        return Ok(None);
+    };
+    let options = settings.database(service);
+    match db::copy::schema(&options, part.tables, part.migrations).await? {
+        Schema::New => Ok(None),
+        Schema::Current => Db::open(&options, part.tables, part.migrations).await.map(Some),
+        Schema::Older(_) | Schema::Newer { .. } => {
+            Err(Error::conflict(format!("another version of this program has the database of {service}")))
+        }
+    }
+}
+
 /// What the next start would do to the databases; an error when this program may not have them.
 pub fn check(settings: &Settings) -> Result<()> {
     let mut newer = 0;

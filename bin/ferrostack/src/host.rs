@@ -120,7 +120,8 @@ impl Host {
                 let fake = Fake::kept(capabilities(&simulate, &name), &folder, &wire)?;
                 let sink = Some(around.image_sink.clone());
                 let kept = settings.state.join("simulated").join(format!("{name}.agent"));
-                let manager = nova_compute::simulated(compute, fake, sink, around.clock.clone(), &kept).await?;
+                let manager =
+                    nova_compute::simulated(compute, fake, sink, around.clock.clone(), &kept).await?;
                 self.compute_agent(around, manager).await?;
             }
             if settings.roles.ports {

@@ -27,6 +27,7 @@ mod settings;
 mod shared;
 mod state;
 pub mod status;
+pub mod trace;
 
 pub use cloud::Cloud;
 pub use secrets::Secrets;

@@ -4,6 +4,7 @@ use base::{Result, config::Config};
 use clap::{Args, Parser, Subcommand};
 use ferrostack::{
     Settings, background, clean, database, doctor, identity, operator, options, roles::Roles, routes, status,
+    trace,
 };
 use std::{
     net::IpAddr,
@@ -32,6 +33,13 @@ enum Command {
     Stop(Common),
     /// Say whether the cloud answers, service by service.
     Status(Common),
+    /// Say where an operation is and what it waits for, or how it ended: by the id of its request (`req-…`), or of the
+    /// server or volume.
+    Trace {
+        id: String,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Say what is missing on this machine, and how to mend it.
     Doctor,
     /// Print every operation of every service.
@@ -235,6 +243,9 @@ fn main() -> ExitCode {
         }
         Command::Stop(common) => background::stop(&common.state),
         Command::Status(common) => status::print(&common.state),
+        Command::Trace { id, common } => {
+            settings_of(&common).and_then(|settings| trace::print(&settings, &id))
+        }
         Command::Doctor => doctor::print(),
         Command::Routes => print(&routes::table()),
         Command::Config => print(&options::describe()),

@@ -1,5 +1,5 @@
 //! What every crate needs and no cloud service owns: ids, time, errors, the request context,
-//! configuration, secrets, logging and what makes way for what. Knows nothing of HTTP, SQL or OpenStack's nouns.
+//! configuration, secrets, logging, what waits for what and what makes way for what. Knows nothing of HTTP, SQL or OpenStack's nouns.
 
 pub mod background;
 pub mod config;
@@ -11,6 +11,7 @@ pub mod logging;
 pub mod metrics;
 pub mod secret;
 pub mod time;
+pub mod waits;
 
 pub use background::{background, is_background};
 pub use context::{Context, Version};

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{collections::HashMap, future::Future, panic::AssertUnwindSafe, sync::Arc};
 use tokio::sync::oneshot;
+use tracing::Instrument;
 
 /// Handlers by message name. They run side by side, except messages with the same key, which keep their order.
 #[derive(Default)]
@@ -80,7 +81,7 @@ impl Deliver for Handlers {
         let Some(handler) = self.by_name.get(name.as_str()) else {
             return unanswerable(Error::not_implemented(format!("nobody here answers {name}")));
         };
-        let request_id = context.request_id.clone();
+        let span = tracing::info_span!("message", name, request_id = context.request_id);
         let Work { key, run } = match handler(context, &body) {
             Ok(work) => work,
             Err(error) => return unanswerable(error),
@@ -91,10 +92,16 @@ impl Deliver for Handlers {
                 Some(turn) => Some(turn.come().await),
                 None => None,
             };
-            tracing::debug!(id, name, request_id, "message");
+            tracing::debug!(id, "begins");
             let answer = AssertUnwindSafe(run).catch_unwind().await;
-            answer.unwrap_or_else(|_| Err(Error::internal(format!("the handler of {name} panicked"))))
+            let panicked = |_| Err(Error::internal(format!("the handler of {name} panicked")));
+            let answer = answer.unwrap_or_else(panicked);
+            if let Err(error) = &answer {
+                tracing::info!(%error, "refused");
+            }
+            answer
         })
+        .instrument(span)
         .boxed()
     }
 }

@@ -80,7 +80,11 @@ impl Bus {
         let patience = self.patience(cx);
         let mut envelope = envelope(cx, name, message)?;
         envelope.context.deadline = Some(now().plus(patience));
-        let waiting = tokio::time::timeout(patience, self.carrier.call(topic, envelope));
+        let answer = self.carrier.call(topic, envelope);
+        let waiting = base::waits::waiting(
+            || format!("the answer of {topic} to {name}"),
+            tokio::time::timeout(patience, answer),
+        );
         let too_late =
             |_| Error::timeout(format!("{topic} did not answer {name} in {} s", patience.as_secs_f32()));
         let answer = counted("call", name, waiting.await.map_err(too_late).and_then(|answer| answer))?;

@@ -100,6 +100,8 @@ pub(crate) trait Kind: Send + Sync {
 
     fn step(&self, number: usize) -> Option<StepFacts>;
 
+    fn step_names(&self) -> Vec<String>;
+
     /// The state after the step, or after its undo.
     async fn run(&self, number: usize, undo: bool, cx: &Context, state: &str) -> Result<(String, Effect)>;
 
@@ -117,6 +119,10 @@ impl<F: Flow> Kind for Erased<F> {
     fn step(&self, number: usize) -> Option<StepFacts> {
         let step = F::steps().get(number)?;
         Some(StepFacts { name: step.name, has_undo: step.undo.is_some(), interruptible: step.interruptible })
+    }
+
+    fn step_names(&self) -> Vec<String> {
+        F::steps().iter().map(|step| step.name.to_string()).collect()
     }
 
     async fn run(&self, number: usize, undo: bool, cx: &Context, state: &str) -> Result<(String, Effect)> {

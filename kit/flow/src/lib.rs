@@ -6,6 +6,7 @@ mod runner;
 mod store;
 mod tasks;
 pub mod torture;
+pub mod trail;
 
 pub use kind::{Effect, Flow, Step};
 pub use store::TABLES;
@@ -39,6 +40,8 @@ pub struct Options {
     pub absence_max: Duration,
     /// The pause before the second attempt; it doubles with each, up to half a minute.
     pub pause: Duration,
+    /// How long it is told of operations that have ended.
+    pub told_for: Duration,
     /// How long a silent process keeps its flows and tasks when others share the database.
     pub lease: Duration,
 }
@@ -50,6 +53,7 @@ impl Default for Options {
             attempts_max: 5,
             absence_max: Duration::from_secs(120),
             pause: Duration::from_secs(1),
+            told_for: Duration::from_secs(24 * 3600),
             lease: Duration::from_secs(9),
         }
     }
@@ -65,6 +69,8 @@ pub(crate) struct Shared {
     options: Options,
     /// This process since its start. As nobody ever has it again, it is also the fencing token.
     owner: String,
+    /// The same for people.
+    process: String,
     kinds: RwLock<HashMap<&'static str, Arc<dyn Kind>>>,
     places: Semaphore,
     /// Flows that this process runs now; true asks one to stop and undo.
@@ -93,6 +99,14 @@ impl Shared {
 
 /// From commit to beginning takes less.
 const STRAYS_FOR: Duration = Duration::from_secs(1);
+
+/// What has ended is forgotten now and then.
+const FORGOTTEN_EVERY: Duration = Duration::from_secs(600);
+
+fn process_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}, process {}", host.trim(), std::process::id())
+}
 
 #[derive(Default)]
 struct Tasks {
@@ -171,6 +185,7 @@ impl Flows {
             clock,
             options,
             owner: id::uuid(),
+            process: process_name(),
             kinds: RwLock::default(),
             places: Semaphore::new(options.concurrency_max.max(1)),
             running: Mutex::default(),
@@ -192,6 +207,15 @@ impl Flows {
         if self.0.db.is_postgres() {
             self.keep_lease().await?;
         }
+        let weak = Arc::downgrade(&self.0);
+        self.every("forget operations", FORGOTTEN_EVERY, move || {
+            let shared = weak.upgrade();
+            async move {
+                let Some(shared) = shared else { return Ok(()) };
+                let before = shared.clock.now().minus(shared.options.told_for);
+                shared.db.write(move |tx| trail::forget(tx, before)).await
+            }
+        });
         self.adopt().await
     }
 
@@ -219,6 +243,7 @@ impl Flows {
             created_at: self.0.clock.now(),
         };
         tx.insert(&row)?;
+        trail::begin(tx, &row, kind.step_names(), &self.0.process)?;
         if row.owner.is_some() {
             self.run_after_commit(tx, row.clone());
         }
@@ -286,6 +311,7 @@ impl Flows {
                 let runs_here = |id: &str| !shared.is_stray(id);
                 for row in store::adopt(tx, &owner, runs_here, shared_database, now)? {
                     tracing::info!(flow = row.id, kind = row.kind, subject = row.subject, "goes on");
+                    trail::goes_on_in(tx, &row.id, &shared.process)?;
                     flows.run_after_commit(tx, row);
                 }
                 Ok(())
@@ -295,7 +321,7 @@ impl Flows {
 
     /// The lease of this process, renewed in time; what others let lapse is adopted.
     async fn keep_lease(&self) -> Result<()> {
-        tasks::hold_lease(&self.0, &tasks::owner_lease(&self.0.owner)).await?;
+        tasks::hold_lease(&self.0, &store::owner_lease(&self.0.owner)).await?;
         let weak = Arc::downgrade(&self.0);
         let pause = self.0.options.lease / 3;
         self.spawn(async move {
@@ -303,7 +329,7 @@ impl Flows {
                 tokio::time::sleep(pause).await;
                 let Some(flows) = weak.upgrade().map(Flows) else { return };
                 let kept = async {
-                    tasks::hold_lease(&flows.0, &tasks::owner_lease(&flows.0.owner)).await?;
+                    tasks::hold_lease(&flows.0, &store::owner_lease(&flows.0.owner)).await?;
                     flows.hear_cancellations().await?;
                     flows.adopt().await
                 };

@@ -5,12 +5,16 @@ use crate::{
     kind::{Effect, Kind, StepFacts},
     store::{self, FlowRow},
     torture::Trouble,
+    trail,
 };
-use base::{Error, ErrorKind, Result, metrics};
+use base::{Error, ErrorKind, Result, metrics, waits};
 use db::AsJson;
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
+use tracing::Instrument;
 
+/// A step that takes longer than this says what it waits for.
+const NOTED_EVERY: Duration = Duration::from_secs(2);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Who was not there is looked for again soon: mostly he is just starting.
 const ABSENCE_PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -57,7 +61,8 @@ pub(crate) async fn run(flows: Flows, mut row: FlowRow, mut running: Running) {
         tracing::error!(flow = row.id, kind = row.kind, "no such kind of flow: left as it is");
         return;
     };
-    match to_the_end(&flows, kind.as_ref(), &mut row, &mut running.stop).await {
+    let span = tracing::info_span!("flow", kind = row.kind, request_id = row.context.request_id);
+    match to_the_end(&flows, kind.as_ref(), &mut row, &mut running.stop).instrument(span).await {
         Ok(()) => {
             let waiter = flows.0.waiters.lock().remove(&row.id);
             let outcome = row.error.map_or(Ok(()), |error| Err(error.0));
@@ -87,7 +92,9 @@ async fn to_the_end(
                 tracing::warn!(flow, kind = row.kind, subject, step = step.name, ?error, "failed: undoing");
                 row.undoing = true;
                 row.error = Some(AsJson(error));
-                record(flows, row, Effect::none()).await?;
+                let (id, name) = (row.id.clone(), step.name);
+                let turned = Effect::write(move |tx| trail::failed_at(tx, &id, name));
+                record(flows, row, turned).await?;
             }
         }
         if !row.undoing && kind.step(row.step as usize).is_none() {
@@ -160,6 +167,7 @@ async fn forward(
             return Err(Failure::Step(outcome));
         }
         tracing::info!(flow = row.id, kind = row.kind, step = step.name, attempt, error = ?outcome, "again");
+        note_trouble(flows, row, step, attempt, &outcome).await;
         tokio::select! {
             () = asked_to_stop(stop) => {}
             () = tokio::time::sleep(pause(flows, attempt, &outcome)) => {}
@@ -198,6 +206,7 @@ async fn backward(flows: &Flows, kind: &dyn Kind, row: &mut FlowRow, step: StepF
             return record(flows, row, Effect::none()).await;
         }
         tracing::warn!(flow = row.id, kind = row.kind, step = step.name, attempt, ?error, "undo again");
+        note_trouble(flows, row, step, attempt, &error).await;
         tokio::time::sleep(pause(flows, attempt, &error)).await;
         attempt += 1;
     }
@@ -237,7 +246,8 @@ async fn attempt_step(
     let run = async || {
         let _counted = Counted::begin(&row.kind, step.name, undo);
         let start = std::time::Instant::now();
-        let done = kind.run(row.step as usize, undo, &row.context, &row.state).await;
+        let done = kind.run(row.step as usize, undo, &row.context, &row.state);
+        let done = watched(flows, row, step, done).await;
         let outcome = metrics::outcome(&done);
         let of = metrics::STEPS.with_label_values(&[row.kind.as_str(), step.name, way(undo), &outcome]);
         of.observe(metrics::seconds_since(start));
@@ -262,6 +272,41 @@ async fn attempt_step(
             let _ = run().await;
             Err(Left::Lost)
         }
+    }
+}
+
+/// Says now and then what a step waits for that takes long.
+async fn watched<T>(flows: &Flows, row: &FlowRow, step: StepFacts, work: impl Future<Output = T>) -> T {
+    let note = waits::Note::default();
+    let work = waits::noting(note.clone(), work);
+    tokio::pin!(work);
+    let mut said = None;
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            () = tokio::time::sleep(NOTED_EVERY) => {}
+        }
+        let text = Some(note.text());
+        if text != said {
+            said.clone_from(&text);
+            let (id, now, name, what) = (row.id.clone(), flows.0.clock.now(), step.name, text.flatten());
+            told(flows.0.db.write(move |tx| trail::waits(tx, &id, name, what.clone(), now)).await);
+        }
+    }
+}
+
+async fn note_trouble(flows: &Flows, row: &FlowRow, step: StepFacts, attempt: u32, error: &Error) {
+    let (id, now, name, message) =
+        (row.id.clone(), flows.0.clock.now(), step.name, error.message.to_string());
+    let noted = flows.0.db.write(move |tx| trail::trouble(tx, &id, name, attempt + 1, &message, now));
+    told(noted.await);
+}
+
+/// An operation does not fail because nobody could write down where it is.
+fn told(noted: Result<()>) {
+    if let Err(error) = noted {
+        tracing::debug!(%error, "the trail is not kept");
     }
 }
 
@@ -328,8 +373,9 @@ async fn finish(
     mut effect: impl FnMut(&mut db::Tx) -> Result<()> + Send + 'static,
 ) -> Result<(), Left> {
     let (ended, next) = (row.clone(), flows.clone());
+    let now = flows.0.clock.now();
     let work = move |tx: &mut db::Tx| {
-        if !store::end(tx, &ended)? {
+        if !store::end(tx, &ended, now)? {
             return Ok(false);
         }
         effect(tx)?;

@@ -1,12 +1,14 @@
 //! The tables of flows and leases, and the questions asked of them.
 
+use crate::trail::{self, Trail};
 use base::{Context, Error, Result, Timestamp};
 use db::{AsJson, List, Resource, Table, Tx, params, sql};
 
 /// To be opened along with the service's own tables.
-pub const TABLES: &[&Table] = &[FlowRow::TABLE, Lease::TABLE];
+pub const TABLES: &[&Table] = &[FlowRow::TABLE, Lease::TABLE, Trail::TABLE];
 
-/// A flow that has not ended. Ended ones are deleted: what they did is told by the service's own nouns.
+/// A flow that has not ended. Ended ones are deleted: what they did is told by the service's own nouns and, for a
+/// while, by their trails.
 #[derive(Clone, Debug, Resource)]
 #[resource(table = "flow", unique = "subject, number")]
 pub(crate) struct FlowRow {
@@ -68,10 +70,19 @@ pub fn record(tx: &mut Tx, row: &FlowRow) -> Result<Option<bool>> {
 }
 
 /// Deletes a flow that has ended. False: another process has taken it over.
-pub fn end(tx: &mut Tx, row: &FlowRow) -> Result<bool> {
+pub fn end(tx: &mut Tx, row: &FlowRow, now: Timestamp) -> Result<bool> {
     let deleted =
         tx.execute(sql!("DELETE FROM flow WHERE id = $1 AND owner = $2"), params![row.id, row.owner])?;
-    Ok(deleted > 0)
+    if deleted == 0 {
+        return Ok(false);
+    }
+    trail::end(tx, row, now)?;
+    Ok(true)
+}
+
+/// The name of a process's own lease.
+pub fn owner_lease(owner: &str) -> String {
+    format!("process {owner}")
 }
 
 /// Takes the next flow of a subject, if it waits.

@@ -17,10 +17,6 @@ pub(crate) type Task = Box<dyn Fn() -> BoxFuture<'static, Result<()>> + Send + S
 /// Leases that lapsed so long ago belong to nobody who comes back.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
 
-pub(crate) fn owner_lease(owner: &str) -> String {
-    format!("process {owner}")
-}
-
 pub(crate) async fn run(shared: Weak<Shared>, name: &'static str, interval: Duration, task: Task) {
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -6,6 +6,7 @@ use db::{Resource, Tx, params, sql, testing};
 use flow::{
     Effect, Flow, Flows, Options, Step, step,
     torture::{self, Ordeal, World},
+    trail::{self, State, Told},
 };
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -390,8 +391,49 @@ async fn tasks_run_at_their_time_until_stopped() {
 
 #[tokio::test]
 async fn every_statement_is_understood_by_both_databases() {
-    const TABLES: &[&db::Table] = &[House::TABLE, flow::TABLES[0], flow::TABLES[1]];
+    const TABLES: &[&db::Table] = &[House::TABLE, flow::TABLES[0], flow::TABLES[1], flow::TABLES[2]];
     for test in testing::all(TABLES, &[]).await.unwrap() {
         assert!(testing::prepare_all(&test.db, TABLES).await.unwrap() > 8);
+    }
+}
+
+impl Town {
+    async fn told(&self, id: &str) -> Vec<Told> {
+        let (id, shared, now) = (id.to_string(), self.test.db.is_postgres(), Clock::real().now());
+        self.test.db.read(move |tx| trail::find(tx, &id, now, shared)).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn one_can_see_where_an_operation_is_and_how_it_ended() {
+    for town in Town::all().await {
+        assert!(town.told("a").await.is_empty());
+        let reached = Arc::new(Notify::new());
+        *town.outside.hangs.lock() = Some(reached.clone());
+        town.build_house("a").await;
+        reached.notified().await;
+        let told = &town.told("a").await[0];
+        assert_eq!(told.state, State::Runs { step: "put_up_walls".into() });
+        assert_eq!((told.steps.len(), told.attempt, told.ended_at), (3, 1, None));
+        // Of a step that takes long.
+        while town.told("a").await[0].noted_at.is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        *town.outside.hangs.lock() = None;
+        // The next one of the house waits for its turn, and its wish ends the first.
+        town.demolish_house("a").await;
+        town.flows.settled().await;
+        let told = town.told("a").await;
+        assert_eq!(told[0].state, State::Failed { step: "put_up_walls".into() });
+        assert_eq!((told[1].kind.as_str(), &told[1].state), ("demolish", &State::Done));
+        assert!(told.iter().all(|told| told.ended_at.is_some()));
+
+        town.outside.silent.store(5, Ordering::SeqCst);
+        town.build_house("b").await;
+        town.flows.settled().await;
+        let told = &town.told("b").await[0];
+        assert_eq!(told.state, State::Failed { step: "put_up_walls".into() });
+        assert_eq!(told.error.as_deref(), Some("no answer"));
+        assert!(town.told("nobody").await.is_empty());
     }
 }

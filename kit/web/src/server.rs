@@ -16,6 +16,7 @@ use std::sync::{
 };
 use std::time::Instant;
 use tokio::net::TcpListener;
+use tracing::Instrument;
 
 /// Who a token stands for. Keystone implements it; `Unauthorized` or `NotFound` for a token that does not hold.
 #[async_trait::async_trait]
@@ -96,7 +97,9 @@ impl<S: Send + Sync + 'static> Served<S> {
         let mut negotiated = None;
         let (start, method) = (Instant::now(), request.method().clone());
         let mut matched = "";
-        let mut response = self.route(request, &request_id, &mut negotiated, &mut matched).await;
+        let span = tracing::info_span!("request", request_id);
+        let mut response =
+            self.route(request, &request_id, &mut negotiated, &mut matched).instrument(span).await;
         let status = response.status();
         metrics::REQUESTS
             .with_label_values(&[self.service.name, method.as_str(), matched, status.as_str()])

@@ -23,6 +23,7 @@ pub const TABLES: &[&Table] = &[
     DefaultType::TABLE,
     flow::TABLES[0],
     flow::TABLES[1],
+    flow::TABLES[2],
 ];
 
 /// What databases from before lack.

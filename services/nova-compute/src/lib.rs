@@ -29,8 +29,8 @@ use contracts::{
 use host_virt::{Fake, Libvirt};
 use std::{path::Path, sync::Arc};
 
-pub use fence::Fence;
 pub use disks::{Disks, FakeDisks, FileDisks};
+pub use fence::Fence;
 pub use link::Link;
 pub use manager::Manager;
 pub use options::{Accelerator, Options};

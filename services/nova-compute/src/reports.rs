@@ -268,11 +268,9 @@ mod tests {
     }
 
     fn expected() -> Vec<ExpectedInstance> {
-        [KNOWN, LOST].map(|uuid| ExpectedInstance {
-            uuid: uuid.into(),
-            running: true,
-            leaving: false,
-        }).to_vec()
+        [KNOWN, LOST]
+            .map(|uuid| ExpectedInstance { uuid: uuid.into(), running: true, leaving: false })
+            .to_vec()
     }
 
     #[tokio::test(start_paused = true)]

@@ -44,7 +44,8 @@ impl Nova {
         let now = self.clock.now();
         let (silent, heard): (Vec<_>, Vec<_>) =
             hosts.into_iter().partition(|(_, service)| is_silent(service, now, after));
-        let lately = silent.iter().filter(|(_, service)| now.since(service.last_seen_at) < after * 10).count();
+        let lately =
+            silent.iter().filter(|(_, service)| now.since(service.last_seen_at) < after * 10).count();
         // Then it is rather this cloud's own network or broker that fails.
         if lately > heard.len() {
             tracing::error!(silent = lately, heard = heard.len(), "most hosts are silent: none is evacuated");

@@ -25,6 +25,7 @@ pub const TABLES: &[&Table] = &[
     GuestPassword::TABLE,
     flow::TABLES[0],
     flow::TABLES[1],
+    flow::TABLES[2],
 ];
 
 text_enum! {

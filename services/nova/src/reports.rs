@@ -2,8 +2,8 @@
 
 use crate::{
     Nova,
-    ha,
     flows::power::{self, Verb},
+    ha,
     model::{ComputeNode, Service, VmState},
     store,
 };
@@ -66,7 +66,8 @@ impl ComputeReports for Nova {
 
     async fn instances_on(&self, _cx: &Context, host: &str) -> Result<Vec<ExpectedInstance>> {
         let host = host.to_string();
-        let work = move |tx: &mut Tx| Ok((store::instances_on(tx, &host)?, store::evacuated_from(tx, &host)?));
+        let work =
+            move |tx: &mut Tx| Ok((store::instances_on(tx, &host)?, store::evacuated_from(tx, &host)?));
         let (found, leaving) = self.read(work).await?;
         let expected = |(uuid, state): (String, VmState)| ExpectedInstance {
             running: state == VmState::Active && !leaving.contains(&uuid),
