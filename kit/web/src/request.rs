@@ -19,6 +19,8 @@ pub struct Request {
     pub path: String,
     pub query: Query,
     pub headers: HeaderMap,
+    /// Who is at the other end of the connection; none without a socket.
+    pub peer: Option<std::net::IpAddr>,
     pub body: Body,
     pub(crate) params: Vec<(String, String)>,
     pub(crate) rule: &'static str,

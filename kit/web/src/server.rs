@@ -3,7 +3,7 @@
 use crate::{Body, Faults, Mark, Microversions, Query, Reply, Request, Route, Routes, fault::About};
 use axum::{
     body::Body as HttpBody,
-    extract::Request as HttpRequest,
+    extract::{ConnectInfo, Request as HttpRequest},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::Response,
 };
@@ -14,7 +14,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
-use std::time::Instant;
+use std::{net::SocketAddr, time::Instant};
 use tokio::net::TcpListener;
 use tracing::Instrument;
 
@@ -72,7 +72,8 @@ pub async fn serve(
     router: axum::Router,
     end: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
-    Ok(axum::serve(listener, router).with_graceful_shutdown(end).await?)
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    Ok(axum::serve(listener, service).with_graceful_shutdown(end).await?)
 }
 
 impl<S: Send + Sync + 'static> Served<S> {
@@ -238,6 +239,7 @@ impl<S: Send + Sync + 'static> Served<S> {
             path: path.clone(),
             query: Query::parse(parts.uri.query().unwrap_or_default()),
             headers: parts.headers,
+            peer: parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip()),
             body,
             params,
             rule: route.rule,

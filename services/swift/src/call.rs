@@ -4,7 +4,7 @@ use crate::answer::{Outcome, refuse, refuse_with};
 use axum::body::Body;
 use base::{Context, Timestamp};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use std::sync::Mutex;
+use std::{net::IpAddr, sync::Mutex};
 use web::{HeaderMap, Method, Query, Request};
 
 /// Where a request goes. Empty: not that deep.
@@ -36,6 +36,7 @@ pub struct Call {
     pub who: Option<Context>,
     pub leave: Leave,
     pub base_url: String,
+    pub peer: Option<IpAddr>,
     /// As the client wrote it.
     pub path: String,
     pub now: Timestamp,
@@ -111,6 +112,7 @@ impl Call {
             who,
             leave: Leave::default(),
             base_url: request.base_url,
+            peer: request.peer,
             path: request.path,
             // Swift's times have five digits.
             now: Timestamp(now.0 - now.0.rem_euclid(10)),
@@ -129,6 +131,7 @@ impl Call {
             who: self.who.clone(),
             leave: self.leave.clone(),
             base_url: self.base_url.clone(),
+            peer: self.peer,
             now: self.now,
         }
     }

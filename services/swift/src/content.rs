@@ -34,6 +34,10 @@ pub struct Told {
     pub etag_header: String,
     pub modified: Timestamp,
     pub content_type: String,
+    /// The part of a large object that is asked for by its number; none inside: there is no such part.
+    pub part: Option<Option<(u64, u64)>>,
+    /// How many parts there are, where that was asked.
+    pub parts: Option<usize>,
 }
 
 impl Content {
@@ -65,6 +69,9 @@ pub fn answer(call: &Call, content: &Content, told: &Told, headers: impl Fn(&mut
         answer.set("last-modified", conditional::http_date(told.modified));
         answer.set("etag", &told.etag_header);
         headers(&mut answer);
+        if let Some(parts) = told.parts {
+            answer.set("x-parts-count", parts.to_string());
+        }
         answer
     };
     if let Some(status) = conditional::refused(&call.headers, &call.method, &told.etag, told.modified) {
@@ -74,11 +81,19 @@ pub fn answer(call: &Call, content: &Content, told: &Told, headers: impl Fn(&mut
             _ => dress(answer).header("content-type", web::swob::HTML),
         });
     }
-    if call.method == Method::HEAD {
+    if let Some(None) = told.part {
+        let answer = Answer::text(416, "The requested part number is not satisfiable");
+        return Ok(dress(answer).header("content-range", format!("bytes */{length}")));
+    }
+    if call.method == Method::HEAD && told.part.is_none() {
         let answer = dress(Answer::stream(200, length, Body::empty()));
         return Ok(answer.header("content-type", &told.content_type));
     }
-    Ok(match conditional::ranges(&call.headers, length).as_deref() {
+    let ranges = match told.part.flatten() {
+        Some(part) => Some(vec![part]),
+        None => conditional::ranges(&call.headers, length),
+    };
+    Ok(match ranges.as_deref() {
         None => {
             let body = Body::from_stream(content.read(0..length));
             dress(Answer::stream(200, length, body)).header("content-type", &told.content_type)

@@ -4,6 +4,7 @@
 mod acl;
 mod answer;
 mod api;
+mod archive;
 mod auth;
 mod call;
 mod conditional;
@@ -12,13 +13,20 @@ mod content;
 mod cors;
 mod expirer;
 mod files;
+mod forms;
 mod listing;
+mod manifest;
 mod media_types;
 mod metadata;
 mod model;
 mod options;
 mod quotas;
+mod report;
+mod segments;
+mod signatures;
 mod store;
+mod symlinks;
+mod tempurl;
 mod versions;
 
 pub use api::routes;

@@ -71,10 +71,11 @@ impl Wanted {
         (low, high)
     }
 
-    /// Reads rows between two names in order, at most so many, until the list is as long as was asked.
+    /// Reads rows between two names in order, at most so many, until the list is as long as was asked. What reads says
+    /// whether there are no more.
     pub fn walk<T>(
         &self,
-        mut fetch: impl FnMut(&[u8], &[u8], usize) -> Result<Vec<T>>,
+        mut fetch: impl FnMut(&[u8], &[u8], usize) -> Result<(Vec<T>, bool)>,
         name_of: impl Fn(&T) -> String,
     ) -> Result<Vec<Item<T>>> {
         let (mut low, mut high) = self.bounds();
@@ -84,8 +85,7 @@ impl Wanted {
                 true => self.limit - items.len(),
                 false => STEP.min(self.limit.max(2)),
             };
-            let rows = fetch(&low, &high, step)?;
-            let is_last = rows.len() < step;
+            let (rows, is_last) = fetch(&low, &high, step)?;
             let mut inside: Option<String> = None;
             for row in rows {
                 let name = name_of(&row);
@@ -185,7 +185,8 @@ impl Form {
     }
 }
 
-fn accepted(accept: &str) -> Outcome<Option<Form>> {
+/// The form that is accepted best; none: none is.
+pub fn accepted(accept: &str) -> Outcome<Option<Form>> {
     const OFFERED: [(&str, Form); 4] = [
         ("text/plain", Form::Text),
         ("application/json", Form::Json),
@@ -288,8 +289,9 @@ mod tests {
             if reverse {
                 found.reverse();
             }
+            let is_last = found.len() < limit;
             found.truncate(limit);
-            Ok(found)
+            Ok((found, is_last))
         };
         let items = wanted.walk(fetch, String::clone).unwrap();
         let shown = |item: Item<String>| match item {

@@ -40,7 +40,7 @@ pub struct Container {
 
 /// An object, or a former version of one.
 #[derive(Clone, Debug, Resource)]
-#[resource(table = "objects", index = "delete_at", index = "file")]
+#[resource(table = "objects", index = "container_id, name, past, slot", index = "delete_at", index = "file")]
 pub struct Object {
     #[field(key)]
     pub container_id: String,

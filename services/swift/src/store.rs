@@ -45,7 +45,9 @@ fn direction(wanted: &Wanted) -> Direction {
 pub fn list_containers(tx: &mut Tx, account: &str, wanted: &Wanted) -> Result<Vec<Item<Container>>> {
     let fetch = |low: &[u8], high: &[u8], limit: usize| {
         let list = between(List::all().eq("account", account), low, high).sort("name", direction(wanted));
-        tx.list::<Container>(&list.limit(limit as u64))
+        let rows = tx.list::<Container>(&list.limit(limit as u64))?;
+        let is_last = rows.len() < limit;
+        Ok((rows, is_last))
     };
     wanted.walk(fetch, Container::name)
 }
@@ -54,13 +56,60 @@ pub fn list_objects(tx: &mut Tx, container_id: &str, wanted: &Wanted) -> Result<
     let fetch = |low: &[u8], high: &[u8], limit: usize| {
         let list = List::all().eq("container_id", container_id).eq("past", false);
         let list = between(list, low, high).sort("name", direction(wanted));
-        tx.list::<Object>(&list.limit(limit as u64))
+        let rows = tx.list::<Object>(&list.limit(limit as u64))?;
+        let is_last = rows.len() < limit;
+        Ok((rows, is_last))
     };
     wanted.walk(fetch, Object::name)
 }
 
+/// Names with all their versions, the newest first.
+pub fn list_versions(tx: &mut Tx, container_id: &str, wanted: &Wanted) -> Result<Vec<Item<Vec<Object>>>> {
+    let fetch = |low: &[u8], high: &[u8], limit: usize| {
+        let list = between(List::all().eq("container_id", container_id), low, high);
+        let list =
+            list.sort("name", direction(wanted)).sort("past", Direction::Asc).sort("slot", Direction::Asc);
+        let rows = tx.list::<Object>(&list.limit(limit as u64))?;
+        let is_last = rows.len() < limit;
+        let mut names: Vec<Vec<Object>> = Vec::new();
+        for row in rows {
+            match names.last_mut().filter(|versions| versions[0].name == row.name) {
+                Some(versions) => versions.push(row),
+                None => names.push(vec![row]),
+            }
+        }
+        // The last name may have more than were read.
+        if let (Some(last), false) = (names.last_mut(), is_last) {
+            *last = versions_of(tx, container_id, &last[0].name)?;
+        }
+        Ok((names, is_last))
+    };
+    wanted.walk(fetch, |versions| versions[0].name())
+}
+
+pub fn versions_of(tx: &mut Tx, container_id: &str, name: &[u8]) -> Result<Vec<Object>> {
+    let list = List::all().eq("container_id", container_id).eq("name", name.to_vec());
+    tx.list::<Object>(&list.sort("past", Direction::Asc).sort("slot", Direction::Asc))
+}
+
 fn between(list: List, low: &[u8], high: &[u8]) -> List {
     list.filter(Filter::new("name", Op::Ge, low.to_vec())).filter(Filter::new("name", Op::Lt, high.to_vec()))
+}
+
+/// Names that begin so, in order.
+pub fn with_prefix(
+    tx: &mut Tx,
+    container_id: &str,
+    prefix: &str,
+    marker: &str,
+    limit: usize,
+) -> Result<Vec<Object>> {
+    let wanted = Wanted { prefix: prefix.into(), marker: marker.into(), limit, ..Wanted::default() };
+    let rows = list_objects(tx, container_id, &wanted)?.into_iter().filter_map(|item| match item {
+        Item::Row(object) => Some(object),
+        Item::Subdir(_) => None,
+    });
+    Ok(rows.collect())
 }
 
 /// The last of the names that begin so.

@@ -10,7 +10,7 @@ use crate::{
     listing::{Form, Item, Wanted},
     metadata,
     model::{Account, Container, Metadata, Object, stamp},
-    quotas, store, versions,
+    quotas, store, symlinks, versions,
 };
 use base::{Error, Json, id};
 use db::{AsJson, Tx};
@@ -26,9 +26,15 @@ pub async fn get(swift: &Arc<Swift>, call: Call) -> Outcome {
     let container = info.container.ok_or_else(|| refuse(404))?;
     let mut answer = nothing().header("content-type", form.media_type());
     if call.method == Method::GET {
-        let id = container.id.clone();
-        let items = swift.db.read(move |tx| store::list_objects(tx, &id, &wanted)).await?;
-        answer = listed(form, &container, items.into_iter().map(line).collect());
+        answer = match call.query.has("versions") {
+            true => versioned(swift, &call, &container, wanted).await?,
+            false => {
+                let id = container.id.clone();
+                let items = swift.db.read(move |tx| store::list_objects(tx, &id, &wanted)).await?;
+                let lines = items.into_iter().map(|item| line(item, &container.account));
+                listed(form, &container, lines.collect())
+            }
+        };
     }
     if call.query.get("format").is_none() {
         answer.set("vary", "Accept");
@@ -44,10 +50,71 @@ fn listed(form: Form, container: &Container, lines: Vec<Json>) -> Answer {
     listing::answer(form, &lines, &around)
 }
 
-fn line(item: Item<Object>) -> Json {
+/// `versions`: all versions of every name, as JSON.
+async fn versioned(swift: &Arc<Swift>, call: &Call, container: &Container, wanted: Wanted) -> Outcome {
+    let limit = wanted.limit;
+    let after = match (call.query.get("version_marker"), call.query.get("marker")) {
+        (None, _) => None,
+        (Some(_), None) => return Err(bad("version_marker param requires marker")),
+        (Some(version), Some(name)) => {
+            let version = versions::parse_id(version).map_err(|_| bad("invalid version_marker param"))?;
+            Some((name.as_bytes().to_vec(), version))
+        }
+    };
+    let id = container.id.clone();
+    let (rest, items) = swift
+        .db
+        .read(move |tx| {
+            let rest = match &after {
+                Some((name, version)) => {
+                    let older = |object: &Object| match (object.version, version) {
+                        (Some(its), Some(version)) => its < *version,
+                        (its, None) => its.is_some(),
+                        (None, Some(_)) => false,
+                    };
+                    store::versions_of(tx, &id, name)?.into_iter().filter(|object| older(object)).collect()
+                }
+                None => Vec::new(),
+            };
+            Ok((rest, store::list_versions(tx, &id, &wanted)?))
+        })
+        .await?;
+    let mut lines: Vec<Json> = rest.iter().map(|object| version(object, false)).collect();
+    for item in items {
+        match item {
+            Item::Subdir(name) => lines.push(json!({"subdir": name})),
+            Item::Row(all) => lines.extend(
+                all.iter()
+                    .enumerate()
+                    .map(|(n, object)| version(object, n == 0 && (!object.past || object.marker))),
+            ),
+        }
+    }
+    lines.truncate(limit);
+    Ok(listed(Form::Json, container, lines))
+}
+
+fn version(object: &Object, is_latest: bool) -> Json {
+    let mut view = view(object);
+    view["version_id"] = versions::id_of(object).into();
+    view["is_latest"] = is_latest.into();
+    view
+}
+
+fn line(item: Item<Object>, account: &str) -> Json {
     match item {
         Item::Subdir(name) => json!({"subdir": name}),
-        Item::Row(object) => view(&object),
+        Item::Row(object) => {
+            let mut view = view(&object);
+            if let Some((path, etag, bytes)) = symlinks::listed(&object, account) {
+                view["symlink_path"] = path.into();
+                if let (Some(etag), Some(bytes)) = (etag, bytes) {
+                    view["symlink_etag"] = etag.into();
+                    view["symlink_bytes"] = bytes.into();
+                }
+            }
+            view
+        }
     }
 }
 

@@ -47,9 +47,32 @@ pub async fn info(swift: Arc<Swift>, _: Request) -> Result<Reply> {
             "extra_header_count": 0,
         },
         "account_quotas": {},
+        "bulk_delete": {"max_deletes_per_request": o.max_deletes_per_request, "max_failed_deletes": o.max_deletes_per_request},
+        "bulk_upload": {
+            "max_containers_per_extraction": o.max_containers_per_extraction,
+            "max_failed_extractions": o.max_failed_extractions,
+        },
         "container_quotas": {},
         "crossdomain": {},
+        "formpost": {"allowed_digests": o.allowed_digests, "deprecated_digests": ["sha1"]},
         "object_versioning": {},
+        "slo": {
+            "max_manifest_segments": o.max_manifest_segments,
+            "max_manifest_size": o.max_manifest_bytes,
+            "min_segment_size": 1,
+            "allow_async_delete": false,
+        },
+        "staticweb": {},
+        "symlink": {"symloop_max": o.symloop_max, "static_links": true},
+        "tempurl": {
+            "methods": o.tempurl_methods,
+            "incoming_remove_headers": ["x-timestamp"],
+            "incoming_allow_headers": [],
+            "outgoing_remove_headers": ["x-object-meta-*"],
+            "outgoing_allow_headers": ["x-object-meta-public-*"],
+            "allowed_digests": o.allowed_digests,
+            "deprecated_digests": ["sha1"],
+        },
         "versioned_writes": {"allowed_flags": ["x-versions-location", "x-history-location"]},
     });
     Ok(Answer::json(&body).into_reply())

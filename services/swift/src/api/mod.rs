@@ -1,21 +1,29 @@
 //! The route table of swift, and the way of a request through it.
 
 mod accounts;
+mod bulk;
 mod containers;
+mod extract;
+mod formpost;
 mod info;
+mod large;
 mod object_copy;
 mod object_delete;
 mod object_put;
 mod objects;
+mod staticweb;
+
+pub use objects::Found;
 
 use crate::{
     Swift,
     answer::{Answer, Outcome, either, refuse_with},
     auth::Info,
     call::{Call, Place},
-    constraints, cors, store,
+    constraints, cors, forms, store,
 };
 use base::Result;
+use futures::future::BoxFuture;
 use std::sync::Arc;
 use web::{Mark, Method, Reply, Request, Routes, copy, delete, get, head, options, post, put};
 
@@ -52,11 +60,16 @@ async fn serve(swift: Arc<Swift>, request: Request) -> Result<Reply> {
 
 impl Swift {
     /// A request of a client, from its signature to what its page may read.
-    async fn handle(self: &Arc<Self>, call: Call) -> Outcome {
+    async fn handle(self: &Arc<Self>, mut call: Call) -> Outcome {
         constraints::check_account(&self.options, &call)?;
+        let signed = self.admit_signed(&mut call).await?;
+        let reads = call.reads();
         let origin = call.header("origin").map(str::to_string);
         let (place, is_options) = (call.place.clone(), call.method == Method::OPTIONS);
-        let mut answer = either(self.dispatch(call).await);
+        let mut answer = either(self.route(call).await);
+        if let Some(signed) = signed {
+            signed.dress(reads, &mut answer);
+        }
         if let Some(origin) = origin.filter(|_| !place.is_account() && !is_options) {
             let info = self.info(&place).await?;
             cors::tell(&self.options, &mut answer, &info, &origin);
@@ -64,8 +77,34 @@ impl Swift {
         Ok(answer)
     }
 
+    /// What only a client can ask for, before what parts of requests ask for, too.
+    async fn route(self: &Arc<Self>, call: Call) -> Outcome {
+        let method = call.method.as_str();
+        if method == "PUT" && call.query.has("extract-archive") {
+            return extract::put(self, call).await;
+        }
+        if matches!(method, "POST" | "DELETE") && call.query.has("bulk-delete") {
+            return bulk::delete(self, call).await;
+        }
+        let form = call.header("content-type").and_then(forms::boundary).filter(|_| method == "POST");
+        if let Some(boundary) = form {
+            return formpost::post(self, call, &boundary).await;
+        }
+        match staticweb::is_web(&call) {
+            true if call.place.is_object() => staticweb::object(self, call).await,
+            true => staticweb::container(self, call).await,
+            false => self.dispatch(call).await,
+        }
+    }
+
+    /// A part of a request. Boxed, for it may have parts itself.
+    pub fn part(self: &Arc<Self>, call: Call) -> BoxFuture<'static, Answer> {
+        let swift = self.clone();
+        Box::pin(async move { either(swift.dispatch(call).await) })
+    }
+
     /// A request whose origin does not matter, or a part of one.
-    pub async fn dispatch(self: &Arc<Self>, call: Call) -> Outcome {
+    async fn dispatch(self: &Arc<Self>, call: Call) -> Outcome {
         let method = call.method.as_str().to_string();
         if call.place.is_object() {
             return match method.as_str() {

@@ -1,12 +1,16 @@
 //! Copies within the store. A copy of a plain object shares its bytes, and takes no time.
 
-use super::object_put::{Held, written};
+use super::{
+    large::FLAG,
+    object_put::{Held, written},
+};
 use crate::{
     Swift,
     answer::{Answer, Outcome, refuse_with},
     call::{Call, Place, is_true, quoted, unquoted},
-    conditional,
+    conditional, versions,
 };
+use axum::body::Body;
 use std::sync::Arc;
 use web::Method;
 
@@ -63,18 +67,27 @@ pub async fn put_from(swift: &Arc<Swift>, mut call: Call) -> Outcome {
             source.headers.insert(name, value);
         }
     }
-    let found = swift.find(&source).await?;
+    let view = swift.view(&source).await?;
+    let found = &view.found;
     if let Some(status) =
-        conditional::refused(&source.headers, &source.method, &found.object.etag, found.object.written_at)
+        conditional::refused(&source.headers, &source.method, &view.told.etag, view.told.modified)
     {
         return Err(Answer::new(status).into());
     }
+    let as_manifest = source.query.get("multipart-manifest") == Some("get");
+    let is_dynamic = found.object.meta("x-object-manifest").is_some();
+    let length = match found.object.is_large() && as_manifest {
+        true => found.object.size as u64,
+        false => view.content.length(),
+    };
+    if length > swift.options.max_file_size {
+        return Err(Answer::new(413).into());
+    }
     let is_fresh = call.header("x-fresh-metadata").is_some_and(is_true);
     if call.header("content-type").is_none_or(str::is_empty) {
-        call.set("content-type", &found.object.content_type.clone());
+        call.set("content-type", &found.object.content_type);
     }
-    let kept =
-        found.object.metadata.iter().filter(|(name, _)| !is_fresh && name.as_str() != "x-object-manifest");
+    let kept = found.object.metadata.iter().filter(|(name, _)| !is_fresh && !is_of_segments(name));
     for (name, value) in kept {
         if !call.headers.contains_key(name.as_str()) {
             call.set(name, value);
@@ -86,18 +99,30 @@ pub async fn put_from(swift: &Arc<Swift>, mut call: Call) -> Outcome {
     {
         call.set("x-delete-at", &at.to_string());
     }
-    call.set("content-length", &found.object.size.to_string());
+    if let Some(prefix) = found.object.meta("x-object-manifest").filter(|_| as_manifest) {
+        call.set("x-object-manifest", prefix);
+    }
+    let is_link = found.object.metadata.keys().any(|name| name.contains("-sysmeta-symlink"));
+    call.set("content-length", &length.to_string());
+    call.query.0.clear();
     let (mut put, call) = swift.admit(call).await?;
-    let ranges = conditional::ranges(&source.headers, found.object.size as u64);
+    let ranges = conditional::ranges(&source.headers, length);
+    put.shares = ranges.is_none() && (as_manifest || !(found.object.is_large() || is_dynamic));
     let held = match ranges.as_deref() {
-        None => Held::nothing(swift),
-        Some([(start, end)]) => {
-            let content = swift.bytes_of(&found.object).await?;
-            swift.receive(axum::body::Body::from_stream(content.read(*start..*end))).await?
-        }
+        None if put.shares => Held::nothing(swift),
+        None => swift.receive(Body::from_stream(view.content.read(0..length))).await?,
+        Some([(start, end)]) => swift.receive(Body::from_stream(view.content.read(*start..*end))).await?,
         Some(_) => return Err(Answer::new(416).into()),
     };
-    put.shares = ranges.is_none();
+    if put.shares && found.object.is_large() {
+        put.object.large_size = found.object.large_size;
+        put.object.large_etag = found.object.large_etag.clone();
+        put.object.metadata.insert(FLAG.into(), "True".into());
+    }
+    if is_link {
+        let links = found.object.metadata.iter().filter(|(name, _)| name.contains("-sysmeta-symlink"));
+        put.object.metadata.extend(links.map(|(name, value)| (name.clone(), value.clone())));
+    }
     put.object.size = if put.shares { found.object.size } else { held.arrived.size as i64 };
     put.object.etag = if put.shares { found.object.etag.clone() } else { held.arrived.md5.clone() };
     put.object.file = if put.shares { found.object.file.clone() } else { held.arrived.file.clone() };
@@ -111,6 +136,14 @@ pub async fn put_from(swift: &Arc<Swift>, mut call: Call) -> Outcome {
         .header("x-copied-from", quoted(&format!("{}/{}", from.container, from.object)))
         .header("x-copied-from-account", quoted(&from.account))
         .header("x-copied-from-last-modified", conditional::http_date(found.object.written_at));
+    if found.object.version.is_some() {
+        answer.set("x-copied-from-version-id", versions::id_of(&found.object));
+    }
     crate::metadata::tell(&mut answer, &object.metadata, true);
     Ok(answer)
+}
+
+/// What a copy of the bytes does not take along.
+fn is_of_segments(name: &str) -> bool {
+    name == FLAG || name == "x-object-manifest"
 }

@@ -1,6 +1,6 @@
 //! Deleting objects, or one version of them.
 
-use super::nothing;
+use super::{large, nothing};
 use crate::{
     Swift,
     answer::{Answer, Outcome, refuse},
@@ -12,6 +12,9 @@ use base::{Error, Timestamp};
 use std::sync::Arc;
 
 pub async fn delete(swift: &Arc<Swift>, call: Call) -> Outcome {
+    if call.query.get("multipart-manifest") == Some("delete") {
+        return large::delete(swift, call).await;
+    }
     let info = swift.info(&call.place).await?;
     swift.authorize(&call, &info, info.write_acl())?;
     let container = info.container.ok_or_else(|| refuse(404))?;

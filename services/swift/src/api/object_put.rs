@@ -1,6 +1,6 @@
 //! Writing objects and what is told of them.
 
-use super::{created, object_copy};
+use super::{bad, created, large, object_copy};
 use crate::{
     Swift,
     answer::{Answer, Outcome, refuse, refuse_with},
@@ -10,7 +10,7 @@ use crate::{
     files::{Arrived, Files},
     media_types, metadata,
     model::{Account, Container, Object},
-    quotas, store, versions,
+    quotas, store, symlinks, versions,
 };
 use axum::body::Body;
 use base::{Error, ErrorKind, Result, Timestamp};
@@ -30,8 +30,14 @@ pub struct Put {
 }
 
 pub async fn put(swift: &Arc<Swift>, call: Call) -> Outcome {
+    if call.query.get("multipart-manifest") == Some("put") {
+        return large::put(swift, call).await;
+    }
     if call.header("x-copy-from").is_some_and(|from| !from.is_empty()) {
         return object_copy::put_from(swift, call).await;
+    }
+    if call.query.has("version-id") {
+        return restore(swift, call).await;
     }
     let (mut put, mut call) = swift.admit(call).await?;
     let arrived = swift.receive(call.take_body()).await?;
@@ -56,6 +62,55 @@ pub fn written(object: &Object) -> Answer {
         answer.set("x-object-version-id", versions::id_of(object));
     }
     answer
+}
+
+/// Says of a large object what its segments begin with; or that it is none.
+fn check_manifest(call: &Call) -> Outcome<()> {
+    if call.headers.contains_key(large::FLAG) && call.query.get("multipart-manifest") != Some("put") {
+        let text = "X-Static-Large-Object is a reserved header. To create a static large object add query param multipart-manifest=put.";
+        return Err(bad(text));
+    }
+    let Some(prefix) = call.header("x-object-manifest") else { return Ok(()) };
+    match prefix.split_once('/') {
+        Some((container, rest))
+            if !container.is_empty()
+                && !rest.is_empty()
+                && !rest.starts_with('/')
+                && !prefix.contains(['?', '&']) =>
+        {
+            Ok(())
+        }
+        _ => Err(bad("X-Object-Manifest must be in the format container/prefix")),
+    }
+}
+
+/// PUT with `version-id`: a former version is the current one again.
+async fn restore(swift: &Arc<Swift>, call: Call) -> Outcome {
+    let info = swift.info(&call.place).await?;
+    swift.authorize(&call, &info, info.write_acl())?;
+    let container = info.container.ok_or_else(|| refuse(404))?;
+    if call.content_length()?.is_none_or(|length| length > 0) {
+        return Err(bad("If version-id is specified, request body must be empty"));
+    }
+    let version = call.query.get("version-id").map(versions::parse_id).transpose()?.flatten();
+    let version = version.ok_or_else(|| bad("version-id may not be null"))?;
+    let (files, name) = (swift.files.clone(), call.place.object.clone());
+    let restored = swift.db.write(move |tx| {
+        let current = store::current(tx, &container.id, &name)?;
+        if let Some(current) = current.clone().filter(|object| object.version == Some(version)) {
+            return Ok(current);
+        }
+        let past = store::past(tx, &container.id, &name, version)?;
+        let past = past.filter(|object| !object.marker).ok_or_else(|| Error::not_found(""))?;
+        store::take_out(tx, &container, &past)?;
+        if let Some(current) = &current {
+            versions::displace(tx, &files, &container, current, Some(&past))?;
+        }
+        let object = Object { past: false, slot: 0, ..past };
+        store::insert(tx, &container, &object)?;
+        Ok(object)
+    });
+    Ok(written(&restored.await?))
 }
 
 /// Bytes that go again unless an object takes them.
@@ -83,7 +138,7 @@ impl Drop for Held {
 
 impl Swift {
     /// All that must hold before the bytes of an object are read, and the object without them.
-    pub async fn admit(&self, mut call: Call) -> Outcome<(Put, Call)> {
+    pub async fn admit(self: &Arc<Self>, mut call: Call) -> Outcome<(Put, Call)> {
         let condition = call.header("if-none-match").map(str::trim);
         if condition.is_some_and(|etag| etag != "*") {
             return Err(refuse_with(400, "If-None-Match only supports *"));
@@ -94,6 +149,8 @@ impl Swift {
         let (Some(container), Some(account)) = (info.container, info.account) else {
             return Err(refuse(404));
         };
+        check_manifest(&call)?;
+        let link = self.link(&mut call).await?;
         if call.header("content-type").is_none_or(str::is_empty) || constraints::wants_detection(&call) {
             let guessed = media_types::guess(&call.place.object);
             call.set("content-type", guessed);
@@ -107,9 +164,11 @@ impl Swift {
                 return Err(refuse(412));
             }
         }
+        let mut metadata = metadata::of_object(&call);
+        metadata.extend(link.into_iter().flatten());
         let object = Object {
             content_type: call.header("content-type").unwrap_or(media_types::BYTES).into(),
-            metadata: AsJson(metadata::of_object(&call)),
+            metadata: AsJson(metadata),
             delete_at: constraints::delete_at(&call)?,
             ..versions::nothing(&container, call.place.object.clone().into_bytes(), call.now)
         };
@@ -183,6 +242,10 @@ pub async fn post(swift: &Arc<Swift>, call: Call) -> Outcome {
     swift.authorize(&call, &info, info.write_acl())?;
     let container = info.container.ok_or_else(|| refuse(404))?;
     constraints::check_metadata(&swift.options, &call, "object")?;
+    if call.headers.contains_key("x-symlink-target") {
+        return Err(refuse_with(400, "A PUT request is required to set a symlink target"));
+    }
+    check_manifest(&call)?;
     let delete_at = constraints::delete_at(&call)?;
     let told = metadata::of_object(&call);
     let content_type = call.header("content-type").filter(|kind| !kind.is_empty()).map(str::to_string);
@@ -203,6 +266,11 @@ pub async fn post(swift: &Arc<Swift>, call: Call) -> Outcome {
         Ok(object)
     });
     let object = changed.await?;
+    if let Some(target) = symlinks::target(&object, &call.place.account) {
+        let text = "The requested POST was applied to a symlink. POST directly to the target to apply requested metadata.";
+        let answer = Answer::with(web::StatusCode::TEMPORARY_REDIRECT, web::swob::HTML, text);
+        return Ok(answer.header("location", target.url_path()));
+    }
     let mut answer = Answer::new(202);
     if object.version.is_some() {
         answer.set("x-object-version-id", versions::id_of(&object));
