@@ -122,7 +122,11 @@ impl<S: Send + Sync + 'static> Served<S> {
             && let Ok(value) =
                 HeaderValue::from_str(&format!("Keystone uri=\"{}/v3\"", self.service.identity_url))
         {
-            headers.insert(header::WWW_AUTHENTICATE, value);
+            // Swift names its own realm, too.
+            match self.service.faults {
+                Faults::Swift => drop(headers.append(header::WWW_AUTHENTICATE, value)),
+                _ => drop(headers.insert(header::WWW_AUTHENTICATE, value)),
+            }
         }
         if self.service.faults == Faults::Keystone {
             headers.insert(header::VARY, HeaderValue::from_static("X-Auth-Token"));

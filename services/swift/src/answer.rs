@@ -106,6 +106,12 @@ pub fn refuse_with(status: u16, text: impl Into<String>) -> Refusal {
     Answer::text(status, text).into()
 }
 
+/// The same where swob leaves its usual media type on it.
+pub fn refuse_page(status: u16, text: impl Into<String>) -> Refusal {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+    Answer::with(status, web::swob::HTML, text.into()).into()
+}
+
 impl From<Answer> for Refusal {
     fn from(answer: Answer) -> Self {
         Self(Box::new(answer))
@@ -135,7 +141,7 @@ impl From<Error> for Refusal {
         };
         match error.message.as_str() {
             "" => refuse(status),
-            text => refuse_with(status, text),
+            text => refuse_page(status, text),
         }
     }
 }

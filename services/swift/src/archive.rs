@@ -200,7 +200,7 @@ impl Archive {
 
 /// The size, if the header is one.
 fn check(head: &[u8]) -> Result<u64, String> {
-    let told = octal(&head[148..156]).ok_or("bad checksum")?;
+    let told = octal(&head[148..156]).ok_or("invalid header")?;
     let sum = |range: &[u8]| range.iter().map(|byte| u64::from(*byte)).sum::<u64>();
     let found = sum(&head[..148]) + 8 * u64::from(b' ') + sum(&head[156..]);
     if told != found {

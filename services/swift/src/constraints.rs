@@ -2,7 +2,7 @@
 
 use crate::{
     Options,
-    answer::{Outcome, refuse_with},
+    answer::{Outcome, refuse_page, refuse_with},
     call::{Call, is_true},
 };
 use base::Timestamp;
@@ -112,7 +112,7 @@ const LATEST: i64 = 9_999_999_999;
 pub fn check_account(options: &Options, call: &Call) -> Outcome<()> {
     let (length, max) = (call.place.account.len(), options.max_account_name_length);
     if length > max {
-        return Err(refuse_with(400, format!("Account name length of {length} longer than {max}")));
+        return Err(refuse_page(400, format!("Account name length of {length} longer than {max}")));
     }
     Ok(())
 }
@@ -120,7 +120,7 @@ pub fn check_account(options: &Options, call: &Call) -> Outcome<()> {
 pub fn check_container(options: &Options, call: &Call) -> Outcome<()> {
     let (length, max) = (call.place.container.len(), options.max_container_name_length);
     if length > max {
-        return Err(refuse_with(400, format!("Container name length of {length} longer than {max}")));
+        return Err(refuse_page(400, format!("Container name length of {length} longer than {max}")));
     }
     Ok(())
 }

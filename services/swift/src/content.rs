@@ -75,15 +75,14 @@ pub fn answer(call: &Call, content: &Content, told: &Told, headers: impl Fn(&mut
         answer
     };
     if let Some(status) = conditional::refused(&call.headers, &call.method, &told.etag, told.modified) {
-        let answer = Answer::new(status);
-        return Ok(match status {
-            304 => dress(answer).header("content-type", &told.content_type),
-            _ => dress(answer).header("content-type", web::swob::HTML),
-        });
+        let answer = dress(Answer::stream(status, 0, Body::empty()));
+        let media_type = if status == 304 { &told.content_type } else { web::swob::HTML };
+        return Ok(answer.header("content-type", media_type));
     }
     if let Some(None) = told.part {
         let answer = Answer::text(416, "The requested part number is not satisfiable");
-        return Ok(dress(answer).header("content-range", format!("bytes */{length}")));
+        let answer = dress(answer).header("content-type", &told.content_type);
+        return Ok(answer.header("content-range", format!("bytes */{length}")));
     }
     if call.method == Method::HEAD && told.part.is_none() {
         let answer = dress(Answer::stream(200, length, Body::empty()));
@@ -99,7 +98,7 @@ pub fn answer(call: &Call, content: &Content, told: &Told, headers: impl Fn(&mut
             dress(Answer::stream(200, length, body)).header("content-type", &told.content_type)
         }
         Some([]) => dress(Answer::new(416))
-            .header("content-type", web::swob::HTML)
+            .header("content-type", &told.content_type)
             .header("content-range", format!("bytes */{length}")),
         Some([(start, end)]) => {
             let body = Body::from_stream(content.read(*start..*end));

@@ -1,6 +1,6 @@
 //! What part of a list is asked for, the walk over it, and its forms: text, JSON and XML.
 
-use crate::answer::{Answer, Outcome, refuse, refuse_with};
+use crate::answer::{Answer, Outcome, refuse, refuse_page};
 use crate::call::Call;
 use base::{Json, Result};
 use quick_xml::escape::escape;
@@ -35,7 +35,7 @@ impl Wanted {
         let text = |name: &str| call.query.get(name).unwrap_or_default().to_string();
         let given = call.query.get("limit").and_then(|text| text.parse::<usize>().ok());
         if given.is_some_and(|limit| limit > limit_max) {
-            return Err(refuse_with(412, format!("Maximum limit is {limit_max}")));
+            return Err(refuse_page(412, format!("Maximum limit is {limit_max}")));
         }
         let path = call.query.get("path").map(str::to_string);
         let mut wanted = Self {
@@ -197,11 +197,11 @@ pub fn accepted(accept: &str) -> Outcome<Option<Form>> {
     for range in accept.split(',').map(str::trim).filter(|range| !range.is_empty()) {
         let mut parts = range.split(';').map(str::trim);
         let kind = parts.next().unwrap_or_default();
-        let (major, minor) = kind.split_once('/').ok_or_else(|| refuse_with(400, "Invalid Accept header"))?;
+        let (major, minor) = kind.split_once('/').ok_or_else(|| refuse_page(400, "Invalid Accept header"))?;
         let mut quality = 1.0;
         for parameter in parts {
             if let Some(text) = parameter.strip_prefix("q=") {
-                quality = text.parse().map_err(|_| refuse_with(400, "Invalid Accept header"))?;
+                quality = text.parse().map_err(|_| refuse_page(400, "Invalid Accept header"))?;
             }
         }
         for (place, (offered, form)) in OFFERED.iter().enumerate() {
@@ -248,6 +248,11 @@ fn xml(lines: &[Json], around: &Around) -> String {
     let mut text =
         format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<{element} name=\"{}\">", escape(*name));
     let is_account = *element == "account";
+    if lines.is_empty() && !is_account {
+        let end = text.len() - 1;
+        text.replace_range(end.., " />");
+        return text;
+    }
     if is_account {
         text.push('\n');
     }

@@ -1,7 +1,7 @@
 //! How much an account and a container may hold.
 
 use crate::{
-    answer::{Outcome, refuse, refuse_with},
+    answer::{Outcome, refuse, refuse_page},
     auth::Access,
     call::Call,
     model::{Account, Container, Metadata},
@@ -59,7 +59,7 @@ pub fn check_container_headers(call: &Call) -> Outcome<()> {
     for (name, what) in [("bytes", "bytes"), ("count", "count")] {
         let value = call.header(&format!("x-container-meta-quota-{name}")).unwrap_or_default();
         if !value.bytes().all(|byte| byte.is_ascii_digit()) {
-            let answer = refuse_with(400, format!("Invalid {what} quota."));
+            let answer = refuse_page(400, format!("Invalid {what} quota."));
             return Err(answer);
         }
     }

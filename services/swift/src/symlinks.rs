@@ -2,7 +2,7 @@
 
 use crate::{
     Swift,
-    answer::{Answer, Outcome, Refusal, refuse_with},
+    answer::{Answer, Outcome, Refusal, refuse_page, refuse_with},
     api::Found,
     call::{Call, Place, quoted, unquoted},
     model::{Metadata, Object},
@@ -84,7 +84,7 @@ impl Swift {
         };
         let starts_well = unquoted(&given).is_some_and(|text| !text.starts_with('/'));
         let place = Place::of_header(&account, &given).filter(|_| starts_well);
-        let place = place.ok_or_else(|| refuse_with(412, MALFORMED))?;
+        let place = place.ok_or_else(|| refuse_page(412, MALFORMED))?;
         if place == call.place {
             return Err(refuse_with(400, "Symlink cannot target itself"));
         }

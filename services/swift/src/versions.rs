@@ -26,7 +26,7 @@ pub fn is_enabled(container: &Container) -> bool {
 pub fn check_headers(call: &mut Call, known: &Metadata) -> Outcome<()> {
     let (stack, history) = (call.header(STACK), call.header(HISTORY));
     if stack.is_some_and(|v| !v.is_empty()) && history.is_some_and(|v| !v.is_empty()) {
-        let text = "Only one of X-Versions-Location or X-History-Location may be specified";
+        let text = "Only one of x-versions-location or x-history-location may be specified";
         return Err(refuse_with(400, text));
     }
     let (stack, history) = (stack.unwrap_or_default().to_string(), history.unwrap_or_default().to_string());

@@ -25,12 +25,9 @@ pub async fn dispatch(swift: &Arc<Swift>, call: Call) -> Outcome {
         "GET" | "HEAD" => get(swift, call).await,
         "POST" => post(swift, call).await,
         "OPTIONS" => swift.preflight(&call, ALLOWED).await,
-        "DELETE" if !call.query.0.is_empty() => Err(refuse(400)),
-        _ if !swift.options.allow_account_management => {
-            swift.authorize(&call, &swift.info(&call.place).await?, None)?;
-            Err(Answer::new(405).header("allow", ALLOWED).into())
-        }
+        _ if !swift.options.allow_account_management => Err(Answer::new(405).header("allow", ALLOWED).into()),
         "PUT" => put(swift, call).await,
+        _ if !call.query.0.is_empty() => Err(refuse(400)),
         _ => delete(swift, call).await,
     }
 }

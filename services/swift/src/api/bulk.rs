@@ -22,11 +22,8 @@ impl Deleting {
         Self { deleted: 0, not_found: 0, errors: Vec::new(), is_ours: false }
     }
 
-    pub async fn object(&mut self, swift: &Arc<Swift>, call: &Call, place: Place) {
-        let shown = quoted(&match place.is_object() {
-            true => format!("/{}/{}", place.container, place.object),
-            false => format!("/{}", place.container),
-        });
+    /// `shown` is its name in the report.
+    pub async fn object(&mut self, swift: &Arc<Swift>, call: &Call, place: Place, shown: &str) {
         let part = call.within(Method::DELETE, place);
         let done = swift.part(part).await;
         match done.status.as_u16() {
@@ -34,7 +31,7 @@ impl Deleting {
             404 => self.not_found += 1,
             status => {
                 self.is_ours |= status >= 500;
-                self.errors.push((shown, line(done.status)));
+                self.errors.push((quoted(shown), line(done.status)));
             }
         }
     }
@@ -66,16 +63,17 @@ pub async fn delete(swift: &Arc<Swift>, mut call: Call) -> Outcome {
         }
         Ok(places) => {
             let mut deleting = Deleting::new();
-            let (objects, containers): (Vec<_>, Vec<_>) = places.into_iter().partition(Place::is_object);
-            for place in objects.into_iter().chain(containers) {
-                deleting.object(swift, &call, place).await;
+            let (objects, containers): (Vec<_>, Vec<_>) =
+                places.into_iter().partition(|(place, _): &(Place, String)| place.is_object());
+            for (place, name) in objects.into_iter().chain(containers) {
+                deleting.object(swift, &call, place, &name).await;
             }
             Ok(deleting.answer(form))
         }
     }
 }
 
-async fn read(swift: &Arc<Swift>, call: &mut Call, form: Option<Form>) -> Outcome<Vec<Place>> {
+async fn read(swift: &Arc<Swift>, call: &mut Call, form: Option<Form>) -> Outcome<Vec<(Place, String)>> {
     let is_text =
         call.header("content-type").is_none_or(|kind| kind.is_empty() || kind.starts_with("text/plain"));
     if form.is_none() || !is_text {
@@ -90,18 +88,16 @@ async fn read(swift: &Arc<Swift>, call: &mut Call, form: Option<Form>) -> Outcom
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let name = unquoted(line).filter(|name| name.len() <= line_max);
         let name = name.ok_or_else(|| refuse_with(400, "Invalid File Name"))?;
-        let name = name.trim_start_matches('/');
-        let (container, object) = name.split_once('/').unwrap_or((name, ""));
-        places.push(Place {
-            account: call.place.account.clone(),
-            container: container.into(),
-            object: object.into(),
-        });
+        let bare = name.trim_start_matches('/');
+        let (container, object) = bare.split_once('/').unwrap_or((bare, ""));
+        let place =
+            Place { account: call.place.account.clone(), container: container.into(), object: object.into() };
+        places.push((place, name));
         if places.len() > max {
             return Err(refuse_with(413, too_many));
         }
     }
-    places.retain(|place| !place.container.is_empty());
+    places.retain(|(place, _)| !place.container.is_empty());
     Ok(places)
 }
 

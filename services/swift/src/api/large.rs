@@ -240,7 +240,8 @@ pub async fn delete(swift: &Arc<Swift>, call: Call) -> Outcome {
     }
     // Manifests last: what fails can be tried again.
     for place in gone.into_iter().rev() {
-        deleting.object(swift, &call, place).await;
+        let shown = format!("/{}/{}", place.container, place.object);
+        deleting.object(swift, &call, place, &shown).await;
     }
     Ok(deleting.answer(form))
 }

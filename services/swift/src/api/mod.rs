@@ -17,9 +17,9 @@ pub use objects::Found;
 
 use crate::{
     Swift,
-    answer::{Answer, Outcome, either, refuse_with},
+    answer::{Answer, Outcome, either, refuse_page},
     auth::Info,
-    call::{Call, Place},
+    call::{Call, Place, quoted},
     constraints, cors, forms, store,
 };
 use base::Result;
@@ -66,9 +66,16 @@ impl Swift {
         let reads = call.reads();
         let origin = call.header("origin").map(str::to_string);
         let (place, is_options) = (call.place.clone(), call.method == Method::OPTIONS);
+        let is_head = call.method == Method::HEAD;
         let mut answer = either(self.route(call).await);
         if let Some(signed) = signed {
             signed.dress(reads, &mut answer);
+        }
+        if answer.status.as_u16() == 401 && !is_options {
+            answer.set("www-authenticate", format!("Swift realm=\"{}\"", quoted(&place.account)));
+        }
+        if is_head && !answer.is_success() {
+            answer.length = Some(0);
         }
         if let Some(origin) = origin.filter(|_| !place.is_account() && !is_options) {
             let info = self.info(&place).await?;
@@ -159,5 +166,5 @@ fn created() -> Answer {
 }
 
 fn bad(text: &str) -> crate::answer::Refusal {
-    refuse_with(400, text)
+    refuse_page(400, text)
 }

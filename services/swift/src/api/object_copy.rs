@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     Swift,
-    answer::{Answer, Outcome, refuse_with},
+    answer::{Answer, Outcome, refuse_page, refuse_with},
     call::{Call, Place, is_true, quoted, unquoted},
     conditional, versions,
 };
@@ -18,7 +18,7 @@ use web::Method;
 pub async fn copy(swift: &Arc<Swift>, mut call: Call) -> Outcome {
     let from = call.place.clone();
     let Some(to) = call.header("destination").map(str::to_string).filter(|to| !to.is_empty()) else {
-        return Err(refuse_with(412, "Destination header required"));
+        return Err(refuse_page(412, "Destination header required"));
     };
     let account = match call.header("destination-account") {
         Some(account) => account_of(account)?,
@@ -37,13 +37,13 @@ pub async fn copy(swift: &Arc<Swift>, mut call: Call) -> Outcome {
 }
 
 fn malformed(header: &str) -> crate::answer::Refusal {
-    refuse_with(412, format!("{header} header must be of the form <container name>/<object name>"))
+    refuse_page(412, format!("{header} header must be of the form <container name>/<object name>"))
 }
 
 fn account_of(text: &str) -> Outcome<String> {
     let account = unquoted(text).unwrap_or_default();
     match account.is_empty() || account.contains('/') {
-        true => Err(refuse_with(412, "Account name cannot contain slashes")),
+        true => Err(refuse_page(412, "Account name cannot contain slashes")),
         false => Ok(account),
     }
 }
@@ -140,6 +140,10 @@ pub async fn put_from(swift: &Arc<Swift>, mut call: Call) -> Outcome {
         answer.set("x-copied-from-version-id", versions::id_of(&found.object));
     }
     crate::metadata::tell(&mut answer, &object.metadata, true);
+    answer.headers.remove(FLAG);
+    if let Some(etag) = &object.large_etag {
+        answer.set("etag", format!("\"{etag}\""));
+    }
     Ok(answer)
 }
 

@@ -3,7 +3,7 @@
 use super::large;
 use crate::{
     Swift,
-    answer::{Answer, Outcome, refuse, refuse_with},
+    answer::{Answer, Outcome, refuse, refuse_page},
     auth::Access,
     call::{Call, Place},
     content::{self, Content, Told},
@@ -35,14 +35,18 @@ pub struct View {
 
 pub async fn get(swift: &Arc<Swift>, call: Call) -> Outcome {
     let view = swift.view(&call).await?;
-    content::answer(&call, &view.content, &view.told, |answer| tell(answer, &view.found))
+    let as_manifest = call.query.get("multipart-manifest") == Some("get");
+    content::answer(&call, &view.content, &view.told, |answer| tell(answer, &view.found, as_manifest))
 }
 
 /// What stands in the headers of every answer about an object.
-pub fn tell(answer: &mut Answer, found: &Found) {
+fn tell(answer: &mut Answer, found: &Found, as_manifest: bool) {
     let object = &found.object;
     metadata::tell(answer, &object.metadata, found.access.owner);
     symlinks::tell(answer, object);
+    if object.is_large() && !as_manifest {
+        answer.set("x-manifest-etag", &object.etag);
+    }
     answer.set("x-timestamp", stamp(object.written_at));
     if let Some(at) = object.delete_at {
         answer.set("x-delete-at", at.to_string());
@@ -158,6 +162,6 @@ impl Swift {
 }
 
 fn part_number(text: &str) -> Outcome<usize> {
-    let wrong = || refuse_with(400, "Part number must be an integer greater than 0");
+    let wrong = || refuse_page(400, "Part number must be an integer greater than 0");
     text.parse().ok().filter(|number| *number > 0).ok_or_else(wrong)
 }

@@ -86,7 +86,7 @@ async fn what_is_not_to_be() {
     let cloud = Cloud::small().await;
     for (token, method, path, status) in [
         (OWNER, "PUT", "", 405),
-        (OWNER, "DELETE", "", 403),
+        (OWNER, "DELETE", "", 405),
         (FOREIGN, "GET", "", 403),
         ("norole@p1", "GET", "", 403),
         ("", "GET", "", 401),
