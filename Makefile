@@ -79,7 +79,7 @@ chaos: build guest ## The cloud killed at random in the middle of creates and de
 differ: build ## Every scenario against a reference OpenStack and against this cloud, differences side by side
 	scripts/differ
 
-commands: build ## Every image and placement command of the official client, with success and with failure
+commands: build ## Every image, placement and object store command of the official client, with success and with failure
 	@scripts/install client
 	FERROSTACK=$(FERROSTACK) scripts/commands
 
