@@ -167,3 +167,29 @@ fn tls_config(tls: &RabbitTls) -> lapin::Result<OwnedTLSConfig> {
 fn io_error(error: std::io::Error) -> lapin::Error {
     ErrorKind::IOError(Arc::new(error)).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::{io::AsyncReadExt, net::TcpListener};
+
+    /// The TLS of the broker's client is a feature of a crate below it, and missing it says nothing.
+    #[tokio::test]
+    async fn an_amqps_address_is_never_spoken_to_plainly() {
+        const HANDSHAKE: u8 = 0x16;
+        let broker = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("amqps://user:password@{}", broker.local_addr().unwrap());
+        let options = RabbitOptions {
+            urls: vec![url.clone()],
+            prefix: String::new(),
+            name: String::new(),
+            tls: None,
+            patience: Duration::ZERO,
+        };
+        let opening = tokio::spawn(async move { Link::open(&url, &options).await.map(drop) });
+        let (mut stream, _) = broker.accept().await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), HANDSHAKE);
+        opening.abort();
+    }
+}
