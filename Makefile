@@ -76,6 +76,18 @@ chaos: build guest ## The cloud killed at random in the middle of creates and de
 	@scripts/install run client
 	scripts/chaos
 
+faults: build ## What users feel when parts of a cloud of several hosts fail; needs root
+	@scripts/install run client test
+	scripts/faults
+
+copied: build ## Whether a cloud answers the same after it moved from SQLite to PostgreSQL
+	@scripts/install client test
+	scripts/copied
+
+scale: build ## A thousand pretended hosts with ten thousand servers
+	@scripts/install client
+	scripts/bench --scale
+
 differ: build ## Every scenario against a reference OpenStack and against this cloud, differences side by side
 	scripts/differ
 
@@ -90,4 +102,4 @@ bench: build ## Speed and size, on a pretended host
 	@scripts/install client
 	scripts/bench
 
-.PHONY: help run simulate stop clean-cloud build guest test test-host test-stores test-ceph test-identity test-client test-reference fuzz measure lint e2e test-hosts chaos differ commands conformance bench
+.PHONY: help run simulate stop clean-cloud build guest test test-host test-stores test-ceph test-identity test-client test-reference fuzz measure lint e2e test-hosts chaos faults copied scale differ commands conformance bench

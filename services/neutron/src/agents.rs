@@ -18,7 +18,7 @@ use contracts::agents::network::{
 use db::{Filter, List, Stored, Tx};
 use serde_json::json;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinSet};
 
 /// What a host does. Clients know a process for each, of which we have one for all: they see three agents.
 pub struct Kind {
@@ -32,6 +32,8 @@ pub const L2: Kind = Kind { name: "Linux bridge agent", binary: "neutron-linuxbr
 pub const DHCP: Kind = Kind { name: "DHCP agent", binary: "neutron-dhcp-agent", topic: "dhcp_agent" };
 pub const L3: Kind = Kind { name: "L3 agent", binary: "neutron-l3-agent", topic: "l3_agent" };
 
+/// Mostly all hosts have answered by then, and the next change goes out behind this one.
+const TOLD_WITHIN: Duration = Duration::from_millis(300);
 /// The zone of agents that name none.
 const DEFAULT_ZONE: &str = "nova";
 
@@ -125,31 +127,42 @@ impl Neutron {
         self.write(move |tx, touched| touch_all(tx, touched, &options, clock.now())).await
     }
 
-    async fn tell_all(&self, touched: Touched) -> Result<()> {
+    async fn tell_all(self: &Arc<Self>, touched: Touched) -> Result<()> {
         let (options, clock) = (self.options.clone(), self.clock.clone());
         let changes = self
             .read(move |tx| {
                 let layout = Layout::load(tx, &options, clock.now())?;
-                let mut changes = Vec::new();
+                let (mut changes, mut read) = (Vec::new(), desired::Read::default());
                 for host in layout.hosts() {
-                    changes.push((host.clone(), desired::change(tx, &options, &layout, host, &touched)?));
+                    let change = desired::change(tx, &options, &layout, host, &touched, &mut read)?;
+                    changes.push((host.clone(), change));
                 }
                 Ok(changes)
             })
             .await?;
-        let cx = Context::internal();
-        let mut routers = BTreeSet::new();
+        let mut telling = JoinSet::new();
         for (host, change) in changes {
-            let agent = self.agent(&host);
-            match agent.changed(&cx, &change).await {
-                Ok(()) => {
-                    let served = change.routers.into_iter().filter(|(_, router)| router.is_some());
-                    routers.extend(served.map(|(id, _)| id));
-                }
-                Err(error) => tracing::warn!(host, %error, "network agent was not told"),
-            }
+            let neutron = self.clone();
+            telling.spawn(async move { neutron.tell_one(&host, change).await });
         }
-        self.floating_stand(routers).await
+        // A host that does not answer keeps the others from nothing: what comes late has an older revision.
+        let all = async { while telling.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(TOLD_WITHIN, all).await;
+        telling.detach_all();
+        Ok(())
+    }
+
+    async fn tell_one(&self, host: &str, change: contract::Change) {
+        let told = match self.agent(host).changed(&Context::internal(), &change).await {
+            Ok(()) => {
+                let served = change.routers.into_iter().filter(|(_, router)| router.is_some());
+                self.floating_stand(served.map(|(id, _)| id).collect()).await
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = told {
+            tracing::warn!(host, %error, "network agent was not told");
+        }
     }
 
     /// Floating addresses that point somewhere are `ACTIVE` once their router's host was told and its gateway stands.

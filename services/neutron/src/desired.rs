@@ -25,7 +25,7 @@ pub fn state(tx: &mut Tx, options: &Options, layout: &Layout, host: &str) -> Res
     all.routers.extend(ids::<Router>(tx, |router| &router.id)?);
     all.ports = store::ports_on(tx, host)?;
     all.security_groups.extend(ids::<SecurityGroup>(tx, |group| &group.id)?);
-    let change = change(tx, options, layout, host, &all)?;
+    let change = change(tx, options, layout, host, &all, &mut Read::default())?;
     fn there<T>(map: BTreeMap<String, Option<T>>) -> BTreeMap<String, T> {
         map.into_iter().filter_map(|(id, value)| Some((id, value?))).collect()
     }
@@ -41,6 +41,24 @@ fn ids<T: db::Resource>(tx: &mut Tx, id: impl Fn(&T) -> &String) -> Result<Vec<S
     Ok(tx.list::<T>(&List::all())?.iter().map(|row| id(row).clone()).collect())
 }
 
+/// What is the same for every host: read once, however many are told.
+#[derive(Default)]
+pub struct Read {
+    networks: HashMap<String, Option<NetworkRows>>,
+    /// Addresses of security groups' ports.
+    members: HashMap<String, BTreeSet<IpNet>>,
+}
+
+/// A network with its ports, and the hosts where each of them is.
+struct NetworkRows {
+    network: Network,
+    ports: Vec<WholePort>,
+    places: Vec<BTreeSet<String>>,
+    dhcp_port: Option<WholePort>,
+    dhcp_host: Option<String>,
+    subnets: Vec<Subnet>,
+}
+
 /// What was touched, as it is now for a host.
 pub fn change(
     tx: &mut Tx,
@@ -48,6 +66,7 @@ pub fn change(
     layout: &Layout,
     host: &str,
     touched: &Touched,
+    read: &mut Read,
 ) -> Result<contract::Change> {
     let mut change =
         contract::Change { revision: store::counter(tx, store::REVISION)?, ..Default::default() };
@@ -70,13 +89,17 @@ pub fn change(
         change.routers.insert(id.clone(), found);
     }
     for id in &touched.networks {
-        let found = match tx.find::<Network>(id)? {
-            Some(network) => network_of(tx, options, layout, host, &network)?,
+        if !read.networks.contains_key(id) {
+            let rows = tx.find::<Network>(id)?.map(|network| network_rows(tx, layout, network)).transpose()?;
+            read.networks.insert(id.clone(), rows);
+        }
+        let found = match &read.networks[id] {
+            Some(rows) => network_of(options, layout, host, rows)?,
             None => None,
         };
         change.networks.insert(id.clone(), found);
     }
-    add_groups(tx, host, groups, &mut change)?;
+    add_groups(tx, host, groups, &mut change, read)?;
     Ok(change)
 }
 
@@ -148,18 +171,11 @@ fn qos(tx: &mut Tx, policy_id: Option<&String>) -> Result<contract::Qos> {
     Ok(made)
 }
 
-fn network_of(
-    tx: &mut Tx,
-    options: &Options,
-    layout: &Layout,
-    host: &str,
-    network: &Network,
-) -> Result<Option<contract::Network>> {
+fn network_rows(tx: &mut Tx, layout: &Layout, network: Network) -> Result<NetworkRows> {
     let all = store::all_of::<Port>(tx, "network_id", &network.id)?;
     let all = store::whole(tx, all)?;
     let dhcp_port = ports::dhcp_port(tx, &network.id)?;
-    let dhcp_host = layout.dhcp_host(network);
-    let serves = dhcp_port.is_some() && dhcp_host == Some(host);
+    let dhcp_host = layout.dhcp_host(&network).map(str::to_string);
     let ids = all.iter().map(|whole| whole.port.id.clone()).collect();
     let moving = store::inactive_bindings(tx, &ids)?;
     let devices = all.iter().map(|whole| whole.port.device_id.clone()).collect();
@@ -167,7 +183,7 @@ fn network_of(
     let places = |whole: &WholePort| -> BTreeSet<String> {
         let port = &whole.port;
         match port.device_owner.as_str() {
-            OWNER_DHCP => dhcp_host.map(str::to_string).into_iter().collect(),
+            OWNER_DHCP => dhcp_host.clone().into_iter().collect(),
             OWNER_ROUTER | OWNER_GATEWAY => {
                 let router = routers.iter().find(|router| router.id == port.device_id);
                 router.and_then(|router| layout.router_host(router)).map(str::to_string).into_iter().collect()
@@ -177,12 +193,23 @@ fn network_of(
         }
     };
     let places: Vec<BTreeSet<String>> = all.iter().map(places).collect();
+    let subnets = store::all_of::<Subnet>(tx, "network_id", &network.id)?;
+    Ok(NetworkRows { network, ports: all, places, dhcp_port, dhcp_host, subnets })
+}
+
+fn network_of(
+    options: &Options,
+    layout: &Layout,
+    host: &str,
+    rows: &NetworkRows,
+) -> Result<Option<contract::Network>> {
+    let NetworkRows { network, ports: all, places, dhcp_port, dhcp_host, subnets } = rows;
     if !places.iter().any(|place| place.contains(host)) {
         return Ok(None);
     }
-    let subnets = store::all_of::<Subnet>(tx, "network_id", &network.id)?;
+    let serves = dhcp_port.is_some() && dhcp_host.as_deref() == Some(host);
     let kind = match network.network_type.as_str() {
-        "vxlan" => contract::NetworkKind::Vxlan(segment(layout, host, network, &all, &places)),
+        "vxlan" => contract::NetworkKind::Vxlan(segment(layout, host, network, all, places)),
         "flat" => {
             let physical_network = network.physical_network.clone().unwrap_or_default();
             contract::NetworkKind::Flat { physical_network }
@@ -191,7 +218,7 @@ fn network_of(
     };
     let mut host_addresses = Vec::new();
     if network.external {
-        for subnet in &subnets {
+        for subnet in subnets {
             if let Some(gateway) = subnet.gateway_ip.as_deref().and_then(|text| text.parse::<IpAddr>().ok())
                 && let Ok(address) = IpNet::new(gateway, ipam::cidr(subnet)?.prefix_len())
             {
@@ -199,8 +226,8 @@ fn network_of(
             }
         }
     }
-    let dhcp = match dhcp_port.filter(|_| serves) {
-        Some(port) => Some(dhcp_of(options, &port, &subnets)?),
+    let dhcp = match dhcp_port.as_ref().filter(|_| serves) {
+        Some(port) => Some(dhcp_of(options, port, subnets)?),
         None => None,
     };
     let hosts = all
@@ -350,6 +377,7 @@ fn add_groups(
     host: &str,
     touched: BTreeSet<String>,
     change: &mut contract::Change,
+    read: &mut Read,
 ) -> Result<()> {
     if touched.is_empty() {
         return Ok(());
@@ -372,11 +400,16 @@ fn add_groups(
         let made = rules_of(&rule, &addresses);
         rules.entry(rule.security_group_id).or_default().extend(made);
     }
-    let members = members(tx, &needed)?;
+    let unread = needed.iter().filter(|id| !read.members.contains_key(*id)).cloned().collect();
+    let mut found = members(tx, &unread)?;
+    for id in unread {
+        let addresses = found.remove(&id).unwrap_or_default();
+        read.members.insert(id, addresses);
+    }
     for id in wanted {
         let group = needed.contains(&id).then(|| contract::SecurityGroup {
             rules: rules.remove(&id).unwrap_or_default(),
-            members: members.get(&id).cloned().unwrap_or_default(),
+            members: read.members.get(&id).cloned().unwrap_or_default(),
         });
         change.security_groups.insert(id, group);
     }

@@ -68,7 +68,9 @@ text_enum! {
     unique = "number",
     index = "deleted, project_id, created_at DESC, uuid",
     index = "deleted, created_at DESC, uuid",
-    index = "host, deleted",
+    // What hosts and projects use is summed up without a look at the servers themselves.
+    index = "deleted, host, task_state, vcpus, memory_mb, disk_gb",
+    index = "project_id, deleted, vcpus, memory_mb",
     index = "server_group_id",
     index = "updated_at"
 )]
