@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Transaction};
 use std::{
     error::Error as StdError,
+    hash::{BuildHasher, Hasher, RandomState},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,7 +18,8 @@ use tokio_postgres::{
 };
 
 pub(crate) const CONNECTIONS_MAX: usize = 16;
-const REPEATS_MAX: u32 = 30;
+/// Under load many transactions want the same rows; each of them comes through in the end.
+const REPEATED_WITHIN: Duration = Duration::from_secs(15);
 
 pub(crate) struct Postgres {
     pool: Pool,
@@ -46,9 +48,9 @@ impl Postgres {
             let (mut repeats, since) = (0, Instant::now());
             loop {
                 match attempt(&handle, &pool, &mut work, read_only) {
-                    Err(e) if e.code.as_deref() == Some(REPEAT) && repeats < REPEATS_MAX => {
+                    Err(e) if e.code.as_deref() == Some(REPEAT) && since.elapsed() < REPEATED_WITHIN => {
                         repeats += 1;
-                        std::thread::sleep(Duration::from_millis(u64::from(repeats * 2)));
+                        std::thread::sleep(repeat_pause(repeats));
                     }
                     // Nothing was written: a server that restarts is waited for.
                     Err(e) if e.code.as_deref() == Some(LOST) && since.elapsed() < LOST_WITHIN => {
@@ -65,6 +67,13 @@ impl Postgres {
             Err(panicked) => Err(Error::internal(format!("transaction: {panicked}"))),
         }
     }
+}
+
+/// Longer from time to time, and never the same for two that collided.
+fn repeat_pause(repeats: u32) -> Duration {
+    let dice = RandomState::new().build_hasher().finish();
+    let most = (2_u64 << repeats.min(6)) * 1000;
+    Duration::from_micros(500 + dice % most)
 }
 
 /// A database that is not there is made, if the user may.
@@ -169,7 +178,8 @@ fn error(cause: tokio_postgres::Error) -> Error {
     let state = cause.code().cloned();
     match state {
         Some(s) if s == SqlState::T_R_SERIALIZATION_FAILURE || s == SqlState::T_R_DEADLOCK_DETECTED => {
-            Error::conflict("transactions collided").code(REPEAT)
+            // Nothing was written, and who asks again may have more luck.
+            Error::unavailable("transactions collided").code(REPEAT)
         }
         // The server shuts down, starts, or has ended this connection; classes 57P and 08.
         Some(s) if s.code().starts_with("57P") || s.code().starts_with("08") => {
