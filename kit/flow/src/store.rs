@@ -106,7 +106,12 @@ pub fn adopt(
 ) -> Result<Vec<FlowRow>> {
     // On a database file of our own, whoever owned them is gone.
     let living = match shared_database {
-        true => tx.list::<Lease>(&List::all())?.into_iter().filter(|lease| lease.expires_at > now).collect(),
+        // A task's lease outlives its process for as long as the task rests.
+        true => {
+            let mut leases = tx.list::<Lease>(&List::all())?;
+            leases.retain(|lease| lease.expires_at > now && lease.name == owner_lease(&lease.owner));
+            leases
+        }
         false => Vec::new(),
     };
     let is_free = |row: &FlowRow| match &row.owner {
