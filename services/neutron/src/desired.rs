@@ -90,7 +90,8 @@ pub fn change(
     }
     for id in &touched.networks {
         if !read.networks.contains_key(id) {
-            let rows = tx.find::<Network>(id)?.map(|network| network_rows(tx, layout, network)).transpose()?;
+            let rows =
+                tx.find::<Network>(id)?.map(|network| network_rows(tx, layout, network)).transpose()?;
             read.networks.insert(id.clone(), rows);
         }
         let found = match &read.networks[id] {
