@@ -39,8 +39,7 @@ impl Glance {
         let (id, now) = (image_id.to_string(), self.clock.now());
         self.db
             .write(move |tx| {
-                let image = tx.find::<Image>(&id)?.filter(|image| image.status != Status::PendingDelete);
-                let image = image.ok_or_else(|| store::missing(&id))?;
+                let image = store::there(tx, &id)?.ok_or_else(|| store::missing(&id))?;
                 if image.protected {
                     let sentence = format!("Image {id} is protected and cannot be deleted.");
                     return Err(Error::forbidden(sentence));

@@ -11,10 +11,14 @@ pub fn missing(id: &str) -> Error {
     Error::not_found(format!("No image found with ID {id}"))
 }
 
+/// One that was not deleted.
+pub fn there(tx: &mut Tx, id: &str) -> Result<Option<Image>> {
+    Ok(tx.find::<Image>(id)?.filter(|image| image.status != Status::PendingDelete))
+}
+
 /// An image that the caller may see, with what is shown of it.
 pub fn visible(tx: &mut Tx, cx: &Context, id: &str) -> Result<Whole> {
-    let image = tx.find::<Image>(id)?.filter(|image| image.status != Status::PendingDelete);
-    let image = image.ok_or_else(|| missing(id))?;
+    let image = there(tx, id)?.ok_or_else(|| missing(id))?;
     let open = matches!(image.visibility, Visibility::Public | Visibility::Community);
     let sees = open
         || cx.is_admin()
@@ -134,7 +138,7 @@ pub fn staged(tx: &mut Tx) -> Result<BTreeSet<String>> {
 
 /// An active image's bytes are in one more store. False: it is gone.
 pub fn add_store(tx: &mut Tx, image_id: &str, store: &str, now: Timestamp) -> Result<bool> {
-    let Some(image) = tx.find::<Image>(image_id)? else { return Ok(false) };
+    let Some(image) = there(tx, image_id)? else { return Ok(false) };
     let mut ids: Vec<&str> = crate::stores::ids(&image).collect();
     if !ids.contains(&store) {
         ids.push(store);
@@ -219,7 +223,7 @@ pub fn queue_for_cache(tx: &mut Tx, image_id: &str, now: Timestamp) -> Result<bo
 
 /// All of it is in the cache. False: the image is gone.
 pub fn cached(tx: &mut Tx, image_id: &str, facts: &Facts, now: Timestamp) -> Result<bool> {
-    if tx.find::<Image>(image_id)?.is_none() {
+    if there(tx, image_id)?.is_none() {
         return Ok(false);
     }
     tx.remove::<Cached>(image_id)?;
