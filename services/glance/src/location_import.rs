@@ -13,7 +13,8 @@ use md5::{Digest, Md5};
 use sha2::{Sha256, Sha512};
 use std::sync::Arc;
 
-/// The bytes are the image's at once, unless it is said what they shall be: then when they are found to be that.
+/// The bytes are the image's at once, unless it is said what they shall be: then when they are found to be that. Where
+/// nobody hashes, they are what is said when the place is found to be there.
 pub async fn begin(
     glance: &Arc<Glance>,
     cx: &Context,
@@ -26,8 +27,10 @@ pub async fn begin(
         "image_id": location.image_id, "loc_url": location.url, "validation_data": asked["validation_data"],
     });
     let task = tasks::new(cx, TaskKind::LocationImport, &location.image_id, input, now);
-    let algorithm = wanted.as_ref().map_or("sha512", |(algorithm, _)| algorithm).to_string();
-    let next = if wanted.is_some() { Status::Importing } else { Status::Active };
+    let is_hashed = glance.options.do_secure_hash;
+    let said = wanted.as_ref().map(|(algorithm, _)| algorithm.clone());
+    let algorithm = said.or_else(|| is_hashed.then(|| "sha512".into()));
+    let next = if wanted.is_some() || !is_hashed { Status::Importing } else { Status::Active };
     let (inserted, placed) = (task.clone(), location.clone());
     glance
         .db
@@ -64,10 +67,11 @@ pub async fn begin(
     Ok(())
 }
 
+/// What is known of the bytes.
 struct Hashed {
-    size: i64,
-    md5: String,
-    value: String,
+    size: Option<i64>,
+    md5: Option<String>,
+    value: Option<String>,
 }
 
 async fn run(
@@ -77,16 +81,14 @@ async fn run(
     wanted: Option<(String, String)>,
 ) -> Result<()> {
     let algorithm = wanted.as_ref().map_or("sha512", |(algorithm, _)| algorithm);
-    let hashed = hash(glance, &location, algorithm).await.and_then(|hashed| match &wanted {
-        Some((_, value)) if !value.eq_ignore_ascii_case(&hashed.value) => Err(Error::bad_request(format!(
-            "os_hash_value: ({value}) not matched with actual os_hash_value: ({})",
-            hashed.value
-        ))),
-        _ => Ok(hashed),
-    });
+    let is_hashed = glance.options.do_secure_hash;
+    let hashed = match is_hashed {
+        true => hash(glance, &location, algorithm).await.and_then(|hashed| as_wanted(hashed, &wanted)),
+        false => as_said(glance, &location, &wanted).await,
+    };
     let now = glance.clock.now();
-    tasks::ended(&mut task, glance, hashed.as_ref().map(|hashed| hashed.size.unsigned_abs()));
-    let is_kept = wanted.is_none();
+    tasks::ended(&mut task, glance, hashed.as_ref().map(|hashed| hashed.size.unwrap_or(0).unsigned_abs()));
+    let is_kept = wanted.is_none() && is_hashed;
     glance
         .db
         .write(move |tx| {
@@ -124,6 +126,23 @@ async fn run(
         })
         .await?;
     Ok(())
+}
+
+fn as_wanted(hashed: Hashed, wanted: &Option<(String, String)>) -> Result<Hashed> {
+    let actual = hashed.value.as_deref().unwrap_or_default();
+    match wanted {
+        Some((_, value)) if !value.eq_ignore_ascii_case(actual) => Err(Error::bad_request(format!(
+            "os_hash_value: ({value}) not matched with actual os_hash_value: ({actual})"
+        ))),
+        _ => Ok(hashed),
+    }
+}
+
+/// Without a look at more than how long they are.
+async fn as_said(glance: &Glance, location: &Location, wanted: &Option<(String, String)>) -> Result<Hashed> {
+    let (_, length) = glance.stores.asked(&location.store)?.backend.open(&location.url).await?;
+    let value = wanted.as_ref().map(|(_, value)| value.clone());
+    Ok(Hashed { size: length.and_then(|length| i64::try_from(length).ok()), md5: None, value })
 }
 
 async fn hash(glance: &Glance, location: &Location, algorithm: &str) -> Result<Hashed> {
@@ -188,6 +207,6 @@ impl Hashing {
             Other::Sha256(hash) => hex(&hash.finalize()),
             Other::Sha512(hash) => hex(&hash.finalize()),
         };
-        Hashed { size: self.size as i64, md5, value }
+        Hashed { size: i64::try_from(self.size).ok(), md5: Some(md5), value: Some(value) }
     }
 }

@@ -89,6 +89,8 @@ pub struct Options {
     pub default_store: String,
     /// Whether images tell where their bytes are, and their owners may say so.
     pub show_multiple_locations: bool,
+    /// Whether images whose bytes stay elsewhere are read there and hashed. Otherwise they are what is said of them.
+    pub do_secure_hash: bool,
     /// The largest image, in bytes.
     pub image_size_cap_bytes: u64,
     /// Images in a list that does not say how many.
@@ -143,6 +145,7 @@ impl Default for Options {
             stores: vec![file],
             default_store: "file".into(),
             show_multiple_locations: false,
+            do_secure_hash: true,
             image_size_cap_bytes: 1 << 40,
             limit_param_default: 25,
             api_limit_max: 1000,

@@ -139,3 +139,33 @@ async fn locations_are_patched() {
         (&json!(url), &json!("1".repeat(32)), &json!(22))
     );
 }
+
+/// Where the operator wants nothing to be read, hashes are those that are said.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_hashes() {
+    let (server, asked) = web_server("127.0.0.5:0").await;
+    let mut options = reaching(&server);
+    options.do_secure_hash = false;
+    options.stores.push(StoreOptions { id: "web".into(), kind: StoreKind::Http, ..StoreOptions::default() });
+    let cloud = Cloud::with(options).await;
+    let url = format!("http://{server}/image");
+    let said_hash =
+        json!({"url": url, "validation_data": {"os_hash_algo": "sha256", "os_hash_value": SHA256}});
+    for (body, algorithm, value) in
+        [(said_hash, json!("sha256"), json!(SHA256)), (json!({"url": url}), Json::Null, Json::Null)]
+    {
+        let id = cloud.image("raw").await;
+        assert_eq!(add(&cloud, &id, body).await.status, 202);
+        assert_eq!(cloud.task(&id).await["status"], "success");
+        let shown = cloud.show(&id).await;
+        assert_eq!((&shown["status"], &shown["size"]), (&json!("active"), &json!(22)));
+        assert_eq!((&shown["os_hash_algo"], &shown["os_hash_value"]), (&algorithm, &value));
+        assert_eq!(shown["checksum"], Json::Null);
+    }
+    assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 2);
+    let id = cloud.image("raw").await;
+    let nowhere = json!({"url": format!("http://{server}/nowhere")});
+    assert_eq!(add(&cloud, &id, nowhere).await.status, 202);
+    assert_eq!(cloud.task(&id).await["status"], "failure");
+    assert_eq!(cloud.show(&id).await["status"], "queued");
+}
