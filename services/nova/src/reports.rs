@@ -43,6 +43,11 @@ impl ComputeReports for Nova {
             }
             let was_up = matches!(instance.vm_state, VmState::Active | VmState::Paused);
             let is_down = matches!(observed.power_state, PowerState::Shutdown | PowerState::Crashed);
+            // An agent that starts tells of every guest; what is no news leaves the server as it is.
+            let is_news = instance.power_state != observed.power_state as i64 || was_up && is_down;
+            if !is_news {
+                return Ok(());
+            }
             store::change(tx, &observed.uuid, now, |instance| {
                 instance.power_state = observed.power_state as i64;
                 if was_up && is_down {
