@@ -70,7 +70,7 @@ async fn release(nova: &Arc<Nova>, cx: &Context, flow: &mut AttachVolume) -> Res
     Ok(Effect::none())
 }
 
-/// A server that has left its host has the volume reserved: it is connected when the server comes back.
+/// A server that has left its host has the volume in name: it is connected when the server comes back.
 async fn is_on_no_host(nova: &Nova, flow: &AttachVolume) -> Result<bool> {
     Ok(nova.instance(&flow.uuid).await?.vm_state == VmState::ShelvedOffloaded)
 }
@@ -123,9 +123,7 @@ async fn detach(nova: &Arc<Nova>, cx: &Context, flow: &mut AttachVolume) -> Resu
 }
 
 async fn complete(nova: &Arc<Nova>, cx: &Context, flow: &mut AttachVolume) -> Result<Effect> {
-    if !is_on_no_host(nova, flow).await? {
-        nova.volumes().complete(cx, &flow.attachment_id).await?;
-    }
+    nova.volumes().complete(cx, &flow.attachment_id).await?;
     let (nova, cx, flow) = (nova.clone(), cx.clone(), flow.clone());
     Ok(Effect::write(move |tx| {
         let (now, mut host) = (nova.clock.now(), None);
