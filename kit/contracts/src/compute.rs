@@ -64,6 +64,9 @@ pub trait Compute: Send + Sync {
     /// Starts the guest from its own disk again and removes the rescue disk.
     async fn unrescue(&self, cx: &Context, instance: &Instance) -> Result<Observed>;
 
+    /// How long the host is up, how many work on it and its load, as `uptime` words it.
+    async fn uptime(&self, cx: &Context) -> Result<String>;
+
     /// What a running guest has used; `Conflict` when it does not run.
     async fn diagnostics(&self, cx: &Context, uuid: &str) -> Result<Diagnostics>;
 
@@ -147,6 +150,7 @@ bus::remote! {
         snapshot(uuid: &str = String, image: &SnapshotImage = SnapshotImage) -> ();
         rescue(instance: &Instance = Instance, rescue: &Rescue = Rescue) -> Observed;
         unrescue(instance: &Instance = Instance) -> Observed;
+        uptime() -> String;
         diagnostics(uuid: &str = String) -> Diagnostics;
         resize_instance(uuid: &str = String, dest: &str = String, grace_seconds: u64 = u64) -> ();
         finish_resize(instance: &Instance = Instance, source: &Peer = Peer) -> Observed;

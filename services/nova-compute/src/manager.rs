@@ -313,6 +313,11 @@ impl Compute for Manager {
         self.end_rescue(cx, instance).await
     }
 
+    async fn uptime(&self, _cx: &Context) -> Result<String> {
+        let said = host_run::run("uptime").env("LC_ALL", "C").text().await?;
+        Ok(said.trim_end().to_string())
+    }
+
     async fn diagnostics(&self, _cx: &Context, uuid: &str) -> Result<Diagnostics> {
         check(uuid)?;
         self.diagnose(uuid).await

@@ -307,6 +307,10 @@ impl Compute for FakeCompute {
         })
     }
 
+    async fn uptime(&self, _: &Context) -> Result<String> {
+        Ok(" 12:00:00 up 1 day,  0 users,  load average: 0.00, 0.00, 0.00".into())
+    }
+
     async fn diagnostics(&self, _: &Context, uuid: &str) -> Result<Diagnostics> {
         self.with(uuid, |guest| match runs(guest) {
             true => {

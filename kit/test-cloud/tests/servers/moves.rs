@@ -101,7 +101,15 @@ async fn to_another_host_off_and_running_and_away_from_one_that_is_down() {
     let services = stage.admin.at("compute 2.96").show("nova", "/os-services?host=simulated-2").await;
     let service = format!("/os-services/{}", id(&services["services"][0]));
     let admin = stage.admin.at("compute 2.96");
+    let uptime = async || {
+        let path = "/os-hypervisors?hypervisor_hostname_pattern=simulated-2";
+        let found = admin.show("nova", path).await;
+        let shown = admin.show("nova", &format!("/os-hypervisors/{}", id(&found["hypervisors"][0]))).await;
+        shown["hypervisor"]["uptime"].clone()
+    };
+    assert!(uptime().await.as_str().is_some_and(|said| said.contains("load average")));
     assert_eq!(admin.put("nova", &service, json!({"forced_down": true})).await.status, 200);
+    assert_eq!(uptime().await, Value::Null, "nobody asks a host that is down");
     stage.does(&server, json!({"evacuate": {"host": "simulated-4"}}), "SHUTOFF").await;
     assert_eq!(stage.host_of(&server).await, "simulated-4");
     assert_eq!(admin.put("nova", &service, json!({"forced_down": false})).await.status, 200);
@@ -125,9 +133,28 @@ async fn put_away_and_brought_back_and_rescued() {
     assert_eq!(stage.taken().await["usages"], before["usages"], "it takes nothing of any host");
     stage.refuses(&server, json!({"os-start": null}), 409).await;
     stage.refuses(&server, json!({"unshelve": {"host": "moon"}}), 400).await;
+    // On no host it takes volumes in name, and gives them back.
+    let demo = stage.demo.at("compute 2.96");
+    let attachments = format!("/servers/{server}/os-volume_attachments");
+    let (kept, returned) = (stage.volume(json!({"size": 1})).await, stage.volume(json!({"size": 1})).await);
+    for volume in [&kept, &returned] {
+        let wanted = json!({"volumeAttachment": {"volumeId": volume}});
+        demo.make("nova", &attachments, wanted).await;
+        let shown = stage.volume_is(volume, "in-use").await;
+        assert_eq!(shown["attachments"][0]["server_id"], server);
+    }
+    assert_eq!(demo.delete("nova", &format!("{attachments}/{returned}")).await.status, 202);
+    stage.volume_is(&returned, "available").await;
     stage.does(&server, json!({"unshelve": {"host": "simulated-2"}}), "ACTIVE").await;
     assert_eq!(stage.host_of(&server).await, "simulated-2");
     assert_eq!(stage.taken().await["ports"], fresh["ports"]);
+    let shown = stage.admin.show("cinder", &format!("/volumes/{kept}")).await;
+    assert_eq!(shown["volume"]["attachments"][0]["host_name"], "simulated-2");
+    assert_eq!(demo.delete("nova", &format!("{attachments}/{kept}")).await.status, 202);
+    stage.volume_is(&kept, "available").await;
+    for volume in [&kept, &returned] {
+        assert_eq!(stage.demo.delete("cinder", &format!("/volumes/{volume}")).await.status, 202);
+    }
     until("the shelved image gone", async || {
         let images = stage.admin.show("glance", "/v2/images?name=mine-shelved").await;
         images["images"].as_array().unwrap().is_empty().then_some(())

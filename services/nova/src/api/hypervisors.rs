@@ -43,14 +43,34 @@ async fn show(nova: Arc<Nova>, request: Request) -> Result<Reply> {
     request.can(&())?;
     let host = nova.hypervisor(&request).await?;
     let servers = with_servers(&nova, &request, std::slice::from_ref(&host)).await?;
-    Ok(Reply::ok(json!({"hypervisor": view(&request, &host, true, servers.as_ref())})))
+    let mut one = view(&request, &host, true, servers.as_ref());
+    add_uptime(&nova, &request, &host, &mut one).await;
+    Ok(Reply::ok(json!({ "hypervisor": one })))
 }
 
 async fn uptime(nova: Arc<Nova>, request: Request) -> Result<Reply> {
     request.can(&())?;
-    nova.hypervisor(&request).await?;
-    // Agents do not tell it.
-    Err(Error::not_implemented("The requested functionality is not supported."))
+    let host = nova.hypervisor(&request).await?;
+    if !host.up {
+        let name = &host.node.host;
+        return Err(Error::bad_request(format!("Compute service of {name} is unavailable at this time.")));
+    }
+    let mut one = view(&request, &host, false, None);
+    one["uptime"] = nova.compute(&host.node.host).uptime(&nova.own(&request.ctx)).await?.into();
+    Ok(Reply::ok(json!({ "hypervisor": one })))
+}
+
+/// Since 2.88 in detail; null of a host that does not answer.
+async fn add_uptime(nova: &Nova, request: &Request, host: &Host, one: &mut Json) {
+    if !request.since(2, 88) {
+        return;
+    }
+    let agent = nova.compute(&host.node.host);
+    let said = match host.up {
+        true => agent.uptime(&nova.own(&request.ctx)).await.ok(),
+        false => None,
+    };
+    one["uptime"] = said.into();
 }
 
 async fn search(nova: Arc<Nova>, request: Request) -> Result<Reply> {
@@ -101,7 +121,12 @@ async fn list(nova: &Nova, request: &Request, noun: &str, in_detail: bool) -> Re
         || Error::bad_request(format!("marker [{}] not found", page.marker.as_deref().unwrap_or_default()));
     let hosts = page.cut(hosts, |host, marker| id_text(request, host) == marker).ok_or_else(missing)?;
     let servers = with_servers(nova, request, &hosts).await?;
-    let all: Vec<Json> = hosts.iter().map(|host| view(request, host, in_detail, servers.as_ref())).collect();
+    let mut all: Vec<Json> =
+        hosts.iter().map(|host| view(request, host, in_detail, servers.as_ref())).collect();
+    if in_detail {
+        let asked = hosts.iter().zip(&mut all).map(|(host, one)| add_uptime(nova, request, host, one));
+        futures::future::join_all(asked).await;
+    }
     let mut body = json!({ "hypervisors": all });
     let pages = pattern.is_none() && request.since(2, 33);
     let last = hosts.last().filter(|_| pages).map(|host| id_text(request, host));
@@ -206,9 +231,6 @@ fn view(request: &Request, host: &Host, in_detail: bool, servers: Option<&Server
             "host": host.node.host,
             "disabled_reason": host.service.disabled_reason,
         });
-    }
-    if in_detail && request.since(2, 88) {
-        one["uptime"] = Json::Null;
     }
     if in_detail && !request.since(2, 88) {
         let known = resources(host);
