@@ -164,10 +164,17 @@ fn common_name(name: &str) -> DistinguishedName {
     names
 }
 
+/// RFC 1123, and the underscore that many machines have in their names.
 fn dns(name: &str) -> Result<SanType> {
-    Ok(SanType::DnsName(
-        name.try_into().map_err(|_| Error::bad_request(format!("'{name}' is no host name")))?,
-    ))
+    let is_label = |label: &str| {
+        let is_word = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        (1..=63).contains(&label.len()) && is_word && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let refused = || Error::bad_request(format!("'{name}' is no host name"));
+    if name.len() > 253 || !name.split('.').all(is_label) {
+        return Err(refused());
+    }
+    Ok(SanType::DnsName(name.try_into().map_err(|_| refused())?))
 }
 
 fn failed(error: rcgen::Error) -> Error {

@@ -180,11 +180,20 @@ mod tests {
         const HANDSHAKE: u8 = 0x16;
         let broker = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("amqps://user:password@{}", broker.local_addr().unwrap());
+        let (key, files) = (rcgen::KeyPair::generate().unwrap(), tempfile::tempdir().unwrap());
+        let own = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap().self_signed(&key).unwrap();
+        let file = |name: &str, text: String| {
+            let path = files.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let certificate = file("certificate.pem", own.pem());
+        let key = file("key.pem", key.serialize_pem());
         let options = RabbitOptions {
             urls: vec![url.clone()],
             prefix: String::new(),
             name: String::new(),
-            tls: None,
+            tls: Some(RabbitTls { authority: certificate.clone(), certificate, key }),
             patience: Duration::ZERO,
         };
         let opening = tokio::spawn(async move { Link::open(&url, &options).await.map(drop) });
