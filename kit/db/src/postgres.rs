@@ -21,6 +21,9 @@ pub(crate) const CONNECTIONS_MAX: usize = 16;
 /// Under load many transactions want the same rows; each of them comes through in the end.
 const REPEATED_WITHIN: Duration = Duration::from_secs(15);
 
+/// A key that is still taken then was taken before.
+const OVERTAKEN_MAX: u32 = 3;
+
 pub(crate) struct Postgres {
     pool: Pool,
 }
@@ -45,9 +48,11 @@ impl Postgres {
         let pool = self.pool.clone();
         let handle = Handle::current();
         let running = tokio::task::spawn_blocking(move || {
-            let (mut repeats, since) = (0, Instant::now());
+            let (mut repeats, mut overtaken, since) = (0, 0, Instant::now());
             loop {
                 match attempt(&handle, &pool, &mut work, read_only) {
+                    // Another may have written the row after this one had looked for it: it looks again.
+                    Err(e) if crate::is_constraint(&e) && overtaken < OVERTAKEN_MAX => overtaken += 1,
                     Err(e) if e.code.as_deref() == Some(REPEAT) && since.elapsed() < REPEATED_WITHIN => {
                         repeats += 1;
                         std::thread::sleep(repeat_pause(repeats));

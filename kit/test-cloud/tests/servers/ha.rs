@@ -249,7 +249,13 @@ async fn servers_of_a_host_that_is_cut_off_run_elsewhere_and_never_twice() {
     assert!(world.agents[lost].manager.start(&Context::internal(), &late).await.is_err());
     assert!(world.agents[lost].manager.build(&Context::internal(), &late).await.is_err());
     assert!(runs(&world.agents[of_plain].fake, &plain).await);
-    // Nova may send one back there.
+    // Nova may send one back there, once it knows that the host lives.
+    let name = world.agents[lost].name.clone();
+    until("its host is up", async || {
+        let found = world.stage.admin.show("nova", &format!("/os-services?host={name}")).await;
+        (found["services"][0]["state"] == "up").then_some(())
+    })
+    .await;
     let path = format!("/servers/{}/action", mine[0]);
     let body = json!({"os-migrateLive": {"host": world.agents[lost].name, "block_migration": "auto"}});
     let answer = world.stage.admin.at("compute 2.96").post("nova", &path, body).await;
