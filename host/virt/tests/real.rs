@@ -7,8 +7,6 @@ use host_virt::{Change, Disk, DomainSpec, Format, Hypervisor, Libvirt, Nic, Opti
 use std::{path::PathBuf, time::Duration};
 use tokio::time::Instant;
 
-/// Two libvirts of one network look for a free VNC port at once and find the same.
-static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 const BOOT_PATIENCE: Duration = Duration::from_secs(180);
 const DETACH_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -90,7 +88,6 @@ impl Bench {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root, libvirt and the guest image: make test-host"]
 async fn a_guest_lives_and_leaves_nothing() -> Result<()> {
-    let _alone = ALONE.lock().await;
     let image = image();
     let bench = Bench::new().await;
     let virt = &bench.virt;
@@ -159,7 +156,6 @@ async fn a_guest_lives_and_leaves_nothing() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root, libvirt and the guest image: make test-host"]
 async fn disks_and_cards_come_and_go() -> Result<()> {
-    let _alone = ALONE.lock().await;
     let image = image();
     let bench = Bench::new().await;
     let virt = &bench.virt;
@@ -221,7 +217,6 @@ async fn disks_and_cards_come_and_go() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root, libvirt and the guest image: make test-host"]
 async fn two_hosts_do_not_see_each_other() -> Result<()> {
-    let _alone = ALONE.lock().await;
     let image = image();
     let (one, other) = (Bench::new().await, Bench::new().await);
     let spec = one.spec(&image).await;
