@@ -75,14 +75,18 @@ const VERSIONS: &[&str] = &["1.0", HONORS_DOMAIN, SYNCS_PROJECTS];
 
 /// Whether rules are well formed; answers the version of the language that they are in.
 pub fn check(mapping: &Json) -> Result<String> {
-    let version = mapping.get("schema_version").and_then(Json::as_str).filter(|version| !version.is_empty());
-    let version = version.unwrap_or(VERSIONS[0]);
+    // The official client sends null where its user says nothing, and upstream takes an empty word alike.
+    let mut mapping = mapping.clone();
+    if matches!(mapping.get("schema_version"), Some(said) if said.is_null() || said == "") {
+        mapping["schema_version"] = VERSIONS[0].into();
+    }
+    let version = mapping.get("schema_version").and_then(Json::as_str).unwrap_or(VERSIONS[0]);
     let place = VERSIONS.iter().position(|known| *known == version);
     let place = place.ok_or_else(|| {
         let known = python::repr(&json!(VERSIONS));
         Error::bad_request(format!("{} is not one of {known}\n", python::quote(version)))
     })?;
-    let wrong = FORMS[place].sentences(mapping);
+    let wrong = FORMS[place].sentences(&mapping);
     match wrong.is_empty() {
         true => Ok(version.to_string()),
         false => {
@@ -443,6 +447,19 @@ mod tests {
     /// A user named after the first attribute, if the remote part holds.
     fn named(remote: Json) -> Option<String> {
         of("1.0", json!([{"local": [{"user": {"name": "{0}"}}], "remote": remote}])).ok()?.user.name
+    }
+
+    #[test]
+    fn a_version_may_be_left_open() {
+        let rules = json!([{"local": [{"user": {"name": "{0}"}}], "remote": [{"type": "x"}]}]);
+        for open in [
+            json!({"rules": rules}),
+            json!({"rules": rules, "schema_version": null}),
+            json!({"rules": rules, "schema_version": ""}),
+        ] {
+            assert_eq!(check(&open).unwrap(), "1.0", "{open}");
+        }
+        check(&json!({"rules": rules, "schema_version": 5})).unwrap_err();
     }
 
     #[test]
