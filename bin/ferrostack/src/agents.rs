@@ -17,16 +17,6 @@ use tokio::task::JoinHandle;
 /// How often it is looked whether the certificate is to be renewed.
 const RENEWAL_LOOKED_AT_EVERY: Duration = Duration::from_secs(60);
 
-/// Below the state directory: who this machine is in its cloud.
-pub fn membership(settings: &Settings) -> PathBuf {
-    settings.state.join("host")
-}
-
-/// Below the state directory: its certificate as QEMU wants it.
-pub fn qemu_certificates(settings: &Settings) -> PathBuf {
-    settings.state.join("pki")
-}
-
 pub struct Agents {
     host: Host,
     running: Running,
@@ -39,12 +29,12 @@ impl Agents {
     /// Returns when the control nodes know the agents.
     pub async fn start(settings: &Settings) -> Result<Self> {
         let running = Running::take(&settings.state, settings.listen)?;
-        let (directory, clock) = (membership(settings), Clock::real());
+        let (directory, clock) = (settings.membership(), Clock::real());
         let mut member = Member::read(&directory)?;
         if let Err(error) = member.renew_in_time(&directory, &clock).await {
             tracing::warn!(%error, "the certificate was not renewed; tried again");
         }
-        let for_qemu = qemu_certificates(settings);
+        let for_qemu = settings.qemu_certificates();
         certificates::hand_to_qemu(&directory, &for_qemu)?;
         let identity = member.identity.clone();
         let brokers = member.common.brokers.iter().map(|url| url.expose().to_string()).collect();

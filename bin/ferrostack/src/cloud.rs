@@ -1,14 +1,14 @@
 //! The cloud in this process: services on their databases and ports, each given the others it asks.
 
 use crate::{
-    Secrets, Settings, agents,
+    Secrets, Settings,
     api::InProcess,
     broker, clouds_yaml,
     convert::{Ceph, QemuImg},
-    endpoints,
+    database, endpoints,
     first_steps::FirstSteps,
     host::{Host, Surroundings},
-    metrics, operator,
+    metrics,
     shared::{self, Shared},
     state::{self, Running},
 };
@@ -97,7 +97,7 @@ impl Cloud {
         serve("keystone", service.into_router()?)?;
         clouds_yaml::write(&settings, &secrets)?;
 
-        let db = open(&settings, "glance", glance::TABLES).await?;
+        let db = database::open(&settings, "glance").await?;
         let images = settings.state.join("images");
         let peers = glance::Peers {
             catalog: keystone.clone(),
@@ -112,13 +112,13 @@ impl Cloud {
         let images = glance.service(policy.as_deref(), keystone.clone(), &identity_url)?.into_router()?;
         serve("glance", images.clone())?;
 
-        let db = open(&settings, "placement", placement::TABLES).await?;
+        let db = database::open(&settings, "placement").await?;
         let placement = Placement::new(db, clock.clone(), settings.config.section()?);
         let policy = settings.policy("placement")?;
         let service = placement.service(policy.as_deref(), keystone.clone(), &identity_url)?;
         serve("placement", service.into_router()?)?;
 
-        let db = open(&settings, "swift", swift::TABLES).await?;
+        let db = database::open(&settings, "swift").await?;
         let objects = settings.state.join("objects");
         let swift = Swift::new(db, clock.clone(), settings.config.section()?, &objects)?;
         let expiring = swift.start().await?;
@@ -127,14 +127,14 @@ impl Cloud {
 
         let outside = Outside::reach(&settings, &clock).await?;
         let bus = outside.as_ref().map_or_else(Bus::local, |outside| outside.bus.clone());
-        let db = Db::open(&settings.database("neutron"), neutron::TABLES, neutron::MIGRATIONS).await?;
+        let db = database::open(&settings, "neutron").await?;
         let neutron = Neutron::new(db, clock.clone(), settings.config.section()?, bus.clone());
         held.running.push(Box::new(neutron.start().await?));
         let policy = settings.policy("neutron")?;
         let networks = neutron.service(policy.as_deref(), keystone.clone(), &identity_url)?.into_router()?;
         serve("neutron", networks.clone())?;
 
-        let db = Db::open(&settings.database("cinder"), cinder::TABLES, cinder::MIGRATIONS).await?;
+        let db = database::open(&settings, "cinder").await?;
         let peers = cinder::Peers { images: glance.clone(), image_maker: glance.clone() };
         let cinder = Cinder::new(db, clock.clone(), settings.config.section()?, bus.clone(), peers);
         held.running.push(Box::new(cinder.start().await?));
@@ -144,7 +144,7 @@ impl Cloud {
         let stopped = cinder.clone();
         held.stop.get_mut().push(Box::pin(async move { stopped.stop().await }));
 
-        let db = open(&settings, "nova", nova::TABLES).await?;
+        let db = database::open(&settings, "nova").await?;
         let peers = nova::Peers {
             identity: keystone.clone(),
             images: glance.clone(),
@@ -187,7 +187,7 @@ impl Cloud {
         ];
         if let Some(outside) = outside {
             let around = hosts::Surroundings {
-                common: operator::common(&settings, &secrets, &settings.bus.urls)?,
+                common: told_to_hosts(&settings, &secrets, &settings.bus.urls)?,
                 operator: secrets.operator.clone(),
                 images: glance.clone(),
                 image_sink: glance.clone(),
@@ -287,9 +287,9 @@ impl Outside {
             return Ok(None);
         }
         let listeners = endpoints::bind(settings, &[hosts::DOOR_PORT]).await?;
-        let (db, name) = (open(settings, "hosts", hosts::TABLES).await?, operator::machine_name()?);
+        let (db, name) = (database::open(settings, "hosts").await?, base::machine_name());
         let credentials = hosts::Hosts::control_credentials(&db, clock, &name).await?;
-        credentials.write(&agents::membership(settings))?;
+        credentials.write(&settings.membership())?;
         let bus = broker::bus(settings, settings.bus.urls.clone(), &settings.bus.prefix, &name).await?;
         Ok(Some(Self { bus, db, clock: clock.clone(), credentials, listeners }))
     }
@@ -314,8 +314,25 @@ impl Outside {
     }
 }
 
-pub async fn open(settings: &Settings, service: &str, tables: &[&'static db::Table]) -> Result<Db> {
-    Db::open(&settings.database(service), tables, &[]).await
+/// Where hosts find what control nodes serve, unless the configuration says otherwise.
+fn told_to_hosts(settings: &Settings, secrets: &Secrets, brokers: &[String]) -> Result<hosts::Common> {
+    let options: hosts::Options = settings.config.section()?;
+    let host = settings.public_host();
+    let or = |said: Vec<String>, default: Vec<String>| if said.is_empty() { default } else { said };
+    let door = format!("https://{host}:{}", hosts::DOOR_PORT + settings.port_offset);
+    let metadata = format!("{host}:{}", endpoints::METADATA_PORT + settings.port_offset);
+    let brokers = or(options.brokers, brokers.to_vec());
+    Ok(hosts::Common {
+        doors: or(options.doors, vec![door]),
+        brokers: brokers.into_iter().map(base::Secret::new).collect(),
+        bus_prefix: settings.bus.prefix.clone(),
+        metadata_address: if options.metadata_address.is_empty() {
+            metadata
+        } else {
+            options.metadata_address
+        },
+        metadata_secret: secrets.metadata.clone(),
+    })
 }
 
 /// The API of a service, for the others.
@@ -328,7 +345,7 @@ pub(crate) async fn start_keystone(
     secrets: &Secrets,
     clock: &Clock,
 ) -> Result<Arc<Keystone>> {
-    let db = open(settings, "keystone", keystone::TABLES).await?;
+    let db = database::open(settings, "keystone").await?;
     let keystone = Keystone::new(db, clock.clone(), settings.config.section()?, &settings.state)?;
     let demo = FirstMember { name: "demo".into(), password: secrets.demo_password.clone() };
     keystone

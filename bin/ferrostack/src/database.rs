@@ -29,6 +29,13 @@ const PARTS: [Part; 9] = [
     Part { name: "hosts", tables: shared::TABLES, migrations: &[] },
 ];
 
+/// A service's, made or brought up to date when it is not.
+pub async fn open(settings: &Settings, service: &str) -> Result<Db> {
+    let part = PARTS.iter().find(|part| part.name == service);
+    let part = part.ok_or_else(|| Error::internal(format!("{service} has no database")))?;
+    Db::open(&settings.database(service), part.tables, part.migrations).await
+}
+
 /// Files of a control node beside its databases; images and objects are big and come last.
 const KEPT: [&str; 10] = [
     "secrets.toml",

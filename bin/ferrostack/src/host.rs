@@ -192,7 +192,7 @@ impl Host {
 async fn peers(settings: &Settings, around: &Surroundings) -> Result<Option<Arc<dyn Peers>>> {
     let Some(address) = around.address() else { return Ok(None) };
     let at = SocketAddr::new(address, hosts::LINES_PORT + settings.port_offset);
-    let lines = hosts::Lines::listen(&crate::agents::membership(settings), at).await?;
+    let lines = hosts::Lines::listen(&settings.membership(), at).await?;
     Ok(Some(Arc::new(lines)))
 }
 
@@ -222,7 +222,7 @@ fn compute_options(settings: &Settings, around: &Surroundings) -> Result<nova_co
     }
     if let Some(address) = around.address() {
         if options.tls_directory.is_empty() {
-            options.tls_directory = crate::agents::qemu_certificates(settings).display().to_string();
+            options.tls_directory = settings.qemu_certificates().display().to_string();
         }
         for said in [&mut options.my_ip, &mut options.vnc_listen] {
             if *said == unsaid.my_ip {
@@ -247,7 +247,7 @@ fn volume_options(settings: &Settings, around: &Surroundings) -> Result<cinder_v
             options.nbd_address = address.to_string();
         }
         if options.nbd_tls_directory.is_empty() && !options.nbd_without_tls {
-            options.nbd_tls_directory = crate::agents::qemu_certificates(settings).display().to_string();
+            options.nbd_tls_directory = settings.qemu_certificates().display().to_string();
         }
     }
     Ok(options)

@@ -1,7 +1,7 @@
 //! `ferrostack host …` and `ferrostack join`: which hosts belong to a cloud. The first asks the control node
 //! that runs on this machine.
 
-use crate::{Secrets, Settings, cloud, endpoints, roles::Roles, say::say, state};
+use crate::{Secrets, Settings, database, roles::Roles, say::say, state};
 use base::{Clock, Error, Result};
 use hosts::{DOOR_PORT, Door, Identity};
 use std::{
@@ -30,7 +30,7 @@ pub fn join(
     }
     let name = match name {
         Some(name) => name.to_string(),
-        None => machine_name()?,
+        None => base::machine_name(),
     };
     let address = match address {
         Some(address) => address,
@@ -58,7 +58,7 @@ pub fn token(settings: &Settings, minutes: Option<u64>, roles: &str) -> Result<(
 /// For the broker, mostly: its certificate is of the authority that hosts believe. The cloud need not run.
 pub fn certificate(settings: &Settings, name: &str, to: &Path) -> Result<()> {
     let issuing = async {
-        let db = cloud::open(settings, "hosts", hosts::TABLES).await?;
+        let db = database::open(settings, "hosts").await?;
         hosts::Hosts::server_credentials(&db, &Clock::real(), name).await
     };
     tokio::runtime::Runtime::new()?.block_on(issuing)?.write(to)?;
@@ -148,15 +148,10 @@ fn ask<T>(settings: &Settings, question: impl AsyncFnOnce(Door) -> Result<T>) ->
     let address = SocketAddr::new(state::address(&settings.state)?, DOOR_PORT + settings.port_offset);
     let operator = Secrets::open(&settings.state)?.operator;
     let door =
-        Door::of_operator(format!("https://{address}"), &crate::agents::membership(settings), operator)
-            .map_err(|_| {
-                Error::conflict("this cloud has no message broker, so no hosts can join it: [bus] url")
-            })?;
+        Door::of_operator(format!("https://{address}"), &settings.membership(), operator).map_err(|_| {
+            Error::conflict("this cloud has no message broker, so no hosts can join it: [bus] url")
+        })?;
     tokio::runtime::Runtime::new()?.block_on(question(door))
-}
-
-pub fn machine_name() -> Result<String> {
-    Ok(std::fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_string())
 }
 
 /// The address from which this machine reaches the control node: others mostly reach it there.
@@ -177,25 +172,4 @@ fn address_towards(url: &str) -> Result<IpAddr> {
         }
     };
     Ok(address.to_canonical())
-}
-
-/// Where hosts find what control nodes serve, unless the configuration says otherwise.
-pub fn common(settings: &Settings, secrets: &Secrets, brokers: &[String]) -> Result<hosts::Common> {
-    let options: hosts::Options = settings.config.section()?;
-    let host = settings.public_host();
-    let or = |said: Vec<String>, default: Vec<String>| if said.is_empty() { default } else { said };
-    let door = format!("https://{host}:{}", DOOR_PORT + settings.port_offset);
-    let metadata = format!("{host}:{}", endpoints::METADATA_PORT + settings.port_offset);
-    let brokers = or(options.brokers, brokers.to_vec());
-    Ok(hosts::Common {
-        doors: or(options.doors, vec![door]),
-        brokers: brokers.into_iter().map(base::Secret::new).collect(),
-        bus_prefix: settings.bus.prefix.clone(),
-        metadata_address: if options.metadata_address.is_empty() {
-            metadata
-        } else {
-            options.metadata_address
-        },
-        metadata_secret: secrets.metadata.clone(),
-    })
 }

@@ -53,6 +53,16 @@ impl Settings {
         }
     }
 
+    /// Who this machine is in its cloud, below the state directory.
+    pub fn membership(&self) -> PathBuf {
+        self.state.join("host")
+    }
+
+    /// Its certificate as QEMU wants it, below the state directory.
+    pub fn qemu_certificates(&self) -> PathBuf {
+        self.state.join("pki")
+    }
+
     /// A service's database.
     pub fn database(&self, service: &str) -> db::Options {
         let options = db::Options::new(match self.options.database.as_str() {

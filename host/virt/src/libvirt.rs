@@ -256,7 +256,7 @@ impl Hypervisor for Libvirt {
         Ok(Capabilities {
             hypervisor_type: "QEMU".into(),
             hypervisor_version: version,
-            hostname: tokio::fs::read_to_string("/proc/sys/kernel/hostname").await?.trim().into(),
+            hostname: base::machine_name(),
             vcpus: std::thread::available_parallelism().map_or(1, |count| count.get() as u32),
             memory_mib,
             memory_used_mib: memory_mib.saturating_sub(memory_free_mib),

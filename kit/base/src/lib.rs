@@ -21,3 +21,9 @@ pub use secret::Secret;
 pub use time::{Clock, Timestamp};
 
 pub use serde_json::Value as Json;
+
+/// The name that the machine, or the UTS namespace the process is in, goes by.
+pub fn machine_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "localhost".into() } else { name.trim().into() }
+}

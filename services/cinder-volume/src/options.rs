@@ -90,7 +90,7 @@ impl Options {
     /// The host's own name.
     pub(crate) fn machine(&self) -> String {
         match self.host.as_str() {
-            "" => std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_string(),
+            "" => base::machine_name(),
             host => host.to_string(),
         }
     }

@@ -46,7 +46,7 @@ struct Told {
 impl Agent {
     pub fn new(options: Options, host: Arc<dyn HostNet>, reports: Arc<dyn NetworkReports>) -> Self {
         let name = match options.host.as_str() {
-            "" => host_name(),
+            "" => base::machine_name(),
             name => name.into(),
         };
         Self {
@@ -193,11 +193,6 @@ pub async fn run(agent: Arc<Agent>) {
         }
         retry = done.is_err() || agent.failed();
     }
-}
-
-fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    if name.trim().is_empty() { "localhost".into() } else { name.trim().into() }
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ async fn list(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
         let asked = |host: &str| request.query.get("host").is_none_or(|asked| asked == host);
         services.extend(of_host.into_iter().filter(|(host, _)| asked(host)).map(|(_, service)| service));
     }
-    let own = request.query.get("host").is_none_or(|host| host == own_host());
+    let own = request.query.get("host").is_none_or(|host| host == base::machine_name());
     if own && binary.is_none_or(|binary| binary == SCHEDULER) {
         services.insert(0, own_service(&cinder, &request));
     }
@@ -110,7 +110,7 @@ fn backup_services(cinder: &Cinder, request: &Request, back_ends: &[BackEnd]) ->
 fn own_service(cinder: &Cinder, request: &Request) -> Json {
     let mut service = json!({
         "binary": SCHEDULER,
-        "host": own_host(),
+        "host": base::machine_name(),
         "zone": cinder.options.storage_availability_zone,
         "status": "enabled",
         "state": "up",
@@ -121,10 +121,6 @@ fn own_service(cinder: &Cinder, request: &Request) -> Json {
         service["cluster"] = Json::Null;
     }
     service
-}
-
-fn own_host() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_string()
 }
 
 async fn enable(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
@@ -226,7 +222,7 @@ async fn hosts(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
         hosts.insert(
             0,
             json!({
-                "host_name": own_host(),
+                "host_name": base::machine_name(),
                 "service": SCHEDULER,
                 "zone": cinder.options.storage_availability_zone,
                 "service-status": "available",
