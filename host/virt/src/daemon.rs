@@ -14,6 +14,8 @@ use std::{
 use tokio::{net::UnixStream, process::Command, time::Instant};
 
 /// The first start fills the capability cache, which takes seconds on a loaded machine.
+/// What the daemon says before it has a log of its own, and what stops it from starting at all.
+const START_LOG: &str = "start.log";
 const START_PATIENCE: Duration = Duration::from_secs(60);
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -128,10 +130,13 @@ impl Daemon {
         }
         while UnixStream::connect(self.socket()).await.is_err() {
             if Instant::now() >= deadline {
+                let logs = self.dir.join("log");
+                let said = tokio::fs::read_to_string(logs.join(START_LOG)).await.unwrap_or_default();
+                let why = said.trim().lines().last().map(|line| format!(" ({line})")).unwrap_or_default();
                 return Err(Error::unavailable(format!(
-                    "libvirtd does not answer on {}; its log is {}",
+                    "libvirtd does not answer on {}{why}; its logs are in {}",
                     self.socket().display(),
-                    self.dir.join("log/libvirtd.log").display()
+                    logs.display()
                 )));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -171,7 +176,7 @@ impl Daemon {
         for (_, system) in BOUND {
             tokio::fs::create_dir_all(system).await?;
         }
-        let log = std::fs::File::create(self.dir.join("log/start.log"))?;
+        let log = std::fs::File::create(self.dir.join("log").join(START_LOG))?;
         // A session of its own: the terminal's Ctrl-C is not for the daemon.
         Command::new("setsid")
             .args([
