@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use base::Result;
 use contracts::images::{Converter, Pool, PoolDisk, Pools};
 use host_block::Rbd;
-use std::path::Path;
+use std::{ops::Range, path::Path};
 use tokio::io::AsyncRead;
 
 pub struct QemuImg;
@@ -36,8 +36,17 @@ impl Pools for Ceph {
         rbd(pool).import(file, &disk.name, &disk.snapshot, pool.object_mib).await
     }
 
-    async fn read(&self, pool: &Pool, disk: &PoolDisk) -> Result<Box<dyn AsyncRead + Send + Unpin>> {
-        Ok(Box::new(rbd(pool).export(&disk.name, &disk.snapshot)?))
+    async fn read(
+        &self,
+        pool: &Pool,
+        disk: &PoolDisk,
+        range: Range<u64>,
+    ) -> Result<Box<dyn AsyncRead + Send + Unpin>> {
+        let pool = rbd(pool);
+        Ok(match range.start {
+            0 => Box::new(pool.export(&disk.name, &disk.snapshot)?),
+            _ => Box::new(pool.part(&disk.name, &disk.snapshot, range).await?),
+        })
     }
 
     async fn bytes(&self, pool: &Pool, disk: &PoolDisk) -> Result<u64> {

@@ -19,7 +19,7 @@ struct Part {
 /// Every one there is. What control nodes share has tables of its own beside the hosts'.
 const PARTS: [Part; 9] = [
     Part { name: "keystone", tables: keystone::TABLES, migrations: &[] },
-    Part { name: "glance", tables: glance::TABLES, migrations: &[] },
+    Part { name: "glance", tables: glance::TABLES, migrations: glance::MIGRATIONS },
     Part { name: "placement", tables: placement::TABLES, migrations: &[] },
     Part { name: "neutron", tables: neutron::TABLES, migrations: neutron::MIGRATIONS },
     Part { name: "cinder", tables: cinder::TABLES, migrations: cinder::MIGRATIONS },

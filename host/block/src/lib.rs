@@ -8,6 +8,7 @@ mod fake;
 mod files;
 mod image;
 mod locks;
+mod nbd;
 mod network;
 mod qmp;
 mod rbd;

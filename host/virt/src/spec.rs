@@ -58,6 +58,15 @@ pub enum Source {
         socket: PathBuf,
         export: String,
     },
+    /// A disk of a Ceph cluster.
+    Rbd {
+        pool: String,
+        disk: String,
+        /// The cluster's configuration. Empty: where Ceph looks for it.
+        conf: String,
+        /// As whom, and libvirt's secret with the key. None: as the configuration says.
+        secret: Option<(String, String)>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

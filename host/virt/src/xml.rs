@@ -250,6 +250,18 @@ fn disk_into(x: &mut Xml, disk: &Disk, device: &str, boot_order: Option<usize>, 
             x.open("source", &[("protocol", "nbd"), ("name", export)]);
             x.empty("host", &[("transport", "unix"), ("socket", &socket.to_string_lossy())]);
         }
+        Source::Rbd { pool, disk, conf, secret } => {
+            open_network_disk(x, format);
+            x.open("source", &[("protocol", "rbd"), ("name", &format!("{pool}/{disk}"))]);
+            if !conf.is_empty() {
+                x.empty("config", &[("file", conf)]);
+            }
+            if let Some((user, secret)) = secret {
+                x.open("auth", &[("username", user)]);
+                x.empty("secret", &[("type", "ceph"), ("uuid", secret)]);
+                x.close("auth");
+            }
+        }
     }
     if let Some(bytes) = bytes {
         x.open("slices", &[]);
@@ -583,6 +595,13 @@ mod tests {
         assert_snapshot("domain-kvm.xml", &domain(&spec(), Accelerator::Kvm).unwrap());
         let unix = Source::NbdUnix { socket: "/run/v.sock".into(), export: "v".into() };
         assert_snapshot("disk-nbd-unix.xml", &disk(&Disk::network("vol-2", unix), "vdc"));
+        let rbd = Source::Rbd {
+            pool: "vms".into(),
+            disk: "i_h".into(),
+            conf: "/etc/ceph/c.conf".into(),
+            secret: Some(("nova".into(), "s-1".into())),
+        };
+        assert_snapshot("disk-rbd.xml", &disk(&Disk::network("root", rbd), "vda"));
         assert_snapshot("nic.xml", &nic(&spec().nics[0]));
     }
 

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use base::{Context, Error, Result, Timestamp};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, ops::Range, path::Path};
 use tokio::io::AsyncRead;
 
 #[async_trait]
@@ -41,8 +41,14 @@ pub trait Pools: Send + Sync {
     /// leaves nothing when it fails.
     async fn keep(&self, pool: &Pool, disk: &PoolDisk, file: &Path) -> Result<()>;
 
-    /// The snapshot's bytes, from the first. They end early when the cluster fails.
-    async fn read(&self, pool: &Pool, disk: &PoolDisk) -> Result<Box<dyn AsyncRead + Send + Unpin>>;
+    /// The snapshot's bytes, from the range's first; what is behind the range may come, too. They end early when the
+    /// cluster fails.
+    async fn read(
+        &self,
+        pool: &Pool,
+        disk: &PoolDisk,
+        range: Range<u64>,
+    ) -> Result<Box<dyn AsyncRead + Send + Unpin>>;
 
     /// How many bytes it has; `NotFound` when it is gone.
     async fn bytes(&self, pool: &Pool, disk: &PoolDisk) -> Result<u64>;
@@ -64,7 +70,12 @@ impl Pools for NoPools {
         Err(no_pools())
     }
 
-    async fn read(&self, _: &Pool, _: &PoolDisk) -> Result<Box<dyn AsyncRead + Send + Unpin>> {
+    async fn read(
+        &self,
+        _: &Pool,
+        _: &PoolDisk,
+        _: Range<u64>,
+    ) -> Result<Box<dyn AsyncRead + Send + Unpin>> {
         Err(no_pools())
     }
 

@@ -1,7 +1,7 @@
 //! Images' bytes on this machine: written beside their place, looked at and hashed on the way, moved into place when
 //! they are whole, read in big steps. A chunk or two of each image is all that is in memory.
 
-use crate::signatures::Verifier;
+use crate::{Options, signatures::Verifier};
 use base::{Error, Result};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
@@ -45,7 +45,8 @@ pub struct Files {
 #[derive(Clone, Debug)]
 pub struct Facts {
     pub size: u64,
-    pub virtual_size: u64,
+    /// Of the disk within; none where that is not looked into.
+    pub virtual_size: Option<u64>,
     pub md5: String,
     pub sha512: String,
     /// Disk and container format, if they are others than were said.
@@ -198,17 +199,31 @@ impl Upload {
     }
 
     /// All bytes are here, and what they are said to be; `UnsupportedMediaType` when not.
-    pub async fn finish(self, disk_format: &str, container_format: &str) -> Result<Arrived> {
+    pub async fn finish(
+        self,
+        disk_format: &str,
+        container_format: &str,
+        options: &Options,
+    ) -> Result<Arrived> {
         let (mut arrived, finding) = self.whole().await?;
-        arrived.facts.virtual_size = match container_format {
-            "bare" => {
-                check_format(disk_format, finding.format)?;
-                check_safety(disk_format, &finding)?;
-                if disk_format == "raw" { arrived.facts.size } else { finding.virtual_size_bytes }
+        // What is wrapped is not looked into.
+        if container_format != "bare" {
+            return Ok(arrived);
+        }
+        if let Err(error) = check_format(disk_format, finding.format) {
+            if options.require_image_format_match {
+                return Err(error);
             }
-            // What is wrapped is not looked into.
-            _ => arrived.facts.size,
+            tracing::warn!(%error, "taken all the same");
+            return Ok(arrived);
+        }
+        check_safety(disk_format, &finding)?;
+        let virtual_size = match disk_format {
+            "raw" => arrived.facts.size,
+            declared if declared == finding.format.as_str() => finding.virtual_size_bytes,
+            _ => 0,
         };
+        arrived.facts.virtual_size = Some(virtual_size).filter(|bytes| *bytes > 0);
         Ok(arrived)
     }
 
@@ -237,7 +252,7 @@ impl Upload {
         // It may end with a hole.
         writer.file.set_len(size)?;
         let (md5, sha512) = (hex(&md5.finalize()), hex(sha512.finish().as_ref()));
-        let facts = Facts { size, virtual_size: size, md5, sha512, formats: None };
+        let facts = Facts { size, virtual_size: None, md5, sha512, formats: None };
         Ok((Arrived { facts, file: writer.file, scratch: self.scratch }, writer.inspector.finish()))
     }
 }
@@ -418,7 +433,7 @@ mod tests {
         for chunk in chunks {
             upload.write(Bytes::copy_from_slice(chunk)).await?;
         }
-        upload.finish(format, "bare").await?.move_to(&files.path("i")).await
+        upload.finish(format, "bare", &Options::default()).await?.move_to(&files.path("i")).await
     }
 
     #[tokio::test]
@@ -505,7 +520,13 @@ mod tests {
         for _ in 0..PIECES {
             upload.write(piece.clone()).await.unwrap();
         }
-        upload.finish("raw", "bare").await.unwrap().move_to(&files.path("i")).await.unwrap();
+        upload
+            .finish("raw", "bare", &Options::default())
+            .await
+            .unwrap()
+            .move_to(&files.path("i"))
+            .await
+            .unwrap();
         eprintln!("all: {:.0} MB/s", rate(begun));
         let begun = std::time::Instant::now();
         let mut md5 = Md5::new();

@@ -8,7 +8,7 @@ use crate::{
     store,
 };
 use base::{Error, Result, id};
-use db::{Filter, List};
+use db::List;
 use futures::{StreamExt, TryStreamExt, stream};
 use std::{collections::BTreeSet, ops::Range, sync::Arc, time::Duration};
 
@@ -43,19 +43,32 @@ impl Glance {
             return Ok(None);
         }
         let Ok(chunks) = bytes::read(self.cache.path(image_id), range).await else { return Ok(None) };
-        let (id, now) = (image_id.to_string(), self.clock.now());
-        self.db.write(move |tx| store::cache_hit(tx, &id, now)).await?;
+        let (id, node, now) = (image_id.to_string(), self.node(), self.clock.now());
+        self.db.write(move |tx| store::cache_hit(tx, &id, &node, now)).await?;
         Ok(Some(chunks))
     }
 
+    /// As other nodes of the cloud know it.
+    fn node(&self) -> String {
+        self.options.worker_self_reference_url.clone()
+    }
+
+    /// What this node's cache has in that state.
     pub async fn cached(&self, state: CacheState) -> Result<Vec<Cached>> {
-        self.db.read(move |tx| tx.list(&List::all().filter(Filter::eq("state", state)))).await
+        let node = self.node();
+        self.db.read(move |tx| tx.list(&List::all().eq("node", &*node).eq("state", state))).await
+    }
+
+    /// Whether it is in this node's cache or queue.
+    pub async fn is_cached_or_queued(&self, image_id: &str) -> Result<bool> {
+        let (id, node) = (image_id.to_string(), self.node());
+        self.db.read(move |tx| Ok(store::cached_at(tx, &id, &node)?.is_some())).await
     }
 
     /// Queues an image, and fetches it behind the caller's back. One that is cached or queued stays so.
     pub async fn queue_for_cache(self: &Arc<Self>, whole: Whole) -> Result<()> {
-        let (id, now) = (whole.image.id.clone(), self.clock.now());
-        if self.db.write(move |tx| store::queue_for_cache(tx, &id, now)).await? {
+        let (id, node, now) = (whole.image.id.clone(), self.node(), self.clock.now());
+        if self.db.write(move |tx| store::queue_for_cache(tx, &id, &node, now)).await? {
             self.clone().fetch_queued(whole);
         }
         Ok(())
@@ -86,16 +99,16 @@ impl Glance {
     async fn keep_cached(&self, image_id: &str, upload: Upload, sha512: &str) -> Result<()> {
         let arrived = upload.finish_copy(sha512).await?;
         let facts = arrived.move_to(&self.cache.path(image_id)).await?;
-        let (id, now) = (image_id.to_string(), self.clock.now());
-        let is_there = self.db.write(move |tx| store::cached(tx, &id, &facts, now)).await?;
+        let (id, node, now) = (image_id.to_string(), self.node(), self.clock.now());
+        let is_there = self.db.write(move |tx| store::cached(tx, &id, &node, &facts, now)).await?;
         // Deleted meanwhile.
         if is_there { Ok(()) } else { self.cache.remove(image_id) }
     }
 
     /// From the cache and from the queue. False: it was in neither.
     pub async fn uncache(&self, image_id: &str) -> Result<bool> {
-        let id = image_id.to_string();
-        let was_there = self.db.write(move |tx| tx.remove::<Cached>(&id)).await?;
+        let (id, node) = (image_id.to_string(), self.node());
+        let was_there = self.db.write(move |tx| store::uncache(tx, &id, &node)).await?;
         self.cache.remove(image_id)?;
         Ok(was_there)
     }

@@ -206,6 +206,7 @@ async fn receive(
         incoming.write(chunk.freeze()).await?;
     }
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    let arrived = incoming.finish(&text(&image.disk_format), &text(&image.container_format)).await?;
+    let arrived =
+        incoming.finish(&text(&image.disk_format), &text(&image.container_format), &glance.options).await?;
     store.backend.keep(&image.id, arrived).await
 }

@@ -25,7 +25,7 @@ mod tasks;
 mod web_download;
 
 pub use api::routes;
-pub use model::TABLES;
+pub use model::{MIGRATIONS, TABLES};
 pub use options::{Options, PropertyProtection, StoreKind, StoreOptions};
 pub use rules::RULES;
 
@@ -141,7 +141,7 @@ impl Glance {
             upload.write(chunk).await?;
         }
         let (id, now) = (id::uuid(), self.clock.now());
-        let facts = store.backend.keep(&id, upload.finish("qcow2", "bare").await?).await?;
+        let facts = store.backend.keep(&id, upload.finish("qcow2", "bare", &self.options).await?).await?;
         let image = Image {
             id,
             name: Some(name.into()),
@@ -151,7 +151,7 @@ impl Glance {
             disk_format: Some("qcow2".into()),
             container_format: Some("bare".into()),
             size: Some(facts.size as i64),
-            virtual_size: Some(facts.virtual_size as i64),
+            virtual_size: facts.virtual_size.map(|bytes| bytes as i64),
             checksum: Some(facts.md5),
             os_hash_algo: Some("sha512".into()),
             os_hash_value: Some(facts.sha512),

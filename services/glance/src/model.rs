@@ -23,6 +23,13 @@ pub static TABLES: &[&db::Table] = &[
     metadefs::Association::TABLE,
 ];
 
+/// What databases from before lack.
+pub const MIGRATIONS: &[db::Migration] = &[db::Migration {
+    number: 1,
+    name: "a cache for each node: what was cached is cached again",
+    statements: &["DROP TABLE IF EXISTS cached_images"],
+}];
+
 db::text_enum! {
     pub enum Status {
         Queued = "queued",
@@ -138,12 +145,15 @@ db::text_enum! {
     }
 }
 
-/// An image in the cache, or on its way there.
+/// An image in a node's cache, or on its way there.
 #[derive(Clone, Debug, Resource)]
-#[resource(table = "cached_images", index = "state, last_accessed")]
+#[resource(table = "cached_images", index = "node, state, last_accessed")]
 pub struct Cached {
     #[field(key)]
     pub image_id: String,
+    /// Where that node is reached; empty when there is only one.
+    #[field(key)]
+    pub node: String,
     pub number: i64,
     pub state: CacheState,
     pub size: i64,

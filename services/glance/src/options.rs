@@ -91,6 +91,12 @@ pub struct Options {
     pub show_multiple_locations: bool,
     /// Whether images whose bytes stay elsewhere are read there and hashed. Otherwise they are what is said of them.
     pub do_secure_hash: bool,
+    /// Whether images must be what their `disk_format` says. Otherwise what does not agree is taken as it is, and its
+    /// disk's size stays unknown.
+    pub require_image_format_match: bool,
+    /// Where others reach this process alone, when several serve one cloud: each has a cache of its own, and this names
+    /// it. Empty: the cache is that of all.
+    pub worker_self_reference_url: String,
     /// The largest image, in bytes.
     pub image_size_cap_bytes: u64,
     /// Images in a list that does not say how many.
@@ -146,6 +152,8 @@ impl Default for Options {
             default_store: "file".into(),
             show_multiple_locations: false,
             do_secure_hash: true,
+            require_image_format_match: true,
+            worker_self_reference_url: String::new(),
             image_size_cap_bytes: 1 << 40,
             limit_param_default: 25,
             api_limit_max: 1000,

@@ -87,7 +87,7 @@ pub fn remove(tx: &mut Tx, image_id: &str) -> Result<()> {
     set_tags(tx, image_id, &BTreeSet::new())?;
     set_properties(tx, image_id, &[])?;
     set_locations(tx, image_id, &[])?;
-    tx.remove::<Cached>(image_id)?;
+    tx.execute(sql!("DELETE FROM cached_images WHERE image_id = $1"), params![image_id])?;
     tx.remove::<Image>(image_id).map(drop)
 }
 
@@ -208,31 +208,51 @@ pub fn wholes(tx: &mut Tx, ids: &[String]) -> Result<Vec<Whole>> {
 }
 
 /// Somebody was served from the cache.
-pub fn cache_hit(tx: &mut Tx, image_id: &str, now: Timestamp) -> Result<()> {
-    let statement = sql!("UPDATE cached_images SET hits = hits + 1, last_accessed = $2 WHERE image_id = $1");
-    tx.execute(statement, params![image_id, now]).map(drop)
+pub fn cache_hit(tx: &mut Tx, image_id: &str, node: &str, now: Timestamp) -> Result<()> {
+    let statement = sql!(
+        "UPDATE cached_images SET hits = hits + 1, last_accessed = $3 WHERE image_id = $1 AND node = $2"
+    );
+    tx.execute(statement, params![image_id, node, now]).map(drop)
+}
+
+/// What a node's cache knows of an image.
+pub fn cached_at(tx: &mut Tx, image_id: &str, node: &str) -> Result<Option<Cached>> {
+    tx.get::<Cached>(&[image_id.store(), node.store()])
+}
+
+/// The nodes whose caches have all of an image.
+pub fn caching(tx: &mut Tx, image_id: &str) -> Result<Vec<String>> {
+    let statement =
+        sql!("SELECT node FROM cached_images WHERE image_id = $1 AND state = 'cached' ORDER BY node");
+    tx.query(statement, params![image_id])?.iter().map(|row| row.at(0)).collect()
+}
+
+/// False: it was not there.
+pub fn uncache(tx: &mut Tx, image_id: &str, node: &str) -> Result<bool> {
+    tx.delete::<Cached>(&[image_id.store(), node.store()])
 }
 
 /// False: it is queued or cached already.
-pub fn queue_for_cache(tx: &mut Tx, image_id: &str, now: Timestamp) -> Result<bool> {
-    if tx.find::<Cached>(image_id)?.is_some() {
+pub fn queue_for_cache(tx: &mut Tx, image_id: &str, node: &str, now: Timestamp) -> Result<bool> {
+    if cached_at(tx, image_id, node)?.is_some() {
         return Ok(false);
     }
-    insert_cached(tx, image_id, CacheState::Queued, None, now).map(|()| true)
+    insert_cached(tx, image_id, node, CacheState::Queued, None, now).map(|()| true)
 }
 
 /// All of it is in the cache. False: the image is gone.
-pub fn cached(tx: &mut Tx, image_id: &str, facts: &Facts, now: Timestamp) -> Result<bool> {
+pub fn cached(tx: &mut Tx, image_id: &str, node: &str, facts: &Facts, now: Timestamp) -> Result<bool> {
     if there(tx, image_id)?.is_none() {
         return Ok(false);
     }
-    tx.remove::<Cached>(image_id)?;
-    insert_cached(tx, image_id, CacheState::Cached, Some(facts), now).map(|()| true)
+    uncache(tx, image_id, node)?;
+    insert_cached(tx, image_id, node, CacheState::Cached, Some(facts), now).map(|()| true)
 }
 
 fn insert_cached(
     tx: &mut Tx,
     image_id: &str,
+    node: &str,
     state: CacheState,
     facts: Option<&Facts>,
     now: Timestamp,
@@ -241,6 +261,7 @@ fn insert_cached(
     let last: i64 = last.map_or(Ok(0), |row| row.at(0))?;
     tx.insert(&Cached {
         image_id: image_id.into(),
+        node: node.into(),
         number: last + 1,
         state,
         size: facts.map_or(0, |facts| facts.size as i64),

@@ -232,7 +232,7 @@ impl<'a> Run<'a> {
             let sentence = format!("downloaded data size {came} is different from expected {wanted}");
             return Err(Error::bad_request(sentence));
         }
-        let mut arrived = incoming.finish(&disk_format, &container_format).await?;
+        let mut arrived = incoming.finish(&disk_format, &container_format, options).await?;
         if matches!(self.import.source, Source::Glance(_)) {
             arrived.facts.formats = Some((disk_format.clone(), container_format.clone()));
         }
@@ -263,7 +263,7 @@ impl<'a> Run<'a> {
         rewritten.verified_by(self.verifier().await?);
         let chunks = bytes::read(scratch.path().into(), 0..size).await?;
         web_download::take(chunks, &mut rewritten, &self.glance.options).await?;
-        let mut rewritten = rewritten.finish(wanted, "bare").await?;
+        let mut rewritten = rewritten.finish(wanted, "bare", &self.glance.options).await?;
         rewritten.facts.formats = Some((wanted.into(), "bare".into()));
         Ok(rewritten)
     }
@@ -328,7 +328,7 @@ fn facts_of(image: &Image) -> Result<Facts> {
     let unknown = || Error::internal(format!("image {} has no hashes", image.id));
     Ok(Facts {
         size: image.size.unwrap_or(0).unsigned_abs(),
-        virtual_size: image.virtual_size.unwrap_or(0).unsigned_abs(),
+        virtual_size: image.virtual_size.map(i64::unsigned_abs),
         md5: image.checksum.clone().ok_or_else(unknown)?,
         sha512: image.os_hash_value.clone().ok_or_else(unknown)?,
         formats: None,

@@ -4,11 +4,12 @@ use crate::{
     base_images::{BaseImage, BaseImages},
     config_drive,
     link::Link,
+    pool::Pool,
 };
 use async_trait::async_trait;
 use base::{Context, Error, Result};
 use contracts::{
-    compute::{ImageSink, ImageSource, Instance, Rescue, SnapshotImage},
+    compute::{ImageSink, ImageSource, Instance, InstanceImage, Rescue, SnapshotImage},
     peers::Peer,
 };
 use host_run::run;
@@ -23,7 +24,7 @@ use std::{
 };
 use tokio::io::AsyncWriteExt;
 
-const GIB: u64 = 1 << 30;
+pub(crate) const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
 const MAKE_PATIENCE: Duration = Duration::from_secs(120);
 /// Large disks are copied for as long as it takes, within reason.
@@ -40,6 +41,8 @@ pub(crate) const IMAGE_NOTE: &str = "image";
 const RESCUE_NOTE: &str = "rescue-image";
 const RESCUE_DISK: &str = "disk.rescue";
 const STABLE_RESCUE_DISK: &str = "disk.stable-rescue";
+/// Says that a guest's root disk is in a Ceph pool.
+pub(crate) const POOL_NOTE: &str = "pool";
 /// Behind the name of a folder that waits for the end of a move.
 const ASIDE: &str = "_resize";
 /// In that folder: the host that may fetch it.
@@ -106,17 +109,54 @@ pub struct FileDisks {
     pub(crate) images: BaseImages,
     sink: Arc<dyn ImageSink>,
     link: Option<Link>,
+    pool: Option<Pool>,
 }
 
 impl FileDisks {
     pub fn new(dir: PathBuf, source: Arc<dyn ImageSource>, sink: Arc<dyn ImageSink>) -> Self {
         let images = BaseImages::new(dir.join(BASE_FOLDER), source);
-        Self { dir, images, sink, link: None }
+        Self { dir, images, sink, link: None, pool: None }
     }
 
     /// One of several hosts: disks come from others, too.
     pub(crate) fn linked(self, link: Option<Link>) -> Self {
         Self { link, ..self }
+    }
+
+    /// Root disks of new guests are in a pool.
+    pub(crate) fn beside(self, pool: Option<Pool>) -> Self {
+        Self { pool, ..self }
+    }
+
+    /// The pool that has the root disk of the guest of this folder; none: it is a file there.
+    async fn pool_of(&self, folder: &Path) -> Result<Option<&Pool>> {
+        if !tokio::fs::try_exists(folder.join(POOL_NOTE)).await? {
+            return Ok(None);
+        }
+        let lost = || Error::conflict("The disk is in a Ceph pool that this host is configured for no more.");
+        self.pool.as_ref().map(Some).ok_or_else(lost)
+    }
+
+    /// Chooses where a new guest's root disk is, and makes it.
+    async fn prepare_root(&self, cx: &Context, instance: &Instance, image: &InstanceImage) -> Result<Disk> {
+        let folder = self.folder(&instance.uuid);
+        let path = folder.join(DISK);
+        let is_file = tokio::fs::try_exists(&path).await?;
+        if self.pool.is_some() && !is_file {
+            tokio::fs::write(folder.join(POOL_NOTE), "").await?;
+        }
+        if let Some(pool) = self.pool_of(&folder).await? {
+            pool.make(cx, &self.images, &instance.uuid, image, instance.root_gb).await?;
+            return Ok(pool.disk(&instance.uuid));
+        }
+        // A disk that is there may lie on another image: that of a server that was shelved.
+        if !is_file {
+            // Before the disk, so that the image is never taken for unused.
+            tokio::fs::write(folder.join(IMAGE_NOTE), &image.id).await?;
+            let base = self.images.get(cx, image).await?;
+            make_overlay(&path, &base, instance.root_gb * GIB).await?;
+        }
+        Ok(Disk::file("root", path, Format::Qcow2))
     }
 
     pub(crate) fn link(&self) -> Result<&Link> {
@@ -136,8 +176,10 @@ impl FileDisks {
     /// keep that.
     pub(crate) async fn fit(&self, instance: &Instance) -> Result<()> {
         let folder = self.folder(&instance.uuid);
-        if instance.image.is_some() {
-            grow(&folder.join(DISK), instance.root_gb * GIB).await?;
+        match self.pool_of(&folder).await? {
+            Some(pool) => pool.grow(&instance.uuid, instance.root_gb).await?,
+            None if instance.image.is_some() => grow(&folder.join(DISK), instance.root_gb * GIB).await?,
+            None => {}
         }
         for (name, wanted) in [(EPHEMERAL, instance.ephemeral_gb * GIB), (SWAP, instance.swap_mb * MIB)] {
             let path = folder.join(name);
@@ -175,15 +217,7 @@ impl Disks for FileDisks {
         tokio::fs::create_dir_all(&folder).await?;
         let mut disks = LocalDisks { console_log: folder.join(CONSOLE_LOG), ..LocalDisks::default() };
         if let Some(image) = &instance.image {
-            let path = folder.join(DISK);
-            // A disk that is there may lie on another image: that of a server that was shelved.
-            if !tokio::fs::try_exists(&path).await? {
-                // Before the disk, so that the image is never taken for unused.
-                tokio::fs::write(folder.join(IMAGE_NOTE), &image.id).await?;
-                let base = self.images.get(cx, image).await?;
-                make_overlay(&path, &base, instance.root_gb * GIB).await?;
-            }
-            disks.root = Some(Disk::file("root", path, Format::Qcow2));
+            disks.root = Some(self.prepare_root(cx, instance, image).await?);
         }
         for (name, stable) in [(RESCUE_DISK, false), (STABLE_RESCUE_DISK, true)] {
             let path = folder.join(name);
@@ -214,6 +248,9 @@ impl Disks for FileDisks {
 
     async fn copy_root(&self, uuid: &str, image: &SnapshotImage) -> Result<()> {
         let (disk, copy) = (self.folder(uuid).join(DISK), self.folder(uuid).join(copy_name(image)?));
+        if let Some(pool) = self.pool_of(&self.folder(uuid)).await? {
+            return pool.copy(uuid, image).await;
+        }
         if tokio::fs::try_exists(&copy).await? {
             return Ok(());
         }
@@ -234,18 +271,27 @@ impl Disks for FileDisks {
             format @ ("raw" | "qcow2") => format,
             other => return Err(Error::bad_request(format!("Snapshots are raw or qcow2, not {other}"))),
         };
-        run("qemu-img")
-            .args(["convert", "-f", "qcow2", "-O", format])
-            .args([&copy, &whole])
-            .timeout(COPY_PATIENCE)
-            .output()
-            .await?;
+        let pool = self.pool_of(&self.folder(uuid)).await?;
+        match pool {
+            Some(pool) => pool.write_copy(uuid, image, format, &whole).await?,
+            None => drop(
+                run("qemu-img")
+                    .args(["convert", "-f", "qcow2", "-O", format])
+                    .args([&copy, &whole])
+                    .timeout(COPY_PATIENCE)
+                    .output()
+                    .await?,
+            ),
+        }
         let uploaded = match tokio::fs::File::open(&whole).await {
             Ok(mut file) => self.sink.upload(cx, &image.id, &mut file).await,
             Err(error) => Err(error.into()),
         };
         for file in [&whole, &copy] {
             remove_file(file).await?;
+        }
+        if let Some(pool) = pool {
+            pool.forget_copy(uuid, image).await?;
         }
         uploaded
     }
@@ -268,6 +314,9 @@ impl Disks for FileDisks {
 
     async fn set_aside(&self, uuid: &str, dest: &str) -> Result<()> {
         if !tokio::fs::try_exists(self.aside(uuid)).await? {
+            if let Some(pool) = self.pool_of(&self.folder(uuid)).await? {
+                pool.set_aside(uuid).await?;
+            }
             tokio::fs::rename(self.folder(uuid), self.aside(uuid)).await?;
         }
         Ok(tokio::fs::write(self.aside(uuid).join(ASIDE_FOR_NOTE), dest).await?)
@@ -299,19 +348,35 @@ impl Disks for FileDisks {
 
     async fn take_back(&self, uuid: &str) -> Result<()> {
         if tokio::fs::try_exists(self.aside(uuid)).await? {
+            if let Some(pool) = self.pool_of(&self.aside(uuid)).await? {
+                pool.take_back(uuid).await?;
+            }
             remove_folder(&self.folder(uuid)).await?;
             remove_file(&self.aside(uuid).join(ASIDE_FOR_NOTE)).await?;
             tokio::fs::rename(self.aside(uuid), self.folder(uuid)).await?;
+            if let Some(pool) = self.pool_of(&self.folder(uuid)).await? {
+                pool.forget_aside(uuid).await?;
+            }
         }
         Ok(())
     }
 
     async fn remove_aside(&self, uuid: &str) -> Result<()> {
+        // A disk in a pool is the same for both.
+        match (self.pool_of(&self.aside(uuid)).await?, self.pool_of(&self.folder(uuid)).await?) {
+            (Some(pool), Some(_)) => pool.forget_aside(uuid).await?,
+            (Some(pool), None) => pool.remove(uuid).await?,
+            (None, _) => {}
+        }
         remove_folder(&self.aside(uuid)).await
     }
 
     async fn remove(&self, uuid: &str) -> Result<()> {
         remove_folder(&self.part(uuid)).await?;
+        match (self.pool_of(&self.folder(uuid)).await?, self.pool_of(&self.aside(uuid)).await?) {
+            (Some(pool), None) => pool.remove(uuid).await?,
+            (None, _) | (_, Some(_)) => {}
+        }
         remove_folder(&self.folder(uuid)).await
     }
 
@@ -340,28 +405,36 @@ impl Disks for FileDisks {
 
 /// An overlay on the image, as large as the flavor says.
 pub(crate) async fn make_overlay(path: &Path, base: &BaseImage, flavor_bytes: u64) -> Result<()> {
-    if flavor_bytes > 0 && base.virtual_bytes > flavor_bytes {
-        return Err(Error::bad_request(format!(
-            "Flavor's disk is too small for requested image. Flavor disk is {flavor_bytes} bytes, image is {} bytes.",
-            base.virtual_bytes
-        )));
-    }
+    too_small(base.virtual_bytes, flavor_bytes)?;
     if tokio::fs::try_exists(path).await? {
         return Ok(());
     }
-    let format = match base.format {
-        Format::Raw => "raw",
-        Format::Qcow2 => "qcow2",
-    };
     let part = path.with_added_extension("part");
     run("qemu-img")
-        .args(["create", "-q", "-f", "qcow2", "-F", format, "-b"])
+        .args(["create", "-q", "-f", "qcow2", "-F", format_name(base.format), "-b"])
         .args([&base.path, &part])
         .arg(base.virtual_bytes.max(flavor_bytes).next_multiple_of(512).to_string())
         .timeout(MAKE_PATIENCE)
         .output()
         .await?;
     finish(&part, path).await
+}
+
+/// Whether an image fits on a flavor's disk; a flavor of none takes every image.
+pub(crate) fn too_small(image_bytes: u64, flavor_bytes: u64) -> Result<()> {
+    if flavor_bytes > 0 && image_bytes > flavor_bytes {
+        return Err(Error::bad_request(format!(
+            "Flavor's disk is too small for requested image. Flavor disk is {flavor_bytes} bytes, image is {image_bytes} bytes."
+        )));
+    }
+    Ok(())
+}
+
+pub(crate) fn format_name(format: Format) -> &'static str {
+    match format {
+        Format::Raw => "raw",
+        Format::Qcow2 => "qcow2",
+    }
 }
 
 /// A disk that lies on nothing.

@@ -4,7 +4,7 @@
 use crate::{
     disks::{
         ASIDE_FOR_NOTE, CONFIG_DRIVE, CONSOLE_LOG, COPY_PATIENCE, DISK, EPHEMERAL, FileDisks, IMAGE_NOTE,
-        SWAP, disk_info, make_disk, make_overlay, remove_folder,
+        POOL_NOTE, SWAP, disk_info, format_name, make_disk, make_overlay, remove_folder,
     },
     link::{Belongings, Link},
 };
@@ -33,6 +33,11 @@ pub struct BaseNote {
 impl FileDisks {
     pub async fn belongings(&self, uuid: &str, host: &str, leaves: bool) -> Result<Belongings> {
         let (folder, names) = self.given(uuid, host, leaves).await?;
+        if tokio::fs::try_exists(folder.join(POOL_NOTE)).await? {
+            let sentence =
+                format!("The disk of instance {uuid} is its host's in a Ceph pool: it does not move.");
+            return Err(Error::conflict(sentence));
+        }
         let mut belongings = Belongings::default();
         for name in names {
             if tokio::fs::try_exists(folder.join(name)).await? {
@@ -170,13 +175,6 @@ async fn begin(link: &Link, source: &Peer, uuid: &str, part: &Path) -> Result<Be
     remove_folder(part).await?;
     tokio::fs::create_dir_all(part).await?;
     Ok(belongings)
-}
-
-fn format_name(format: Format) -> &'static str {
-    match format {
-        Format::Raw => "raw",
-        Format::Qcow2 => "qcow2",
-    }
 }
 
 fn of_format(format: Format) -> InstanceImage {

@@ -14,6 +14,7 @@ mod manager;
 mod moves;
 mod options;
 mod plug;
+mod pool;
 mod reports;
 mod snapshots;
 mod spec;
@@ -26,7 +27,9 @@ use contracts::{
     compute::{ImageSink, ImageSource, compute_handlers},
     peers::Peers,
 };
-use host_virt::{Fake, Libvirt};
+use host_virt::{Fake, Hypervisor, Libvirt};
+use manager::host_name;
+use pool::Pool;
 use std::{path::Path, sync::Arc};
 
 pub use disks::{Disks, FakeDisks, FileDisks};
@@ -74,7 +77,9 @@ pub async fn on_libvirt(
     let guests_have_cpu = libvirt.accelerator() == host_virt::Accelerator::Kvm;
     let Surroundings { images, sink, peers, clock } = around;
     let link = peers.map(Link::new);
-    let disks = FileDisks::new(std::path::absolute(&instances_dir)?, images, sink).linked(link.clone());
+    let pool = Pool::of(&options, &host_name(&options, &libvirt.capabilities().await?));
+    let disks = FileDisks::new(std::path::absolute(&instances_dir)?, images, sink);
+    let disks = disks.linked(link.clone()).beside(pool);
     let fence = Fence::kept(state.join(FENCE_FILE), clock.now())?;
     let (disks, plug) = (Arc::new(disks), Arc::new(TapPlug::default()));
     let mut manager =

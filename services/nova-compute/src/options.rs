@@ -34,6 +34,16 @@ pub struct Options {
     pub console_log_bytes_max: u64,
     /// An image that no guest of the host uses is kept this long.
     pub remove_unused_base_images_after_seconds: u64,
+    /// The pool of a Ceph cluster that the root disks of new guests are in: clones of their images, where glance keeps
+    /// these in the same cluster as raw. Empty: they are files. Such guests do not go to other hosts.
+    pub images_rbd_pool: String,
+    /// The cluster's configuration. Empty: where Ceph looks for it.
+    pub images_rbd_ceph_conf: String,
+    /// The pool that glance keeps images in.
+    pub images_rbd_glance_pool: String,
+    /// As whom the cluster is asked, and the uuid of libvirt's secret with the key. Empty: as the configuration says.
+    pub rbd_user: String,
+    pub rbd_secret_uuid: String,
 }
 
 /// How guests run.
@@ -62,6 +72,11 @@ impl Default for Options {
             resume_guests_state_on_host_boot: false,
             console_log_bytes_max: 8 * 1024 * 1024,
             remove_unused_base_images_after_seconds: 24 * 3600,
+            images_rbd_pool: String::new(),
+            images_rbd_ceph_conf: String::new(),
+            images_rbd_glance_pool: "images".into(),
+            rbd_user: String::new(),
+            rbd_secret_uuid: String::new(),
         }
     }
 }

@@ -84,9 +84,7 @@ async fn remove(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     let target = match glance.image(&request).await {
         Ok((_, target)) => target,
         Err(error) => {
-            let id = request.param("image_id").to_string();
-            let is_known = glance.db.read(move |tx| tx.find::<Cached>(&id)).await?.is_some();
-            if !is_known {
+            if !glance.is_cached_or_queued(request.param("image_id")).await? {
                 return Err(missing(error, &request));
             }
             json!({})
@@ -97,14 +95,15 @@ async fn remove(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     Ok(super::nothing())
 }
 
-/// This node is the only one that caches.
+/// A node that was given no name of its own is the one that is asked.
 async fn nodes(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     request.can(&json!({}))?;
     let (whole, _) = glance.image(&request).await.map_err(|error| missing(error, &request))?;
     let id = whole.image.id;
-    let entry = glance.db.read(move |tx| tx.find::<Cached>(&id)).await?;
-    let is_cached = entry.is_some_and(|entry| entry.state == CacheState::Cached);
-    let nodes: Vec<&str> = is_cached.then_some(request.base_url.as_str()).into_iter().collect();
+    let mut nodes = glance.db.read(move |tx| crate::store::caching(tx, &id)).await?;
+    for node in nodes.iter_mut().filter(|node| node.is_empty()) {
+        node.clone_from(&request.base_url);
+    }
     Ok(Reply::ok(json!(nodes)))
 }
 

@@ -101,7 +101,7 @@ async fn take(glance: Arc<Glance>, said: Said, body: Body) -> Result<()> {
         let mut incoming = glance.stores.begin(glance.stores.asked(&store)?)?;
         incoming.verified_by(verifier);
         let incoming = receive(&glance, incoming, body).await?;
-        incoming.finish(&disk_format, &container_format).await
+        incoming.finish(&disk_format, &container_format, &glance.options).await
     });
     claimed?;
     let kept = async { glance.stores.asked(&store)?.backend.keep(&image_id, received?).await };
@@ -173,7 +173,7 @@ pub async fn activate(
             let mut changes = vec![
                 ("status", Status::Active.store()),
                 ("size", (facts.size as i64).store()),
-                ("virtual_size", (facts.virtual_size as i64).store()),
+                ("virtual_size", facts.virtual_size.map(|bytes| bytes as i64).store()),
                 ("checksum", facts.md5.store()),
                 ("os_hash_algo", "sha512".store()),
                 ("os_hash_value", facts.sha512.store()),

@@ -100,7 +100,7 @@ impl Backend for RbdStore {
     async fn open(&self, url: &str) -> Result<(Chunks, Option<u64>)> {
         let (pool, disk) = self.at("", Some(url))?;
         let size = self.pools.bytes(&pool, &disk).await?;
-        let reader = self.pools.read(&pool, &disk).await?;
+        let reader = self.pools.read(&pool, &disk, 0..size).await?;
         Ok((bytes::part_of(bytes::from_reader(reader), 0..size), Some(size)))
     }
 
@@ -113,14 +113,14 @@ impl Backend for RbdStore {
         Ok(arrived.facts.clone())
     }
 
-    /// The tool knows no ranges: what is before one is read and thrown away, as upstream does.
     async fn read(&self, image_id: &str, elsewhere: Option<&str>, range: Range<u64>) -> Result<Chunks> {
         let (pool, disk) = self.at(image_id, elsewhere)?;
         if self.pools.bytes(&pool, &disk).await? < range.end {
             return Err(Error::unavailable(format!("RBD image {} is shorter than it was", disk.name)));
         }
-        let reader = self.pools.read(&pool, &disk).await?;
-        Ok(bytes::part_of(bytes::from_reader(reader), range))
+        let length = range.end - range.start;
+        let reader = self.pools.read(&pool, &disk, range).await?;
+        Ok(bytes::part_of(bytes::from_reader(reader), 0..length))
     }
 
     async fn remove(&self, image_id: &str, elsewhere: Option<&str>) -> Result<()> {
@@ -143,7 +143,12 @@ mod tests {
         async fn keep(&self, _: &Pool, _: &PoolDisk, _: &std::path::Path) -> Result<()> {
             Err(Error::unavailable("nobody"))
         }
-        async fn read(&self, _: &Pool, _: &PoolDisk) -> Result<Box<dyn tokio::io::AsyncRead + Send + Unpin>> {
+        async fn read(
+            &self,
+            _: &Pool,
+            _: &PoolDisk,
+            _: Range<u64>,
+        ) -> Result<Box<dyn tokio::io::AsyncRead + Send + Unpin>> {
             Err(Error::unavailable("nobody"))
         }
         async fn bytes(&self, _: &Pool, _: &PoolDisk) -> Result<u64> {

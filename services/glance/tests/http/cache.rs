@@ -1,6 +1,6 @@
 //! The cache: what comes into it, what is served from it, what goes.
 
-use crate::cloud::{ADMIN, Cloud, IMAGE, OWNER, options, reaching, web_server};
+use crate::cloud::{ADMIN, Cloud, IMAGE, OWNER, open, options, reaching, web_server};
 use base::Json;
 use glance::{Options, StoreKind, StoreOptions};
 use serde_json::json;
@@ -114,4 +114,36 @@ async fn a_download_from_elsewhere_is_cached() {
     cached(&cloud, 1).await;
     assert_eq!(cloud.get(OWNER, &file).await.text(), IMAGE);
     assert_eq!(asked.load(Ordering::SeqCst), before + 1);
+}
+
+/// Nodes of one cloud have a cache each; what one forgets the other keeps.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_node_has_its_cache() {
+    let node = |name: &str| Options { worker_self_reference_url: format!("http://{name}:9292"), ..options() };
+    let one = Cloud::with(node("one")).await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let cache = elsewhere.path().display().to_string();
+    let there = Options { image_cache_directory: cache, ..node("other") };
+    let (_, other) = open(&one.database, &one.directory, there).await;
+    let asked = async |method: &str, path: &str| {
+        other.ask(method, path, &[("x-auth-token", ADMIN)], Json::Null).await
+    };
+    let id = active(&one, IMAGE).await;
+    let at = format!("/v2/cache/{id}");
+    assert_eq!(one.call(ADMIN, "PUT", &at, Json::Null).await.status, 202);
+    cached(&one, 1).await;
+    assert_eq!(asked("GET", "/v2/cache").await.body["cached_images"], json!([]));
+    assert_eq!(asked("PUT", &at).await.status, 202);
+    let nodes = json!(["http://one:9292", "http://other:9292"]);
+    for _ in 0..500 {
+        if one.get(ADMIN, &format!("/v2/cache/nodes/{id}")).await.body == nodes {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(asked("GET", &format!("/v2/cache/nodes/{id}")).await.body, nodes);
+    assert_eq!(asked("DELETE", "/v2/cache").await.status, 204);
+    assert_eq!(asked("GET", "/v2/cache").await.body["cached_images"], json!([]));
+    assert!(!elsewhere.path().join(&id).exists());
+    assert_eq!(cached(&one, 1).await["cached_images"][0]["image_id"], id);
 }

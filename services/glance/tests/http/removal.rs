@@ -7,6 +7,7 @@ use glance::{Options, StoreKind, StoreOptions, TABLES};
 use serde_json::json;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     path::Path,
     sync::{Arc, Mutex},
 };
@@ -38,8 +39,14 @@ impl Pools for Shelf {
         Ok(())
     }
 
-    async fn read(&self, _: &Pool, disk: &PoolDisk) -> Result<Box<dyn AsyncRead + Send + Unpin>> {
-        Ok(Box::new(std::io::Cursor::new(self.disk(&disk.name)?)))
+    async fn read(
+        &self,
+        _: &Pool,
+        disk: &PoolDisk,
+        range: Range<u64>,
+    ) -> Result<Box<dyn AsyncRead + Send + Unpin>> {
+        let bytes = self.disk(&disk.name)?.split_off(range.start as usize);
+        Ok(Box::new(std::io::Cursor::new(bytes)))
     }
 
     async fn bytes(&self, _: &Pool, disk: &PoolDisk) -> Result<u64> {

@@ -1,10 +1,13 @@
 //! Images over their HTTP surface, on every database: stories, and every write path with what it must refuse.
 
-use crate::cloud::{ADMIN, Cloud, FOREIGN, OWNER, READER, clouds, qcow2, reaching, web_server};
+use crate::cloud::{
+    ADMIN, Cloud, FOREIGN, IMAGE, OWNER, READER, clouds, options, qcow2, reaching, web_server,
+};
 use axum::body::Body;
 use base::Json;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
+use glance::Options;
 use http_body_util::BodyExt;
 use serde_json::json;
 use std::{
@@ -219,6 +222,24 @@ async fn hostile_images_leave_nothing() {
     let id = cloud.image("qcow2").await;
     assert_eq!(cloud.put(&id, "file", qcow2(false)).await.status, 204);
     assert_eq!(cloud.show(&id).await["virtual_size"], 1 << 30);
+}
+
+/// An operator may let images be what they are not said to be; what is unsafe is refused all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn formats_that_need_not_match() {
+    let cloud = Cloud::with(Options { require_image_format_match: false, ..options() }).await;
+    let of_size = json!([22, null]);
+    for format in ["qcow2", "vhd", "ami"] {
+        let id = cloud.image(format).await;
+        assert_eq!(cloud.put(&id, "file", IMAGE).await.status, 204, "{format}");
+        let shown = cloud.show(&id).await;
+        assert_eq!(json!([shown["size"], shown["virtual_size"]]), of_size, "{format}");
+    }
+    let id = cloud.image("raw").await;
+    assert_eq!(cloud.put(&id, "file", IMAGE).await.status, 204);
+    assert_eq!(cloud.show(&id).await["virtual_size"], 22);
+    let id = cloud.image("qcow2").await;
+    assert_eq!(cloud.put(&id, "file", qcow2(true)).await.status, 415);
 }
 
 #[tokio::test(flavor = "multi_thread")]
