@@ -38,7 +38,7 @@ test-host: ## The tests of real networks, disks and guests, for root; part of te
 test-stores: ## Images in an S3 service that the tests start; part of test
 	scripts/test-stores
 
-test-ceph: ## Images in a real Ceph cluster, by RBD and by its Swift API
+test-ceph: ## Images in a real Ceph cluster, by RBD and by its Swift API; guests from clones of them
 	scripts/test-ceph
 
 test-identity: ## Identity beside a real directory server, a real OpenID provider and upstream's own code

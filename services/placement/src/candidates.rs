@@ -34,7 +34,8 @@ pub struct Answer {
 type Solution = Vec<(At, Option<(Number, i64)>)>;
 
 /// Without sharing, every candidate lies in one tree: then some trees are looked at, in the order in which they were made.
-/// Where few of those have room, the others that have are asked for, until there are enough candidates.
+/// Where few of the first have room, only those that have are looked at, until there are enough candidates.
+const ROOTS_FIRST: usize = 100;
 const ROOTS_AT_ONCE_MIN: usize = 500;
 const ROOTS_AT_ONCE_MAX: usize = 4000;
 
@@ -46,10 +47,16 @@ pub fn find(tx: &mut Tx, wanted: &Wanted, combinations_max: usize) -> Result<Ans
         search.look_at(tx, &Which::All, &needs, &sharers)?;
         return Ok(search.answer());
     };
-    let (needs, at_once) = (needs(wanted), limit.clamp(ROOTS_AT_ONCE_MIN, ROOTS_AT_ONCE_MAX));
-    search.look_at(tx, &Which::First(at_once), &needs, &sharers)?;
+    let needs = needs(wanted);
+    search.look_at(tx, &Which::Behind(0, ROOTS_FIRST), &needs, &sharers)?;
+    let at_once = limit.saturating_sub(search.candidates.len()).clamp(ROOTS_AT_ONCE_MIN, ROOTS_AT_ONCE_MAX);
+    let mut looked_at = ROOTS_FIRST;
+    if (ROOTS_FIRST / 2..limit).contains(&search.candidates.len()) {
+        search.look_at(tx, &Which::Behind(ROOTS_FIRST, at_once), &needs, &sharers)?;
+        looked_at += at_once;
+    }
     if search.candidates.len() < limit {
-        for some in store::roots_with_room(tx, &needs, at_once)?.chunks(at_once) {
+        for some in store::roots_with_room(tx, &needs, looked_at)?.chunks(at_once) {
             search.look_at(tx, &Which::Of(some), &needs, &sharers)?;
             if search.candidates.len() >= limit {
                 break;

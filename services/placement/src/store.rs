@@ -3,7 +3,7 @@
 use crate::{model::*, standard};
 use base::{Error, Result, Timestamp};
 use db::{Direction, Filter, Glimpse, List, Tx, params, sql};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub const MISSING_PROVIDER: &str = "No resource provider with uuid";
 
@@ -74,8 +74,8 @@ pub fn inventory(tx: &mut Tx, provider_uuid: &str, class: &str) -> Result<Option
 /// Some of the trees.
 pub enum Which<'a> {
     All,
-    /// So many of those that were made first.
-    First(usize),
+    /// In the order in which they were made: so many, behind so many others.
+    Behind(usize, usize),
     /// Those of these roots.
     Of(&'a [String]),
 }
@@ -87,10 +87,10 @@ pub fn inventories_in(
     which: &Which,
     mut visit: impl FnMut(&Glimpse) -> Result<()>,
 ) -> Result<()> {
-    let (all, some) = match which {
-        Which::All => (i64::MAX, None),
-        Which::First(count) => (i64::try_from(*count).unwrap_or(i64::MAX), None),
-        Which::Of(roots) => (0, Some(roots)),
+    let (others, count, some) = match which {
+        Which::All => (0, i64::MAX, None),
+        Which::Behind(others, count) => (*others as i64, *count as i64, None),
+        Which::Of(roots) => (0, 0, Some(roots)),
     };
     let Some(roots) = some else {
         return tx.each(
@@ -98,12 +98,12 @@ pub fn inventories_in(
                 "SELECT p.uuid, p.parent_uuid, i.resource_class, i.total, i.reserved, i.min_unit, i.max_unit,
                     i.step_size, i.allocation_ratio, i.used
                  FROM (SELECT uuid, created_at FROM resource_providers WHERE parent_uuid IS NULL
-                       ORDER BY created_at, uuid LIMIT $1) r
+                       ORDER BY created_at, uuid LIMIT $1 OFFSET $2) r
                  JOIN resource_providers p ON p.root_uuid = r.uuid
                  LEFT JOIN inventories i ON i.provider_uuid = p.uuid
                  ORDER BY r.created_at, r.uuid, CASE WHEN p.parent_uuid IS NULL THEN 0 ELSE 1 END, p.created_at, p.uuid"
             ),
-            params![all],
+            params![count, others],
             visit,
         );
     };
@@ -128,34 +128,58 @@ pub fn inventories_in(
 /// without so many of the first.
 pub fn roots_with_room(tx: &mut Tx, needs: &[(String, i64)], but_first: usize) -> Result<Vec<String>> {
     let mut roots: Vec<String> = Vec::new();
+    let mut below: Vec<(String, String)> = Vec::new();
     tx.each(
-        sql!(
-            "SELECT uuid FROM resource_providers WHERE parent_uuid IS NULL
-             ORDER BY created_at, uuid LIMIT $1 OFFSET $2"
-        ),
-        params![i64::MAX, but_first as i64],
+        sql!("SELECT uuid, parent_uuid, root_uuid FROM resource_providers ORDER BY created_at, uuid"),
+        &[],
         |row| {
-            roots.push(row.text(0)?.into());
+            match row.text_or_null(1)? {
+                None => roots.push(row.text(0)?.into()),
+                Some(_) => below.push((row.text(0)?.into(), row.text(2)?.into())),
+            }
             Ok(())
         },
     )?;
+    // Each provider's root, by its place.
+    let mut places: HashMap<&str, usize> =
+        roots.iter().enumerate().map(|(place, root)| (root.as_str(), place)).collect();
+    for (uuid, root) in &below {
+        if let Some(place) = places.get(root.as_str()).copied() {
+            places.insert(uuid, place);
+        }
+    }
+    // Who has no room for the most that is wanted of a class has not all that is.
+    let mut most: BTreeMap<&str, i64> = BTreeMap::new();
     for (class, amount) in needs {
-        let mut having: HashSet<String> = HashSet::new();
+        most.entry(class).and_modify(|most| *most = (*most).max(*amount)).or_insert(*amount);
+    }
+    let mut met = vec![0; roots.len()];
+    for (before, (class, amount)) in most.iter().enumerate() {
         tx.each(
             sql!(
-                "SELECT p.root_uuid FROM inventories i JOIN resource_providers p ON p.uuid = i.provider_uuid
-                 WHERE i.resource_class = $1 AND i.min_unit <= $2 AND i.max_unit >= $2 AND $2 % i.step_size = 0
-                 AND (i.total - i.reserved) * i.allocation_ratio >= i.used + $2"
+                "SELECT provider_uuid FROM inventories
+                 WHERE resource_class = $1 AND min_unit <= $2 AND max_unit >= $2 AND $2 % step_size = 0
+                 AND (total - reserved) * allocation_ratio >= used + $2"
             ),
-            params![class, amount],
+            params![*class, *amount],
             |row| {
-                having.insert(row.text(0)?.into());
+                if let Some(place) = places.get(row.text(0)?)
+                    && met[*place] == before
+                {
+                    met[*place] += 1;
+                }
                 Ok(())
             },
         )?;
-        roots.retain(|root| having.contains(root));
     }
-    Ok(roots)
+    let having = met.into_iter().map(|met| met == most.len()).skip(but_first);
+    Ok(roots
+        .iter()
+        .skip(but_first)
+        .zip(having)
+        .filter(|(_, has)| *has)
+        .map(|(root, _)| root.clone())
+        .collect())
 }
 
 /// `$1, $2, …`
