@@ -7,10 +7,11 @@ use std::{io, ops::Range, os::unix::fs::DirBuilderExt, path::PathBuf, time::Dura
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, duplex},
     net::UnixStream,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 const OPENED_WITHIN: Duration = Duration::from_secs(60);
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
 /// What is asked for at once.
 const STEP_BYTES: u64 = 2 << 20;
 
@@ -46,10 +47,13 @@ pub async fn read(
     };
     let (mut into, reader) = duplex(STEP_BYTES as usize);
     tokio::spawn(async move {
-        let _until_it_ends = (server, folder);
         if let Err(error) = take(&mut served, range, &mut into).await {
             tracing::warn!(%error, "a disk's part ended early");
         }
+        drop((served, into));
+        // One that is killed at once has the disk in use for a while, to those who keep it.
+        let _ = timeout(ENDS_WITHIN, server.read_u8()).await;
+        drop((server, folder));
     });
     Ok(reader)
 }
