@@ -70,12 +70,7 @@ impl Pools for NoPools {
         Err(no_pools())
     }
 
-    async fn read(
-        &self,
-        _: &Pool,
-        _: &PoolDisk,
-        _: Range<u64>,
-    ) -> Result<Box<dyn AsyncRead + Send + Unpin>> {
+    async fn read(&self, _: &Pool, _: &PoolDisk, _: Range<u64>) -> Result<Box<dyn AsyncRead + Send + Unpin>> {
         Err(no_pools())
     }
 
