@@ -6,7 +6,7 @@ use crate::{
     Migration, Nic, NicStats, Phase, State, Stats, not_found, xml,
 };
 use async_trait::async_trait;
-use base::{Error, ErrorKind, Kept, Result};
+use base::{Error, ErrorKind, Kept, Result, Secret};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -40,6 +40,8 @@ pub enum Verb {
     ResizeDisk,
     SwapDisk,
     Migrate,
+    SetPassword,
+    InjectNmi,
 }
 
 /// The fake hosts that can send guests to each other. Clones are the same wire.
@@ -483,6 +485,28 @@ impl Hypervisor for Fake {
         })
     }
 
+    async fn set_password(&self, uuid: &str, user: &str, _password: &Secret) -> Result<()> {
+        self.hook(Verb::SetPassword).await?;
+        self.with(uuid, |guest| match guest.state {
+            State::Running => {
+                guest.console.push_str(&format!("password of {user} changed\n"));
+                Ok(())
+            }
+            _ => Err(Error::conflict("libvirt: the domain is not running")),
+        })
+    }
+
+    async fn inject_nmi(&self, uuid: &str) -> Result<()> {
+        self.hook(Verb::InjectNmi).await?;
+        self.with(uuid, |guest| match guest.state {
+            State::Running | State::Paused => {
+                guest.console.push_str("Uhhuh. NMI received.\n");
+                Ok(())
+            }
+            _ => Err(Error::conflict("libvirt: the domain is not running")),
+        })
+    }
+
     fn channels(&self, _uuid: &str) -> Vec<Channel> {
         Vec::new()
     }
@@ -635,6 +659,21 @@ mod tests {
         }
         assert_eq!(fake.domain(UUID).await.unwrap().unwrap().disks, ["root"]);
         assert!(fake.resize_disk(UUID, "vol", 1).await.unwrap_err().is(ErrorKind::NotFound));
+    }
+
+    #[tokio::test]
+    async fn what_a_guest_hears_only_while_it_runs() {
+        let fake = running().await;
+        let secret = Secret::new("s3cret");
+        fake.set_password(UUID, "root", &secret).await.unwrap();
+        fake.inject_nmi(UUID).await.unwrap();
+        let console = String::from_utf8(fake.console_log(UUID, 1000).await.unwrap()).unwrap();
+        assert!(console.contains("password of root changed\nUhhuh. NMI") && !console.contains("s3cret"));
+        fake.fail(Verb::SetPassword, 1, Error::unavailable("no agent"));
+        assert!(fake.set_password(UUID, "root", &secret).await.unwrap_err().is(ErrorKind::Unavailable));
+        fake.destroy(UUID).await.unwrap();
+        assert!(fake.set_password(UUID, "root", &secret).await.unwrap_err().is(ErrorKind::Conflict));
+        assert!(fake.inject_nmi(UUID).await.unwrap_err().is(ErrorKind::Conflict));
     }
 
     #[tokio::test(start_paused = true)]

@@ -23,7 +23,7 @@ pub use stats::{DiskStats, NicStats, Stats};
 pub use xml::Accelerator;
 
 use async_trait::async_trait;
-use base::{Error, Result};
+use base::{Error, Result, Secret};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::Path, time::Duration};
 use tokio::{
@@ -166,6 +166,13 @@ pub trait Hypervisor: Send + Sync {
 
     /// What a running guest has used since its start; `Conflict` when it does not run.
     async fn stats(&self, uuid: &str) -> Result<Stats>;
+
+    /// The guest's own agent sets a user's password. `Conflict` when the guest does not run, `Unavailable` when its
+    /// agent does not answer.
+    async fn set_password(&self, uuid: &str, user: &str, password: &Secret) -> Result<()>;
+
+    /// An interrupt that the guest cannot pass over; `Conflict` when it does not run.
+    async fn inject_nmi(&self, uuid: &str) -> Result<()>;
 
     /// The ways that a guest takes when it goes from one host to another; none: it needs none.
     fn channels(&self, uuid: &str) -> Vec<Channel>;

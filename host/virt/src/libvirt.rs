@@ -11,7 +11,7 @@ use crate::{
     xml::{self, Accelerator, Definition},
 };
 use async_trait::async_trait;
-use base::{Error, ErrorKind, Result};
+use base::{Error, ErrorKind, Result, Secret};
 use host_run::run;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
@@ -438,6 +438,18 @@ impl Hypervisor for Libvirt {
 
     async fn stats(&self, uuid: &str) -> Result<Stats> {
         self.stats_of(uuid).await
+    }
+
+    async fn set_password(&self, uuid: &str, user: &str, password: &Secret) -> Result<()> {
+        let domain = self.get(uuid).await?;
+        let args = Args::new().domain(&domain).optional_string(Some(user));
+        let args = args.optional_string(Some(password.expose())).u32(0);
+        self.call(Procedure::DomainSetUserPassword, args).await.map(drop)
+    }
+
+    async fn inject_nmi(&self, uuid: &str) -> Result<()> {
+        let domain = self.get(uuid).await?;
+        self.call(Procedure::DomainInjectNmi, Args::new().domain(&domain).u32(0)).await.map(drop)
     }
 
     fn channels(&self, uuid: &str) -> Vec<Channel> {

@@ -56,6 +56,7 @@ pub enum Procedure {
     DomainHasManagedSaveImage = 183,
     DomainGetBlockInfo = 194,
     DomainCreateWithFlags = 196,
+    DomainInjectNmi = 210,
     DomainGetState = 212,
     DomainUndefineFlags = 231,
     DomainDestroyFlags = 234,
@@ -68,6 +69,7 @@ pub enum Procedure {
     DomainMigratePerform3Params = 305,
     ConnectGetAllDomainStats = 344,
     DomainBlockCopy = 345,
+    DomainSetUserPassword = 357,
     QemuMonitorCommand = 0x1_0001,
 }
 

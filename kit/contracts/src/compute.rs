@@ -3,7 +3,7 @@
 
 use crate::peers::Peer;
 use async_trait::async_trait;
-use base::{Context, Result, Timestamp};
+use base::{Context, Result, Secret, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -63,6 +63,17 @@ pub trait Compute: Send + Sync {
 
     /// Starts the guest from its own disk again and removes the rescue disk.
     async fn unrescue(&self, cx: &Context, instance: &Instance) -> Result<Observed>;
+
+    /// The guest's own agent sets a user's password. `Conflict` when the guest does not run, `NotImplemented` when its
+    /// agent does not answer.
+    async fn set_admin_password(&self, cx: &Context, uuid: &str, user: &str, password: &Secret)
+    -> Result<()>;
+
+    /// An interrupt that the guest cannot pass over; `Conflict` when it does not run.
+    async fn trigger_crash_dump(&self, cx: &Context, uuid: &str) -> Result<()>;
+
+    /// Fetches an image for the servers to come that are made of it.
+    async fn cache_image(&self, cx: &Context, image: &InstanceImage) -> Result<()>;
 
     /// How long the host is up, how many work on it and its load, as `uptime` words it.
     async fn uptime(&self, cx: &Context) -> Result<String>;
@@ -150,6 +161,9 @@ bus::remote! {
         snapshot(uuid: &str = String, image: &SnapshotImage = SnapshotImage) -> ();
         rescue(instance: &Instance = Instance, rescue: &Rescue = Rescue) -> Observed;
         unrescue(instance: &Instance = Instance) -> Observed;
+        set_admin_password(uuid: &str = String, user: &str = String, password: &Secret = Secret) -> ();
+        trigger_crash_dump(uuid: &str = String) -> ();
+        cache_image(image: &InstanceImage = InstanceImage) -> ();
         uptime() -> String;
         diagnostics(uuid: &str = String) -> Diagnostics;
         resize_instance(uuid: &str = String, dest: &str = String, grace_seconds: u64 = u64) -> ();

@@ -19,6 +19,10 @@ pub trait Volumes: Send + Sync {
     /// One that is gone is fine.
     async fn delete(&self, cx: &Context, volume_id: &str) -> Result<()>;
 
+    /// Begins to write an image over a volume that is spoken for and that nobody is connected to. It is `downloading`
+    /// meanwhile, and `reserved` again afterwards.
+    async fn reimage(&self, cx: &Context, volume_id: &str, image_id: &str) -> Result<()>;
+
     /// The volume is spoken for: cinder's attachment without a connector. `Conflict` when it is not to be had.
     async fn reserve(&self, cx: &Context, attachment: &NewAttachment) -> Result<()>;
 

@@ -25,6 +25,7 @@ pub enum Action {
     Migrate,
     Retype,
     Revert,
+    Reimage,
 }
 
 impl Action {
@@ -42,6 +43,7 @@ impl Action {
             Action::BackupCreate => ("013", "create backup"),
             Action::BackupDelete => ("014", "delete backup"),
             Action::BackupRestore => ("015", "restore backup"),
+            Action::Reimage => ("016", "reimage volume"),
             // Upstream has no numbers for these.
             Action::Delete => ("000", "delete volume"),
             Action::Manage => ("000", "manage existing volume"),

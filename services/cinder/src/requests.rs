@@ -11,6 +11,7 @@ use crate::{
         disconnect::Disconnect,
         extend::Extend,
         manage::{ManageSnapshot, ManageVolume, VOLUME_PREFIX},
+        reimage::Reimage,
         snapshot,
         upload::Upload,
     },
@@ -473,6 +474,47 @@ pub fn extend(
         volume.wanted_size = size;
     })?;
     cinder.flows.start(tx, cx, &Extend { volume_id: id.into(), size }, id).map(drop)
+}
+
+/// Begins to write an image over a volume; over one that is spoken for when `reserved`, as nova asks.
+pub fn reimage(
+    cinder: &Arc<Cinder>,
+    tx: &mut Tx,
+    cx: &Context,
+    id: &str,
+    image: &Image,
+    reserved: bool,
+) -> Result<()> {
+    let volume = store::volume(tx, id)?;
+    if store::attachments(tx, id)?.len() > 1 {
+        return Err(Error::conflict("Cannot re-image a volume which is attached to more than one server."));
+    }
+    let (may, expected): (&[VolumeStatus], _) = match reserved {
+        true => (
+            &[VolumeStatus::Available, VolumeStatus::Error, VolumeStatus::Reserved],
+            "available or error or reserved",
+        ),
+        false => (&[VolumeStatus::Available, VolumeStatus::Error], "available or error"),
+    };
+    if !may.contains(&volume.status) {
+        return Err(invalid_volume(format!(
+            "Volume {id} status must be {expected}, but current status is {}.",
+            volume.status
+        )));
+    }
+    check_image(image, volume.size)?;
+    store::change(tx, id, cinder.clock.now(), |volume| {
+        volume.previous_status = Some(volume.status);
+        volume.status = VolumeStatus::Downloading;
+    })?;
+    let flow = Reimage {
+        volume_id: id.into(),
+        disk_id: base::id::uuid(),
+        image_id: image.id.clone(),
+        image_disk_format: image.disk_format.clone(),
+        image_metadata: image_metadata(image),
+    };
+    cinder.flows.start(tx, cx, &flow, id).map(drop)
 }
 
 /// A snapshot that somebody wants.

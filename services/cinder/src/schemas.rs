@@ -274,6 +274,13 @@ forms! {
     VOLUME_UPDATE = volume_update(false);
     /// Something must change.
     VOLUME_UPDATE_V353 = volume_update(true);
+    REIMAGE = wrapped("os-reimage", json!({
+        "type": "object",
+        "properties": {"image_id": uuid(), "reimage_reserved": flag()},
+        "required": ["image_id"],
+        "additionalProperties": false,
+    }));
+
     REVERT = wrapped("revert", json!({
         "type": "object", "properties": {"snapshot_id": {"type": ["string", "null"]}}, "additionalProperties": true,
     }));

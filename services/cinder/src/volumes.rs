@@ -93,6 +93,22 @@ impl Volumes for Cinder {
         or_gone(deleted.await)
     }
 
+    async fn reimage(&self, cx: &Context, volume_id: &str, image_id: &str) -> Result<()> {
+        let cinder = self.me()?;
+        let image = cinder.peers.images.show(cx, image_id).await?;
+        let (own, cx, id) = (cinder.clone(), cx.clone(), volume_id.to_string());
+        cinder
+            .write(move |tx| {
+                let volume = volume_for(tx, &cx, &id)?;
+                match volume.status {
+                    // Asked twice.
+                    model::VolumeStatus::Downloading => Ok(()),
+                    _ => requests::reimage(&own, tx, &cx, &id, &image, true).map_err(as_conflict),
+                }
+            })
+            .await
+    }
+
     async fn reserve(&self, cx: &Context, attachment: &NewAttachment) -> Result<()> {
         let cinder = self.me()?;
         let (own, cx, wanted) = (cinder.clone(), cx.clone(), attachment.clone());

@@ -65,6 +65,9 @@ pub trait Disks: Send + Sync {
     /// Makes what is missing of the guest's disks; what is there stays as it is.
     async fn prepare(&self, cx: &Context, instance: &Instance) -> Result<LocalDisks>;
 
+    /// Fetches an image before a guest needs it; one that is there is fine.
+    async fn cache(&self, cx: &Context, image: &InstanceImage) -> Result<()>;
+
     /// Copies the root disk as it stands, under the image's name. Quick: the guest stands still meanwhile.
     async fn copy_root(&self, uuid: &str, image: &SnapshotImage) -> Result<()>;
 
@@ -244,6 +247,10 @@ impl Disks for FileDisks {
             disks.config_drive = Some(path);
         }
         Ok(disks)
+    }
+
+    async fn cache(&self, cx: &Context, image: &InstanceImage) -> Result<()> {
+        self.images.get(cx, image).await.map(drop)
     }
 
     async fn copy_root(&self, uuid: &str, image: &SnapshotImage) -> Result<()> {
@@ -566,6 +573,10 @@ impl Disks for FakeDisks {
             config_drive: instance.config_drive.as_ref().map(|_| folder.join(CONFIG_DRIVE)),
             console_log: folder.join(CONSOLE_LOG),
         })
+    }
+
+    async fn cache(&self, _cx: &Context, _image: &InstanceImage) -> Result<()> {
+        Ok(())
     }
 
     async fn copy_root(&self, _uuid: &str, _image: &SnapshotImage) -> Result<()> {

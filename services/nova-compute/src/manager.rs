@@ -14,11 +14,11 @@ use crate::{
     visitors::{self, Visitors},
 };
 use async_trait::async_trait;
-use base::{Clock, Context, Error, Result};
+use base::{Clock, Context, Error, ErrorKind, Result, Secret};
 use contracts::{
     compute::{
-        Compute, ConsoleAddress, Diagnostics, Host, Instance, LiveState, LiveTarget, Observed, Port,
-        PowerState, Reboot, Rescue, SnapshotImage, Volume,
+        Compute, ConsoleAddress, Diagnostics, Host, Instance, InstanceImage, LiveState, LiveTarget, Observed,
+        Port, PowerState, Reboot, Rescue, SnapshotImage, Volume,
     },
     peers::Peer,
 };
@@ -311,6 +311,33 @@ impl Compute for Manager {
     async fn unrescue(&self, cx: &Context, instance: &Instance) -> Result<Observed> {
         check(&instance.uuid)?;
         self.end_rescue(cx, instance).await
+    }
+
+    async fn set_admin_password(
+        &self,
+        _cx: &Context,
+        uuid: &str,
+        user: &str,
+        password: &Secret,
+    ) -> Result<()> {
+        check(uuid)?;
+        let set = self.hypervisor.set_password(uuid, user, password).await;
+        set.map_err(|error| match error.kind {
+            // Not this host is away, but somebody in the guest.
+            ErrorKind::Unavailable => {
+                Error::not_implemented("The guest's agent does not answer").cause(error)
+            }
+            _ => error,
+        })
+    }
+
+    async fn trigger_crash_dump(&self, _cx: &Context, uuid: &str) -> Result<()> {
+        check(uuid)?;
+        self.hypervisor.inject_nmi(uuid).await
+    }
+
+    async fn cache_image(&self, cx: &Context, image: &InstanceImage) -> Result<()> {
+        self.disks.cache(cx, image).await
     }
 
     async fn uptime(&self, _cx: &Context) -> Result<String> {

@@ -68,7 +68,9 @@ fn hash(token: &str) -> String {
 
 async fn answer(State(nova): State<Arc<Nova>>, request: Request) -> Response {
     let (mut parts, _) = request.into_parts();
-    let done = match WebSocketUpgrade::from_request_parts(&mut parts, &nova).await {
+    let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &nova).await;
+    let of_socket = upgrade.is_ok();
+    let done = match upgrade {
         Ok(upgrade) => open(nova, &parts, upgrade).await,
         Err(_) => page(&nova, parts.uri.path()).await,
     };
@@ -82,8 +84,9 @@ async fn answer(State(nova): State<Arc<Nova>>, request: Request) -> Response {
         if status.is_server_error() {
             tracing::warn!(?error, "console");
         }
-        // Who was refused a websocket waits for the end of the connection.
-        (status, [(header::CONNECTION, "close")], format!("{}\n", error.message)).into_response()
+        // Who was refused a websocket waits for the end of the connection, and takes all before it for frames.
+        let told = if of_socket { String::new() } else { format!("{}\n", error.message) };
+        (status, [(header::CONNECTION, "close")], told).into_response()
     })
 }
 

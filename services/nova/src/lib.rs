@@ -17,6 +17,7 @@ mod model;
 mod options;
 mod quota;
 mod reports;
+mod resize_window;
 mod rules;
 mod scheduler;
 mod schemas;
@@ -119,6 +120,7 @@ impl Nova {
         let serving = self.bus.serve(Topic::any(CONDUCTOR_TOPIC), reports).await?;
         self.flows.resume().await?;
         self.watch_hosts();
+        self.watch_resizes();
         Ok(serving)
     }
 

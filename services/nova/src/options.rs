@@ -50,6 +50,8 @@ pub struct Options {
     pub block_device_timeout_seconds: u64,
     /// A server that is resized may stay on its host.
     pub allow_resize_to_same_host: bool,
+    /// A resize or migration that its owner neither confirms nor reverts for so long is confirmed; 0: never.
+    pub resize_confirm_window_seconds: u64,
     /// 0: a shelved server leaves its host at once; anything else: when an administrator says so.
     pub shelved_offload_time: i64,
     /// The most entries that one list answers.
@@ -120,6 +122,7 @@ impl Default for Options {
             shutdown_timeout_seconds: 60,
             block_device_timeout_seconds: 180,
             allow_resize_to_same_host: true,
+            resize_confirm_window_seconds: 0,
             shelved_offload_time: 0,
             max_limit: 1000,
             deleted_servers_kept_days: 0,

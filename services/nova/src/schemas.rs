@@ -494,6 +494,54 @@ pub static CHANGE_PASSWORD: Form = Form::new(|| {
     })
 });
 
+pub static TRIGGER_CRASH_DUMP: Form = Form::new(|| {
+    json!({
+        "type": "object",
+        "properties": {"trigger_crash_dump": {"type": "null"}},
+        "required": ["trigger_crash_dump"],
+        "additionalProperties": false,
+    })
+});
+
+pub static INJECT_NETWORK_INFO: Form = Form::new(|| {
+    json!({
+        "type": "object",
+        "properties": {"injectNetworkInfo": {}},
+        "required": ["injectNetworkInfo"],
+        "additionalProperties": false,
+    })
+});
+
+pub static ADD_FIXED_IP: Form = Form::new(|| {
+    json!({
+        "type": "object",
+        "properties": {"addFixedIp": {
+            "type": "object",
+            "properties": {"networkId": {"type": ["string", "number"], "minLength": 1, "maxLength": 36}},
+            "required": ["networkId"],
+            "additionalProperties": false,
+        }},
+        "required": ["addFixedIp"],
+        "additionalProperties": false,
+    })
+});
+
+pub static REMOVE_FIXED_IP: Form = Form::new(|| {
+    json!({
+        "type": "object",
+        "properties": {"removeFixedIp": {
+            "type": "object",
+            "properties": {"address": {
+                "type": "string", "oneOf": [{"format": "ipv4"}, {"format": "ipv6"}],
+            }},
+            "required": ["address"],
+            "additionalProperties": false,
+        }},
+        "required": ["removeFixedIp"],
+        "additionalProperties": false,
+    })
+});
+
 fn named(action: &str) -> Json {
     json!({
         "type": "object",
@@ -526,9 +574,12 @@ pub static ADD_SECURITY_GROUP: Form = Form::new(|| named("addSecurityGroup"));
 pub static REMOVE_SECURITY_GROUP: Form = Form::new(|| named("removeSecurityGroup"));
 
 pub static EXTERNAL_EVENTS: Form = Form::new(|| {
-    let mut names = Vec::new();
-    for (name, since) in EXTERNAL_EVENT_NAMES {
-        names.push(json!({"enum": [name], "x-since": since}));
+    // Newer names come behind older ones; each version has its own list.
+    let mut names: Vec<Json> = Vec::new();
+    for (at, (_, from)) in EXTERNAL_EVENT_NAMES.iter().enumerate() {
+        let known: Vec<&str> =
+            EXTERNAL_EVENT_NAMES[..=at].iter().flat_map(|(names, _)| *names).copied().collect();
+        names.insert(0, since(from, json!({"type": "string", "enum": known})));
     }
     json!({
         "type": "object",
@@ -536,7 +587,7 @@ pub static EXTERNAL_EVENTS: Form = Form::new(|| {
             "type": "object",
             "properties": {
                 "server_uuid": {"type": "string", "format": "uuid"},
-                "name": {"type": "string", "anyOf": names},
+                "name": names,
                 "status": {"type": "string", "enum": ["failed", "completed", "in-progress"]},
                 "tag": {"type": "string", "maxLength": 255},
             },
@@ -548,12 +599,12 @@ pub static EXTERNAL_EVENTS: Form = Form::new(|| {
     })
 });
 
-const EXTERNAL_EVENT_NAMES: [(&str, &str); 5] = [
-    ("network-changed", "2.1"),
-    ("network-vif-plugged", "2.1"),
-    ("network-vif-unplugged", "2.1"),
-    ("network-vif-deleted", "2.1"),
-    ("volume-extended", "2.51"),
+const EXTERNAL_EVENT_NAMES: [(&[&str], &str); 5] = [
+    (&["network-changed", "network-vif-plugged", "network-vif-unplugged", "network-vif-deleted"], "2.1"),
+    (&["volume-extended"], "2.51"),
+    (&["power-update"], "2.76"),
+    (&["accelerator-request-bound"], "2.82"),
+    (&["volume-reimaged"], "2.93"),
 ];
 
 pub static INSTANCE_ACTIONS_QUERY: Form = Form::new(|| {

@@ -3,7 +3,7 @@
 
 use crate::{compute::*, peers::Peer};
 use async_trait::async_trait;
-use base::{Clock, Context, Error, Result};
+use base::{Clock, Context, Error, Result, Secret};
 use parking_lot::Mutex;
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -305,6 +305,18 @@ impl Compute for FakeCompute {
             (guest.state, guest.rescue) = (PowerState::Running, None);
             Ok(())
         })
+    }
+
+    async fn set_admin_password(&self, _: &Context, uuid: &str, _: &str, _: &Secret) -> Result<()> {
+        self.with(uuid, |guest| if runs(guest) { Ok(()) } else { Err(not_running()) })
+    }
+
+    async fn trigger_crash_dump(&self, _: &Context, uuid: &str) -> Result<()> {
+        self.with(uuid, |guest| if runs(guest) { Ok(()) } else { Err(not_running()) })
+    }
+
+    async fn cache_image(&self, _: &Context, _: &InstanceImage) -> Result<()> {
+        Ok(())
     }
 
     async fn uptime(&self, _: &Context) -> Result<String> {

@@ -9,7 +9,7 @@ use crate::{
     requests::{self, settle_after_detach, swap_or_refuse},
     schemas, store,
 };
-use base::{Error, Json, Result, id};
+use base::{Error, ErrorKind, Json, Result, id};
 use contracts::images::NewImage;
 use db::Tx;
 use serde_json::json;
@@ -64,6 +64,7 @@ pub fn routes() -> Routes<Cinder> {
             "volume_extension:volume_image_metadata:remove",
             unset_image_metadata,
         ),
+        action(PATH, "os-reimage", "volume:reimage", reimage).since(3, 68),
         action(PATH, "revert", "volume:revert_to_snapshot", revert).since(3, 40),
     ]
 }
@@ -497,6 +498,24 @@ async fn unset_image_metadata(cinder: Arc<Cinder>, request: Request) -> Result<R
     }
     change(&cinder, &volume, move |volume| drop(volume.image_metadata.0.remove(&key))).await?;
     Ok(no_body(StatusCode::OK))
+}
+
+async fn reimage(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
+    let given = body(&request, &schemas::REIMAGE, "os-reimage")?;
+    let volume = load(&cinder, &request).await?;
+    let image_id = text(&given, "image_id").unwrap_or_default();
+    let found = cinder.peers.images.show(&request.ctx, image_id).await;
+    let missing = || Error::not_found(format!("Image {image_id} could not be found."));
+    let target = of_project(&volume.project_id);
+    match volume.status {
+        VolumeStatus::Reserved => request.can_rule("volume:reimage_reserved", &target)?,
+        _ => request.can(&target)?,
+    }
+    let image = found.map_err(|error| if error.is(ErrorKind::NotFound) { missing() } else { error })?;
+    let reserved = given.get("reimage_reserved").is_some_and(flag);
+    let (own, cx) = (cinder.clone(), request.ctx.clone());
+    cinder.write(move |tx| requests::reimage(&own, tx, &cx, &volume.id, &image, reserved)).await?;
+    accepted()
 }
 
 async fn revert(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {

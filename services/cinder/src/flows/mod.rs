@@ -8,6 +8,7 @@ pub mod disconnect;
 pub mod extend;
 pub mod manage;
 pub mod migrate;
+pub mod reimage;
 pub mod revert;
 pub mod snapshot;
 pub mod upload;
@@ -21,6 +22,7 @@ pub fn register(cinder: &Arc<Cinder>) {
     cinder.flows.register::<create::Create>(cinder.clone());
     cinder.flows.register::<delete::Delete>(cinder.clone());
     cinder.flows.register::<extend::Extend>(cinder.clone());
+    cinder.flows.register::<reimage::Reimage>(cinder.clone());
     cinder.flows.register::<revert::Revert>(cinder.clone());
     cinder.flows.register::<snapshot::CreateSnapshot>(cinder.clone());
     cinder.flows.register::<snapshot::DeleteSnapshot>(cinder.clone());

@@ -1,11 +1,12 @@
 //! Aggregates: hosts with something in common, such as an availability zone.
 
-use super::{checked, queries};
+use super::{checked, queries, server_actions::accepted};
 use crate::{Nova, model::Aggregate, schemas, schemas::Form, store};
-use base::{Error, Json, Result, Timestamp, id};
+use base::{Context, Error, Json, Result, Timestamp, id};
+use contracts::compute::InstanceImage;
 use db::{AsJson, Filter, List, Tx, params};
 use serde_json::{Map, json};
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 use web::{Reply, Request, Routes, StatusCode, action, delete, get, post, put};
 
 pub fn routes() -> Routes<Nova> {
@@ -18,6 +19,8 @@ pub fn routes() -> Routes<Nova> {
         get(ONE, "os_compute_api:os-aggregates:show", show),
         put(ONE, "os_compute_api:os-aggregates:update", update),
         delete(ONE, "os_compute_api:os-aggregates:delete", remove),
+        post("/v2.1/os-aggregates/{aggregate_id}/images", "compute:aggregates:images", cache_images)
+            .since(2, 81),
         action(ACTION, "add_host", "os_compute_api:os-aggregates:add_host", add_host),
         action(ACTION, "remove_host", "os_compute_api:os-aggregates:remove_host", remove_host),
         action(ACTION, "set_metadata", "os_compute_api:os-aggregates:set_metadata", set_metadata),
@@ -167,6 +170,47 @@ fn find(tx: &mut Tx, id: i64) -> Result<Aggregate> {
     tx.get::<Aggregate>(params![id])?.ok_or_else(missing)
 }
 
+/// Begins: who is down then or fails to fetch an image fetches it when a server needs it.
+async fn cache_images(nova: Arc<Nova>, request: Request) -> Result<Reply> {
+    let given = checked(&request, &IMAGES)?["cache"].clone();
+    request.can(&())?;
+    let id = number(&request)?;
+    let ids: Vec<String> = given
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|one| one["id"].as_str().map(String::from))
+        .collect();
+    if ids.iter().collect::<HashSet<_>>().len() < ids.len() {
+        return Err(Error::bad_request("Duplicate images in request"));
+    }
+    let hosts = nova.read(move |tx| find(tx, id)).await?.hosts;
+    let cx = request.ctx.clone();
+    tokio::spawn(async move {
+        for image in ids {
+            if let Err(error) = nova.cache_image(&cx, &hosts, &image).await {
+                tracing::warn!(%error, image, "not fetched beforehand");
+            }
+        }
+    });
+    Ok(accepted())
+}
+
+impl Nova {
+    async fn cache_image(&self, cx: &Context, hosts: &[String], image_id: &str) -> Result<()> {
+        let found = self.images().show(cx, image_id).await?;
+        let image =
+            InstanceImage { id: found.id, disk_format: found.disk_format, ..InstanceImage::default() };
+        for host in hosts {
+            if self.host_is_up(host).await? {
+                let fetched = self.compute(host).cache_image(&self.own(cx), &image).await;
+                tracing::info!(image = image.id, host, ?fetched, "fetched beforehand");
+            }
+        }
+        Ok(())
+    }
+}
+
 fn check_name(tx: &mut Tx, name: &str) -> Result<()> {
     match tx.count::<Aggregate>(&[Filter::eq("name", name)])? {
         0 => Ok(()),
@@ -282,6 +326,20 @@ static UPDATE: Form = Form::new(|| {
     inner["anyOf"] = json!([{"required": ["name"]}, {"required": [ZONE]}]);
     inner.as_object_mut().map(|inner| inner.remove("required"));
     form
+});
+
+static IMAGES: Form = Form::new(|| {
+    json!({
+        "type": "object",
+        "properties": {"cache": {"type": ["array"], "minItems": 1, "items": {
+            "type": "object",
+            "properties": {"id": {"type": "string", "format": "uuid"}},
+            "required": ["id"],
+            "additionalProperties": false,
+        }}},
+        "required": ["cache"],
+        "additionalProperties": false,
+    })
 });
 
 fn host() -> Json {

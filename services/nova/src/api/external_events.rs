@@ -27,7 +27,7 @@ async fn create(nova: Arc<Nova>, request: Request) -> Result<Reply> {
     Ok(Reply::json(status, json!({"events": events})))
 }
 
-const NEED_TAG: [&str; 2] = ["volume-extended", "network-vif-deleted"];
+const NEED_TAG: [&str; 3] = ["volume-extended", "power-update", "accelerator-request-bound"];
 
 async fn take(nova: &Arc<Nova>, request: &Request, event: &Json) -> Result<u16> {
     let text = |name: &str| event[name].as_str().map(String::from);

@@ -4,7 +4,7 @@
 use crate::Nova;
 use base::{Error, Result};
 use std::sync::Arc;
-use web::{Mark, Reply, Request, Routes, delete, get, post, put};
+use web::{Mark, Reply, Request, Routes, action, delete, get, post, put};
 
 const GONE: &[&str] = &[
     "/v2.1/os-agents",
@@ -30,22 +30,35 @@ const GONE: &[&str] = &[
     "/v2.1/os-security-group-default-rules/{id}",
 ];
 
-const UNTIL_2_35: &[&str] = &["/v2.1/os-baremetal-nodes", "/v2.1/os-baremetal-nodes/{id}"];
-
 pub fn routes() -> Routes<Nova> {
     let gone = GONE.iter().flat_map(|path| {
         [get(path, "", is_gone), post(path, "", is_gone), put(path, "", is_gone), delete(path, "", is_gone)]
             .map(|route| route.marks(&[Mark::Gone]))
     });
-    let absent = UNTIL_2_35.iter().flat_map(|path| {
-        let all = [get(path, "", is_absent), post(path, "", is_absent), delete(path, "", is_absent)];
-        all.map(|route| route.until(2, 35).marks(&[Mark::Gone]))
-    });
-    gone.chain(absent).collect()
+    const NODES: &str = "/v2.1/os-baremetal-nodes";
+    const NODE: &str = "/v2.1/os-baremetal-nodes/{id}";
+    const NODE_ACTION: &str = "/v2.1/os-baremetal-nodes/{id}/action";
+    let bare_metal = [
+        get(NODES, "", is_absent),
+        get(NODE, "", is_absent),
+        post(NODES, "", async |_, _| ironics("node-create")),
+        delete(NODE, "", async |_, _| ironics("node-delete")),
+        action(NODE_ACTION, "add_interface", "", async |_, _| ironics("port-create")),
+        action(NODE_ACTION, "remove_interface", "", async |_, _| ironics("port-delete")),
+    ]
+    .map(|route| route.until(2, 35).marks(&[Mark::Gone]));
+    let acts = [action("/v2.1/servers/{server_id}/action", "resetNetwork", "", is_gone).marks(&[Mark::Gone])];
+    gone.chain(bare_metal).chain(acts).collect()
 }
 
 async fn is_gone(_: Arc<Nova>, _: Request) -> Result<Reply> {
     Err(Error::gone("This resource is no longer available. No forwarding address is given."))
+}
+
+fn ironics(command: &str) -> Result<Reply> {
+    Err(Error::bad_request(format!(
+        "Command not supported. Please use Ironic command {command} to perform this action."
+    )))
 }
 
 async fn is_absent(_: Arc<Nova>, _: Request) -> Result<Reply> {

@@ -69,12 +69,15 @@ async fn create(nova: Arc<Nova>, request: Request) -> Result<Reply> {
     let kind = text("type").unwrap_or("ssh");
     let (private_key, public_key) = match (text("public_key"), kind) {
         (Some(public_key), _) => (None, public_key.to_string()),
-        (None, "ssh") => {
-            let pair = tokio::task::spawn_blocking(keys::generate_ssh);
+        (None, kind) => {
+            let (of_x509, owner, now) = (kind == "x509", user.clone(), nova.clock.now());
+            let pair = tokio::task::spawn_blocking(move || match of_x509 {
+                true => keys::generate_x509(&owner, now),
+                false => keys::generate_ssh(),
+            });
             let pair = pair.await.map_err(|e| Error::internal(format!("a new key: {e}")))??;
             (Some(pair.private_key), pair.public_key)
         }
-        (None, _) => return Err(Error::not_implemented("X509 certificates are not generated here.")),
     };
     let fingerprint = match kind {
         "x509" => keys::x509_fingerprint(&public_key)?,

@@ -1,6 +1,7 @@
 //! The route table of compute, and what its nouns share.
 
 mod aggregates;
+mod assisted_volume_snapshots;
 mod availability_zones;
 mod extensions;
 mod external_events;
@@ -21,6 +22,7 @@ mod server_actions;
 mod server_create;
 pub mod server_devices;
 mod server_facts;
+mod server_fixed_ips;
 mod server_groups;
 mod server_images;
 mod server_instance_actions;
@@ -33,6 +35,7 @@ mod server_networks;
 mod server_password;
 mod server_rebuild;
 mod server_rescue;
+mod server_shares;
 mod server_shelve;
 mod server_view;
 pub mod server_volumes;
@@ -60,6 +63,8 @@ pub fn routes() -> Routes<Nova> {
         server_moves::routes(),
         server_migrations::routes(),
         server_password::routes(),
+        server_fixed_ips::routes(),
+        server_shares::routes(),
         remote_consoles::routes(),
         flavors::routes(),
         keypairs::routes(),
@@ -84,6 +89,7 @@ pub fn routes() -> Routes<Nova> {
         server_instance_actions::routes(),
         server_facts::routes(),
         external_events::routes(),
+        assisted_volume_snapshots::routes(),
     ] {
         routes.extend(table);
     }

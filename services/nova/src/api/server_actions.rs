@@ -29,7 +29,8 @@ pub fn routes() -> Routes<Nova> {
         action(PATH, "restore", "os_compute_api:os-deferred-delete:restore", restore),
         action(PATH, "os-resetState", "os_compute_api:os-admin-actions:reset_state", reset_state),
         action(PATH, "os-getConsoleOutput", "os_compute_api:os-console-output", console_output),
-        action(PATH, "changePassword", "os_compute_api:os-admin-password", change_password),
+        action(PATH, "trigger_crash_dump", "os_compute_api:servers:trigger_crash_dump", trigger_crash_dump)
+            .since(2, 17),
         action(PATH, "addSecurityGroup", "os_compute_api:os-security-groups:add", add_security_group),
         action(
             PATH,
@@ -205,13 +206,24 @@ pub fn host_of(instance: &Instance) -> Result<&str> {
     instance.host.as_deref().ok_or_else(none)
 }
 
-/// The guest's agent would have to set it; nobody talks to one yet.
-async fn change_password(nova: Arc<Nova>, request: Request) -> Result<Reply> {
-    checked(&request, &schemas::CHANGE_PASSWORD)?;
+/// What the guest does then is its own matter.
+async fn trigger_crash_dump(nova: Arc<Nova>, request: Request) -> Result<Reply> {
+    checked(&request, &schemas::TRIGGER_CRASH_DUMP)?;
     let instance = nova.server(&request).await?;
     check_unlocked(&request, &instance)?;
-    power::check_state(&instance, &[VmState::Active], &[], "changePassword")?;
-    Err(Error::conflict("QEMU guest agent is not enabled"))
+    let host = host_of(&instance)?;
+    let from = [VmState::Active, VmState::Paused, VmState::Rescued, VmState::Resized, VmState::Error];
+    power::check_state(&instance, &from, &[], "trigger_crash_dump")?;
+    let (own, agent) = (nova.own(&request.ctx), nova.compute(host));
+    let (action, event) = ("trigger_crash_dump", "compute_trigger_crash_dump");
+    let triggered = nova.act(&request.ctx, &instance, action, event, async || {
+        agent.trigger_crash_dump(&own, &instance.uuid).await
+    });
+    // Upstream answers before the host has: how it went is among the server's actions.
+    if let Err(error) = triggered.await {
+        tracing::warn!(%error, server = instance.uuid, "no crash dump");
+    }
+    Ok(accepted())
 }
 
 async fn add_security_group(nova: Arc<Nova>, request: Request) -> Result<Reply> {

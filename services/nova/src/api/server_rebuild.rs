@@ -35,7 +35,8 @@ async fn rebuild(nova: Arc<Nova>, request: Request) -> Result<Reply> {
     let (work, cx, uuid) = (nova.clone(), request.ctx.clone(), instance.uuid.clone());
     let instance = nova
         .write(move |tx| {
-            rebuild::begin(&work, tx, &cx, &uuid, |instance| wanted.apply(instance))?;
+            let reimage = wanted.reimage.as_deref();
+            rebuild::begin(&work, tx, &cx, &uuid, reimage, |instance| wanted.apply(instance))?;
             store::instance(tx, &uuid)
         })
         .await?;
@@ -60,6 +61,8 @@ async fn rebuild(nova: Arc<Nova>, request: Request) -> Result<Reply> {
 #[derive(Default)]
 struct Wanted {
     image: Option<(String, ImageFacts)>,
+    /// What is written over the volume that it boots from.
+    reimage: Option<String>,
     given: Json,
     /// Name and public key, and its type.
     key: Option<Option<(String, String, String)>>,
@@ -87,9 +90,12 @@ impl Wanted {
                 Some(pair.map(|pair| (pair.name, pair.public_key, pair.r#type)))
             }
         };
-        let keeps_none = instance.image_ref.is_empty();
-        let image = (!keeps_none).then(|| (image_ref.to_string(), facts));
-        Ok(Self { image, given: given.clone(), key })
+        // What boots from a volume has no image, whatever is on it.
+        let of_volume = instance.image_ref.is_empty();
+        let reimage = (of_volume && request.since(2, 93)).then(|| image_ref.to_string());
+        let named = if of_volume { String::new() } else { image_ref.to_string() };
+        let image = (!of_volume || reimage.is_some()).then_some((named, facts));
+        Ok(Self { image, reimage, given: given.clone(), key })
     }
 
     fn apply(&self, instance: &mut Instance) {
@@ -142,18 +148,15 @@ fn is_missing(error: &Error) -> bool {
     error.message == super::server_create::NO_IMAGE
 }
 
-/// The disk is a volume, which keeps what is on it: only its own image may be named, and not where the version says
-/// that the volume is written anew.
+/// The disk is a volume, which keeps what is on it until 2.93: then only its own image may be named.
 async fn check_volume(nova: &Nova, request: &Request, instance: &Instance, image_ref: &str) -> Result<Root> {
     let uuid = instance.uuid.clone();
     let devices = nova.read(move |tx| store::block_devices(tx, &uuid)).await?;
     let root = devices.into_iter().find(|device| device.boot_index == Some(0));
     let volume_id = root.and_then(|root| root.volume_id).unwrap_or_default();
     let volume = nova.volumes().show(&request.ctx, &volume_id).await?;
-    if request.since(2, 93) {
-        return Err(Error::not_implemented("Volumes are not written anew here."));
-    }
-    match volume.image_metadata.get("image_id").is_some_and(|id| id == image_ref) {
+    let is_its_own = volume.image_metadata.get("image_id").is_some_and(|id| id == image_ref);
+    match is_its_own || request.since(2, 93) {
         true => Ok(Root::VolumeOfImage {
             image_id: image_ref.into(),
             size_gb: i64::try_from(volume.size_gb).unwrap_or_default(),

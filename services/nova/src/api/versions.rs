@@ -1,7 +1,7 @@
 //! Which versions there are.
 
 use crate::{MAX, MIN, Nova};
-use base::{Json, Result};
+use base::{Error, Json, Result};
 use serde_json::json;
 use std::sync::Arc;
 use web::{Mark, Reply, Request, Routes, StatusCode, get};
@@ -10,6 +10,7 @@ pub fn routes() -> Routes<Nova> {
     vec![
         get("/", "", all).marks(&[Mark::Open]),
         get("/v2.1", "", one).marks(&[Mark::Open]),
+        get("/v2.1/versions/{version}", "", by_id),
         get("/{path}", "", choices).marks(&[Mark::Open]),
     ]
 }
@@ -24,15 +25,26 @@ async fn all(_: Arc<Nova>, request: Request) -> Result<Reply> {
 }
 
 async fn one(_: Arc<Nova>, request: Request) -> Result<Reply> {
-    let old = !request.path.starts_with("/v2.1");
+    Ok(in_full(&request, !request.path.starts_with("/v2.1")))
+}
+
+async fn by_id(_: Arc<Nova>, request: Request) -> Result<Reply> {
+    match request.param("version") {
+        "v2.1" => Ok(in_full(&request, false)),
+        "v2.0" => Ok(in_full(&request, true)),
+        _ => Err(Error::not_found("The resource could not be found.")),
+    }
+}
+
+fn in_full(request: &Request, old: bool) -> Reply {
     let mut version = version(old);
     let number = if old { "2" } else { "2.1" };
     let docs = json!({"rel": "describedby", "type": "text/html", "href": "http://docs.openstack.org/"});
-    version["links"] = json!([link(&request, old), docs]);
+    version["links"] = json!([link(request, old), docs]);
     version["media-types"] = json!([{
         "base": "application/json", "type": format!("application/vnd.openstack.compute+json;version={number}"),
     }]);
-    Ok(Reply::ok(json!({"version": version})))
+    Reply::ok(json!({"version": version}))
 }
 
 /// Where the path may have been meant to lead.

@@ -157,6 +157,15 @@ async fn make_volumes(nova: &Arc<Nova>, cx: &Context, flow: &mut Boot) -> Result
 }
 
 async fn wait_until_available(nova: &Nova, cx: &Context, volume_id: &str) -> Result<()> {
+    let why = wait_until_written(nova, cx, volume_id).await;
+    why.map_err(|error| match error.is(ErrorKind::Conflict) {
+        true => Error::conflict(format!("Build of instance aborted: {}", error.message)),
+        false => error,
+    })
+}
+
+/// Until a volume is neither made nor written to any more; `Conflict` when that failed or takes too long.
+pub async fn wait_until_written(nova: &Nova, cx: &Context, volume_id: &str) -> Result<()> {
     let patience = nova.options.block_device_timeout_seconds;
     for _ in 0..patience.max(1) {
         let volume = nova.volumes().show(cx, volume_id).await?;
@@ -164,7 +173,7 @@ async fn wait_until_available(nova: &Nova, cx: &Context, volume_id: &str) -> Res
             "creating" | "downloading" => {}
             "error" => {
                 return Err(Error::conflict(format!(
-                    "Build of instance aborted: Volume {volume_id} did not finish being created even after we waited: it is in status error."
+                    "Volume {volume_id} did not finish being created even after we waited: it is in status error."
                 )));
             }
             _ => return Ok(()),
@@ -172,7 +181,7 @@ async fn wait_until_available(nova: &Nova, cx: &Context, volume_id: &str) -> Res
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     Err(Error::conflict(format!(
-        "Build of instance aborted: Volume {volume_id} did not finish being created even after we waited {patience} seconds."
+        "Volume {volume_id} did not finish being created even after we waited {patience} seconds."
     )))
 }
 

@@ -150,6 +150,40 @@ impl<const STOPPED: bool> Case for Rebuilding<STOPPED> {
     }
 }
 
+/// A server that boots from a volume, which is written anew.
+struct Reimaging;
+
+#[async_trait]
+impl Case for Reimaging {
+    async fn build(base: &Base) -> String {
+        base.booted_from_volume().await
+    }
+
+    async fn start(base: &Base, uuid: &mut String) {
+        base.act(uuid, json!({"rebuild": {"imageRef": OTHER_IMAGE, "name": "anew"}})).await;
+    }
+
+    async fn check(base: &Base, uuid: &str, fails: bool) {
+        if fails {
+            assert_eq!(base.server(uuid).await.vm_state, VmState::Error);
+            // It can be rebuilt once more.
+            Self::start(base, &mut uuid.to_string()).await;
+            base.nova.flows.settled().await;
+        }
+        let server = base.server(uuid).await;
+        assert_eq!(
+            (server.vm_state, &*server.image_ref, &*server.display_name),
+            (VmState::Active, "", "anew")
+        );
+        let devices = base.devices(uuid).await;
+        let root = devices.iter().find(|device| device.boot_index == Some(0)).unwrap();
+        let written = base.outside.books().written.get(root.volume_id.as_ref().unwrap()).cloned();
+        assert_eq!(written.as_deref(), Some(OTHER_IMAGE));
+        base.check_running(uuid);
+        base.check_deletable(uuid).await;
+    }
+}
+
 tests! {
     booting: Booting, 6 * 6 + 4 * 5;
     deleting: Deleting, 5 * 6;
@@ -161,8 +195,9 @@ tests! {
     unpausing: Powering<5>, 6;
     suspending: Powering<6>, 6;
     resuming: Powering<7>, 6;
-    rebuilding: Rebuilding<false>, 3 * 6;
-    rebuilding_what_is_off: Rebuilding<true>, 3 * 6;
+    rebuilding: Rebuilding<false>, 6 * 6;
+    rebuilding_what_is_off: Rebuilding<true>, 6 * 6;
+    rebuilding_from_a_volume: Reimaging, 6 * 6;
 }
 
 #[test]

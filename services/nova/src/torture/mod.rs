@@ -129,19 +129,41 @@ impl Base {
         serde_json::from_slice(&bytes).unwrap_or_default()
     }
 
+    /// The same from a volume made of an image, and one of its owner's beside it.
+    async fn booted_from_volume(&self) -> String {
+        let uuid = self
+            .create_with(json!([
+                {"source_type": "image", "destination_type": "volume", "boot_index": 0, "uuid": IMAGE,
+                 "volume_size": 1, "delete_on_termination": true},
+                {"source_type": "volume", "destination_type": "volume", "uuid": VOLUME, "boot_index": -1},
+            ]))
+            .await;
+        self.nova.flows.settled().await;
+        assert_eq!(self.server(&uuid).await.vm_state, VmState::Active);
+        uuid
+    }
+
     /// With a port made for it and one of its owner's, a volume made for it and one of its owner's.
     async fn create(&self) -> String {
-        let flavor = self.ask("GET", "/flavors", Json::Null).await["flavors"][0]["id"].clone();
-        let server = json!({"server": {
-        "name": "s", "imageRef": IMAGE, "flavorRef": flavor,
-        "networks": [{"uuid": NETWORK}, {"port": PORT}],
-        "block_device_mapping_v2": [
+        self.create_with(json!([
             {"source_type": "image", "destination_type": "local", "boot_index": 0, "uuid": IMAGE},
             {"source_type": "blank", "destination_type": "volume", "volume_size": 1,
              "delete_on_termination": true, "boot_index": -1},
             {"source_type": "volume", "destination_type": "volume", "uuid": VOLUME, "boot_index": -1},
-        ]}});
-        let made = self.ask("POST", "/servers", server).await;
+        ]))
+        .await
+    }
+
+    async fn create_with(&self, devices: Json) -> String {
+        let flavor = self.ask("GET", "/flavors", Json::Null).await["flavors"][0]["id"].clone();
+        let mut server = json!({
+            "name": "s", "flavorRef": flavor, "networks": [{"uuid": NETWORK}, {"port": PORT}],
+            "block_device_mapping_v2": devices,
+        });
+        if devices[0]["destination_type"] == "local" {
+            server["imageRef"] = IMAGE.into();
+        }
+        let made = self.ask("POST", "/servers", json!({"server": server})).await;
         made["server"]["id"].as_str().unwrap().to_string()
     }
 

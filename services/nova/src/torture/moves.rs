@@ -227,3 +227,22 @@ tests! {
     evacuating: Evacuating, 4 * 6 + 3 * 5;
     swapping_a_volume: SwappingVolume, 4 * 6;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_confirms_is_confirmed_in_time() {
+    let (base, window) = (Base::new().await, std::time::Duration::from_secs(60));
+    let flavor = larger_flavor(&base).await;
+    let uuid = booted_and(&base, json!({"resize": {"flavorRef": flavor}})).await;
+    base.clock.advance(window / 2);
+    for (waits, state, rooms) in [(true, VmState::Resized, 2), (false, VmState::Active, 1)] {
+        base.nova.confirm_old_resizes(window).await.unwrap();
+        base.nova.flows.settled().await;
+        assert_eq!(base.server(&uuid).await.vm_state, state, "waits: {waits}");
+        assert_eq!(base.outside.books().rooms.len(), rooms);
+        base.clock.advance(window);
+    }
+    assert_eq!(base.told(&uuid).await, None);
+    // Again: there is nothing left to confirm.
+    base.nova.confirm_old_resizes(window).await.unwrap();
+    base.check_deletable(&uuid).await;
+}

@@ -28,6 +28,8 @@ pub struct Books {
     pub providers: Vec<String>,
     /// Images that were made of servers.
     pub images: Vec<String>,
+    /// Volumes that were written anew, and of which image.
+    pub written: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -153,8 +155,13 @@ impl Volumes for Outside {
         if !books.volumes.iter().any(|there| there == id) {
             return Err(Error::not_found(format!("Volume {id} could not be found.")));
         }
-        let taken = books.attachments.values().any(|attachment| attachment.volume_id == id);
-        let status = if taken { "in-use" } else { "available" };
+        let held: Vec<_> =
+            books.attachments.values().filter(|attachment| attachment.volume_id == id).collect();
+        let status = match held.iter().any(|attachment| attachment.complete) {
+            true => "in-use",
+            false if held.is_empty() => "available",
+            false => "reserved",
+        };
         Ok(Volume { id: id.into(), status: status.into(), size_gb: 1, ..Volume::default() })
     }
 
@@ -176,6 +183,17 @@ impl Volumes for Outside {
         let mut books = self.0.lock();
         assert!(books.attachments.values().all(|attachment| attachment.volume_id != id), "it is attached");
         books.volumes.retain(|there| there != id);
+        books.written.remove(id);
+        Ok(())
+    }
+
+    async fn reimage(&self, _: &Context, id: &str, image_id: &str) -> Result<()> {
+        let mut books = self.0.lock();
+        let mut held = books.attachments.values().filter(|attachment| attachment.volume_id == id);
+        if held.any(|attachment| attachment.connected) {
+            return Err(Error::conflict("somebody is connected to it"));
+        }
+        books.written.insert(id.into(), image_id.into());
         Ok(())
     }
 
