@@ -223,6 +223,7 @@ impl<S: Send + Sync + 'static> Served<S> {
         if let Some(error) = service.faults.foreign_project(project_of(&canonical), &context) {
             return service.faults.response(&error, &about);
         }
+        let in_any_version = candidates.clone();
         candidates.retain(|n| service.routes[*n].in_version(context.microversion));
         let Some(first) = candidates.first() else { return service.faults.no_version(&about) };
         let params = found.params.iter().map(|(name, value)| (name.to_string(), decoded(value))).collect();
@@ -232,7 +233,10 @@ impl<S: Send + Sync + 'static> Served<S> {
             Err(error) => return service.faults.response(&error, &about),
         };
         let Some(number) = self.chosen(&candidates, &body) else {
-            return service.faults.no_action(crate::fault::only_key(body.json()), &about);
+            return match self.chosen(&in_any_version, &body) {
+                Some(_) => service.faults.no_version(&about),
+                None => service.faults.no_action(crate::fault::only_key(body.json()), &about),
+            };
         };
         let route = &service.routes[number];
         let asked = Arc::new(AtomicBool::new(false));

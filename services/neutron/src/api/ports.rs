@@ -434,25 +434,30 @@ fn change(
     Ok(whole)
 }
 
-/// Addresses that stay are kept, others are given up before new ones are taken.
+/// Each wish takes one of the addresses that are there, those that name theirs first. The others are given up before
+/// new ones are taken.
 fn readdress(tx: &mut Tx, port: &Port, has: &[IpAllocation], wanted: &[ipam::Fixed]) -> Result<()> {
-    let stays = |row: &&IpAllocation| {
-        wanted.iter().any(|fixed| {
-            fixed.ip_address.as_deref() == Some(&row.ip_address)
-                || (fixed.ip_address.is_none() && fixed.subnet_id.as_deref() == Some(&row.subnet_id))
-        })
+    let mut left: Vec<&IpAllocation> = has.iter().collect();
+    let mut take = |fits: &dyn Fn(&IpAllocation) -> bool| -> bool {
+        let found = left.iter().position(|row| fits(row));
+        found.map(|at| left.remove(at)).is_some()
     };
-    let kept: Vec<&IpAllocation> = has.iter().filter(stays).collect();
-    for row in has.iter().filter(|row| !stays(row)) {
+    let (named, any): (Vec<&ipam::Fixed>, Vec<&ipam::Fixed>) =
+        wanted.iter().partition(|fixed| fixed.ip_address.is_some());
+    let mut new: Vec<ipam::Fixed> = Vec::new();
+    for fixed in named {
+        if !take(&|row| fixed.ip_address.as_deref() == Some(&row.ip_address)) {
+            new.push(fixed.clone());
+        }
+    }
+    for fixed in any {
+        if !take(&|row| fixed.subnet_id.as_deref() == Some(&row.subnet_id)) {
+            new.push(fixed.clone());
+        }
+    }
+    for row in left {
         tx.delete::<IpAllocation>(&[row.subnet_id.store(), row.ip_address.store()])?;
     }
-    let is_kept = |fixed: &&ipam::Fixed| {
-        kept.iter().any(|row| match &fixed.ip_address {
-            Some(address) => *address == row.ip_address,
-            None => fixed.subnet_id.as_deref() == Some(&row.subnet_id),
-        })
-    };
-    let new: Vec<ipam::Fixed> = wanted.iter().filter(|fixed| !is_kept(fixed)).cloned().collect();
     ipam::allocate(tx, port, Some(&new))
 }
 
