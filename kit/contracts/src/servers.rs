@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 pub trait Servers: Send + Sync {
     /// As `POST /os-server-external-events`: nova looks again at what it knows of the server.
     async fn external_event(&self, cx: &Context, event: &ExternalEvent) -> Result<()>;
+
+    /// The attachment by which a server has a volume; none when it has not.
+    async fn attachment(&self, cx: &Context, server_id: &str, volume_id: &str) -> Result<Option<String>>;
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

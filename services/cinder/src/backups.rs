@@ -63,6 +63,8 @@ pub fn create(cinder: &Arc<Cinder>, tx: &mut Tx, cx: &Context, wanted: &Wanted) 
     let backup = Backup {
         stored_as: id.clone(),
         volume_metadata: volume.metadata.clone(),
+        image_metadata: volume.image_metadata.clone(),
+        bootable: volume.bootable,
         id,
         project_id: cx.project_id.clone(),
         user_id: cx.user_id.clone(),
@@ -197,6 +199,12 @@ pub fn hold(tx: &mut Tx, cx: &Context, backup_id: &str, now: Timestamp) -> Resul
     Ok(backup)
 }
 
+/// A volume that has the backup's bytes starts servers when the one did that was backed up.
+pub fn describe(backup: &Backup, volume: &mut Volume) {
+    volume.bootable |= backup.bootable;
+    volume.image_metadata.0.extend(backup.image_metadata.0.clone());
+}
+
 pub fn release(tx: &mut Tx, backup_id: &str, now: Timestamp) -> Result<()> {
     change(tx, backup_id, now, |backup| {
         if backup.status == BackupStatus::Restoring {
@@ -241,6 +249,8 @@ pub fn record(backup: &Backup) -> Result<String> {
         "data_timestamp": backup.data_timestamp.micros(),
         "metadata": backup.metadata.0,
         "volume_metadata": backup.volume_metadata.0,
+        "image_metadata": backup.image_metadata.0,
+        "bootable": backup.bootable,
         "service_metadata": backup.stored_as,
     });
     Ok(BASE64_STANDARD.encode(record.to_string()))
@@ -319,6 +329,8 @@ pub fn import(
         metadata: texts("metadata"),
         stored_as: recorded.stored_as.clone(),
         volume_metadata: texts("volume_metadata"),
+        image_metadata: texts("image_metadata"),
+        bootable: record["bootable"] == true,
         created_at: now,
         updated_at: None,
     };

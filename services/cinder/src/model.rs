@@ -35,6 +35,13 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
         "ALTER TABLE volumes ADD COLUMN backup_id TEXT",
         "ALTER TABLE snapshots ADD COLUMN group_snapshot_id TEXT",
     ],
+}, Migration {
+    number: 2,
+    name: "what backups know of images",
+    statements: &[
+        "ALTER TABLE backups ADD COLUMN image_metadata TEXT NOT NULL DEFAULT '{}'",
+        "ALTER TABLE backups ADD COLUMN bootable BOOLEAN NOT NULL DEFAULT FALSE",
+    ],
 }];
 
 pub type Texts = AsJson<BTreeMap<String, String>>;
@@ -490,6 +497,10 @@ pub struct Backup {
     pub stored_as: String,
     /// What the volume's users had written on it.
     pub volume_metadata: Texts,
+    /// What the image said that the volume was made of.
+    pub image_metadata: Texts,
+    /// A server can start from the volume.
+    pub bootable: bool,
     /// When the volume was as it is in here.
     #[field(sort)]
     pub data_timestamp: Timestamp,

@@ -72,6 +72,10 @@ impl Servers for Told {
         self.0.lock().push(event.server_id.clone());
         Ok(())
     }
+
+    async fn attachment(&self, _: &Context, _: &str, _: &str) -> Result<Option<String>> {
+        Ok(None)
+    }
 }
 
 /// Cinder, its agent and a back end, with a volume that is ready.

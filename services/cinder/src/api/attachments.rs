@@ -117,9 +117,27 @@ fn not_connected(verb: &str, error: Error) -> Error {
 
 async fn remove(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
     let attachment = load(&cinder, &request).await?;
+    check_unused(&cinder, &request, &attachment).await?;
     cinder.disconnect_and_wait(&request.ctx, &attachment.id, false).await?;
     let left = cinder.read(move |tx| store::attachments(tx, &attachment.volume_id)).await?;
     Ok(Reply::ok(json!({"attachments": left.iter().map(summary).collect::<Vec<_>>()})))
+}
+
+/// A volume that a server has leaves it through nova alone: else its guest went on with what is another's by then.
+/// Who asks as a service knows what he does.
+pub async fn check_unused(cinder: &Cinder, request: &Request, attachment: &Attachment) -> Result<()> {
+    let by_service = request.ctx.service_roles.iter().any(|role| role == "service");
+    let (Some(server_id), Some(servers)) = (&attachment.instance_uuid, cinder.servers()) else { return Ok(()) };
+    if by_service || attachment.connection.is_none() {
+        return Ok(());
+    }
+    let own = cinder.own(&request.ctx);
+    match servers.attachment(&own, server_id, &attachment.volume_id).await? {
+        Some(id) if id == attachment.id => Err(Error::conflict(format!(
+            "Detach volume from instance {server_id} using the Compute API"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 async fn complete(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {

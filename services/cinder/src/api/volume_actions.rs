@@ -1,6 +1,6 @@
 //! What may be done to a volume: `POST /volumes/{id}/action`.
 
-use super::{Object, bare, body, flag, integer, no_body, of_project, text, texts, volumes::load};
+use super::{Object, attachments::check_unused, bare, body, flag, integer, no_body, of_project, text, texts, volumes::load};
 use crate::{
     Cinder,
     errors::{invalid_input, invalid_volume},
@@ -407,12 +407,12 @@ async fn detach_one(
             let attachments = store::attachments(tx, &id)?;
             let named = attachments.iter().find(|one| Some(&one.id) == attachment_id.as_ref());
             match (named, attachments.as_slice()) {
-                (Some(named), _) => Ok(Some(named.id.clone())),
+                (Some(named), _) => Ok(Some(named.clone())),
                 (None, _) if attachment_id.is_some() => Err(Error::bad_request(format!(
                     "Error detaching volume - VolumeAttachmentNotFound: Volume attachment could not be found with filter: attachment_id = {}.",
                     attachment_id.clone().unwrap_or_default()
                 ))),
-                (None, [only]) => Ok(Some(only.id.clone())),
+                (None, [only]) => Ok(Some(only.clone())),
                 (None, []) => {
                     // Nothing is attached: what says so is put right.
                     settle_after_detach(tx, &id, now, forced)?;
@@ -424,8 +424,9 @@ async fn detach_one(
             }
         })
         .await?;
-    if let Some(id) = found {
-        cinder.disconnect_and_wait(&request.ctx, &id, forced).await?;
+    if let Some(attachment) = found {
+        check_unused(cinder, request, &attachment).await?;
+        cinder.disconnect_and_wait(&request.ctx, &attachment.id, forced).await?;
     }
     accepted()
 }
@@ -459,9 +460,11 @@ async fn terminate_connection(cinder: Arc<Cinder>, request: Request) -> Result<R
     body(&request, &schemas::TERMINATE_CONNECTION, "os-terminate_connection")?;
     let volume = permitted(&cinder, &request).await?;
     let (id, now) = (volume.id.clone(), cinder.clock.now());
-    let connected = cinder
-        .read(move |tx| Ok(store::attachments(tx, &id)?.iter().any(|one| one.connection.is_some())))
-        .await?;
+    let attachments = cinder.read(move |tx| store::attachments(tx, &id)).await?;
+    if let [only] = attachments.as_slice() {
+        check_unused(&cinder, &request, only).await?;
+    }
+    let connected = attachments.iter().any(|one| one.connection.is_some());
     // Attachments of the newer kind keep their own connections.
     if let Some(host) = volume.back_end().filter(|_| !connected) {
         cinder.agent(host).disconnect(&cinder.own(&request.ctx), &volume.id, &[]).await?;

@@ -174,11 +174,12 @@ async fn copy_back(cinder: &Arc<Cinder>, cx: &Context, flow: &mut Restore) -> Re
     let found = cinder.backup(&flow.backup_id).await?;
     let backup = found.ok_or_else(|| backups::backup_not_found(&flow.backup_id))?;
     cinder.agent_of(&volume)?.restore(&cinder.own(cx), &backup.stored_as, &volume.id).await?;
-    let (cinder, backup_id) = (cinder.clone(), flow.backup_id.clone());
+    let cinder = cinder.clone();
     Ok(Effect::write(move |tx| {
         let now = cinder.clock.now();
-        backups::release(tx, &backup_id, now)?;
+        backups::release(tx, &backup.id, now)?;
         store::change(tx, &volume.id, now, |volume| {
+            backups::describe(&backup, volume);
             if volume.status == VolumeStatus::RestoringBackup {
                 volume.status = VolumeStatus::Available;
             }

@@ -114,6 +114,7 @@ async fn make(cinder: &Arc<Cinder>, cx: &Context, flow: &mut Create) -> Result<E
         let bootable = volume.image_id.is_some() || source_is_bootable(tx, &volume)?;
         let now = cinder.clock.now();
         let is_reserved = !store::attachments(tx, &volume.id)?.is_empty();
+        let backup = volume.backup_id.as_ref().map(|id| tx.find::<Backup>(id)).transpose()?.flatten();
         store::change(tx, &volume.id, now, |volume| {
             // A server may have spoken for it while its image was written.
             if matches!(volume.status, VolumeStatus::Creating | VolumeStatus::Downloading) {
@@ -121,6 +122,9 @@ async fn make(cinder: &Arc<Cinder>, cx: &Context, flow: &mut Create) -> Result<E
                 volume.status = made;
             }
             volume.bootable |= bootable;
+            if let Some(backup) = &backup {
+                backups::describe(backup, volume);
+            }
             volume.launched_at = Some(now);
         })?;
         settle(tx, &volume, now)

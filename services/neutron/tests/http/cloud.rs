@@ -30,6 +30,10 @@ impl Servers for Heard {
         self.0.lock().unwrap().push(event.clone());
         Ok(())
     }
+
+    async fn attachment(&self, _: &Context, _: &str, _: &str) -> Result<Option<String>> {
+        Ok(None)
+    }
 }
 
 pub struct Cloud {

@@ -63,6 +63,13 @@ impl Servers for Nova {
             _ => Ok(()),
         }
     }
+
+    async fn attachment(&self, _: &Context, server_id: &str, volume_id: &str) -> Result<Option<String>> {
+        let (uuid, volume_id) = (server_id.to_string(), volume_id.to_string());
+        let devices = self.read(move |tx| store::block_devices(tx, &uuid)).await?;
+        let held = devices.into_iter().find(|device| device.volume_id.as_ref() == Some(&volume_id));
+        Ok(held.and_then(|device| device.attachment_id))
+    }
 }
 
 /// As clients that wait for it know the action.
