@@ -27,22 +27,25 @@ pub const TABLES: &[&Table] = &[
 ];
 
 /// What databases from before lack.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    number: 1,
-    name: "groups and backups",
-    statements: &[
-        "ALTER TABLE volumes ADD COLUMN group_id TEXT",
-        "ALTER TABLE volumes ADD COLUMN backup_id TEXT",
-        "ALTER TABLE snapshots ADD COLUMN group_snapshot_id TEXT",
-    ],
-}, Migration {
-    number: 2,
-    name: "what backups know of images",
-    statements: &[
-        "ALTER TABLE backups ADD COLUMN image_metadata TEXT NOT NULL DEFAULT '{}'",
-        "ALTER TABLE backups ADD COLUMN bootable BOOLEAN NOT NULL DEFAULT FALSE",
-    ],
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        number: 1,
+        name: "groups and backups",
+        statements: &[
+            "ALTER TABLE volumes ADD COLUMN group_id TEXT",
+            "ALTER TABLE volumes ADD COLUMN backup_id TEXT",
+            "ALTER TABLE snapshots ADD COLUMN group_snapshot_id TEXT",
+        ],
+    },
+    Migration {
+        number: 2,
+        name: "what backups know of images",
+        statements: &[
+            "ALTER TABLE backups ADD COLUMN image_metadata TEXT NOT NULL DEFAULT '{}'",
+            "ALTER TABLE backups ADD COLUMN bootable BOOLEAN NOT NULL DEFAULT FALSE",
+        ],
+    },
+];
 
 pub type Texts = AsJson<BTreeMap<String, String>>;
 

@@ -127,15 +127,17 @@ async fn remove(cinder: Arc<Cinder>, request: Request) -> Result<Reply> {
 /// Who asks as a service knows what he does.
 pub async fn check_unused(cinder: &Cinder, request: &Request, attachment: &Attachment) -> Result<()> {
     let by_service = request.ctx.service_roles.iter().any(|role| role == "service");
-    let (Some(server_id), Some(servers)) = (&attachment.instance_uuid, cinder.servers()) else { return Ok(()) };
+    let (Some(server_id), Some(servers)) = (&attachment.instance_uuid, cinder.servers()) else {
+        return Ok(());
+    };
     if by_service || attachment.connection.is_none() {
         return Ok(());
     }
     let own = cinder.own(&request.ctx);
     match servers.attachment(&own, server_id, &attachment.volume_id).await? {
-        Some(id) if id == attachment.id => Err(Error::conflict(format!(
-            "Detach volume from instance {server_id} using the Compute API"
-        ))),
+        Some(id) if id == attachment.id => {
+            Err(Error::conflict(format!("Detach volume from instance {server_id} using the Compute API")))
+        }
         _ => Ok(()),
     }
 }

@@ -1,6 +1,9 @@
 //! What may be done to a volume: `POST /volumes/{id}/action`.
 
-use super::{Object, attachments::check_unused, bare, body, flag, integer, no_body, of_project, text, texts, volumes::load};
+use super::{
+    Object, attachments::check_unused, bare, body, flag, integer, no_body, of_project, text, texts,
+    volumes::load,
+};
 use crate::{
     Cinder,
     errors::{invalid_input, invalid_volume},
