@@ -53,6 +53,7 @@ pub struct Nova {
     clock: Clock,
     options: Options,
     flows: Flows,
+    rounds: scheduler::Rounds,
     bus: Bus,
     peers: Peers,
 }
@@ -110,7 +111,7 @@ impl Nova {
     pub fn new(db: Db, clock: Clock, options: Options, bus: Bus, peers: Peers) -> Arc<Self> {
         let limits = flow::Options { pause: options.retry_pause(), ..flow::Options::default() };
         let flows = Flows::new(db.clone(), clock.clone(), limits);
-        Arc::new(Self { db, clock, options, flows, bus, peers })
+        Arc::new(Self { db, clock, options, flows, rounds: scheduler::Rounds::default(), bus, peers })
     }
 
     /// Goes on with unfinished operations and listens to the compute agents until the answer is dropped.

@@ -77,7 +77,13 @@ pub fn fit(
     at_least: i64,
     at_most: i64,
 ) -> Result<i64> {
-    let (limits, used) = (limits(tx, options, project_id)?, store::usage(tx, project_id)?);
+    let limits = limits(tx, options, project_id)?;
+    let used =
+        match ["instances", "cores", "ram"].iter().any(|name| limits.get(*name).is_some_and(|l| *l >= 0)) {
+            true => store::usage(tx, project_id)?,
+            // What has no limit is not counted.
+            false => store::Usage::default(),
+        };
     let resources =
         [("instances", 1, used.instances), ("cores", one.cores, used.cores), ("ram", one.ram, used.ram)];
     let room = |(name, each, used): &(&str, i64, i64)| {

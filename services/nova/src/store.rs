@@ -3,7 +3,7 @@
 use crate::model::*;
 use base::{Context, Error, Result, Timestamp};
 use db::{Filter, List, Tx, params, sql};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 pub fn instance_not_found(uuid: &str) -> Error {
     Error::not_found(format!("Instance {uuid} could not be found.")).code(NO_INSTANCE)
@@ -265,6 +265,14 @@ pub fn change(
     change(&mut instance);
     instance.updated_at = now;
     tx.update(&instance)
+}
+
+/// The compute services of some hosts.
+pub fn services_on(tx: &mut Tx, hosts: &BTreeSet<String>) -> Result<Vec<Service>> {
+    if hosts.is_empty() {
+        return Ok(Vec::new());
+    }
+    tx.list(&List::all().filter(Filter::any("host", hosts)).eq("program", "nova-compute"))
 }
 
 pub fn service_on(tx: &mut Tx, host: &str) -> Result<Option<Service>> {

@@ -168,10 +168,13 @@ fn bookmark(request: &Request, noun: &str, id: &str) -> Json {
 /// A zone that some host is in; or none, for any.
 async fn check_zone(nova: &Nova, zone: Option<&str>) -> Result<()> {
     let Some(zone) = zone else { return Ok(()) };
-    let (options, now) = (nova.options.clone(), nova.clock.now());
-    let hosts = nova.read(move |tx| crate::scheduler::hosts(tx, &options, now)).await?;
-    if hosts.iter().any(|host| host.zone == zone) {
-        return Ok(());
+    let (services, aggregates) = nova.read(store::services_and_aggregates).await?;
+    let default = &nova.options.default_availability_zone;
+    let hosts = services.iter().filter(|service| service.program == "nova-compute").map(|s| &s.host);
+    for host in hosts {
+        if store::zone_of(&aggregates, host).as_ref().unwrap_or(default) == zone {
+            return Ok(());
+        }
     }
     Err(Error::bad_request("The requested availability zone is not available"))
 }

@@ -10,7 +10,10 @@ use base::{Json, Result};
 use db::Tx;
 use serde_json::{Map, json};
 use sha2::{Digest, Sha224};
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 use web::Request;
 
 /// Which answer it stands in: parts of it differ.
@@ -42,13 +45,14 @@ const EXTRA_SPECS: &str = "os_compute_api:servers:show:flavor-extra-specs";
 impl Nova {
     pub async fn around(&self, instances: &[Instance]) -> Result<Around> {
         let uuids: Vec<String> = instances.iter().map(|instance| instance.uuid.clone()).collect();
+        let hosts: BTreeSet<String> = instances.iter().filter_map(|instance| instance.host.clone()).collect();
         let (now, patience) = (self.clock.now(), self.options.service_down_time_seconds);
         self.read(move |tx: &mut Tx| {
             let mut around = Around::default();
             for device in store::block_devices_of(tx, &uuids)? {
                 around.devices.entry(device.instance_uuid.clone()).or_default().push(device);
             }
-            for (node, service) in store::hosts(tx)? {
+            for service in store::services_on(tx, &hosts)? {
                 let up = scheduler::is_up(&service, now, Duration::from_secs(patience));
                 let word = match (service.forced_down, service.disabled, up) {
                     (true, ..) => "DOWN",
@@ -56,7 +60,7 @@ impl Nova {
                     (.., true) => "UP",
                     _ => "UNKNOWN",
                 };
-                around.host_status.insert(node.host, word);
+                around.host_status.insert(service.host, word);
             }
             Ok(around)
         })
@@ -164,7 +168,14 @@ fn common(request: &Request, instance: &Instance, around: &Around) -> Map<String
     if let Some(groups) = security_groups(instance) {
         shown["security_groups"] = groups;
     }
-    shown.as_object().cloned().unwrap_or_default()
+    members(shown)
+}
+
+fn members(object: Json) -> Map<String, Json> {
+    match object {
+        Json::Object(members) => members,
+        _ => Map::new(),
+    }
 }
 
 fn extended_attributes(request: &Request, instance: &Instance) -> Map<String, Json> {
@@ -186,14 +197,15 @@ fn extended_attributes(request: &Request, instance: &Instance) -> Map<String, Js
             shown[format!("OS-EXT-SRV-ATTR:{name}")] = value;
         }
     }
-    shown.as_object().cloned().unwrap_or_default()
+    members(shown)
 }
 
 /// One host looks different to each project.
 fn host_id(instance: &Instance) -> String {
     let Some(host) = &instance.host else { return String::new() };
     let digest = Sha224::digest(format!("{}{host}", instance.project_id));
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or('0');
+    digest.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 fn image(request: &Request, instance: &Instance) -> Json {

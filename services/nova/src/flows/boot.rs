@@ -98,14 +98,22 @@ async fn schedule(nova: &Arc<Nova>, cx: &Context, flow: &mut Boot) -> Result<Eff
         if group {
             placing::check_group_again(tx, &uuid, &host.node.host)?;
         }
+        let with_volumes = store::block_devices(tx, &uuid)?.iter().any(is_volume);
         store::change(tx, &uuid, nova.clock.now(), |instance| {
             instance.host = Some(host.node.host.clone());
             instance.node = Some(host.node.facts.hypervisor_hostname.clone());
             instance.availability_zone = Some(host.zone.clone());
-            keep_task(instance, TaskState::BlockDeviceMapping);
+            keep_task(
+                instance,
+                if with_volumes { TaskState::BlockDeviceMapping } else { TaskState::Networking },
+            );
         })
         .map(drop)
     }))
+}
+
+fn is_volume(device: &BlockDevice) -> bool {
+    device.destination_type == "volume"
 }
 
 async fn unschedule(nova: &Arc<Nova>, cx: &Context, flow: &mut Boot) -> Result<Effect> {
@@ -124,8 +132,11 @@ async fn unschedule(nova: &Arc<Nova>, cx: &Context, flow: &mut Boot) -> Result<E
 /// Volumes that are to be made are made; all of them are spoken for.
 async fn make_volumes(nova: &Arc<Nova>, cx: &Context, flow: &mut Boot) -> Result<Effect> {
     let (instance, mut devices) = nova.instance_with_devices(&flow.uuid).await?;
+    if !devices.iter().any(is_volume) {
+        return Ok(Effect::none());
+    }
     let volumes = nova.volumes();
-    for device in devices.iter_mut().filter(|device| device.destination_type == "volume") {
+    for device in devices.iter_mut().filter(|device| is_volume(device)) {
         let Some(volume_id) = device.volume_id.clone() else { continue };
         let attachment = NewAttachment {
             id: device.attachment_id.clone().unwrap_or_default(),
@@ -194,7 +205,7 @@ async fn unmake_volumes(nova: &Arc<Nova>, cx: &Context, flow: &mut Boot) -> Resu
 
 /// Attachments end; volumes that were made for the server, or shall go with it, are deleted.
 pub async fn release_volumes(nova: &Nova, cx: &Context, devices: &[BlockDevice]) -> Result<()> {
-    for device in devices.iter().filter(|device| device.destination_type == "volume") {
+    for device in devices.iter().filter(|device| is_volume(device)) {
         let (Some(volume_id), Some(attachment_id)) = (&device.volume_id, &device.attachment_id) else {
             continue;
         };
@@ -285,7 +296,10 @@ pub async fn unplug(nova: &Nova, cx: &Context, port_id: &str, ours: bool) -> Res
 /// Volumes are made reachable from the host. Undone with the attachments themselves.
 async fn connect_volumes(nova: &Arc<Nova>, cx: &Context, flow: &mut Boot) -> Result<Effect> {
     let (_, mut devices) = nova.instance_with_devices(&flow.uuid).await?;
-    devices.retain(|device| device.destination_type == "volume");
+    devices.retain(is_volume);
+    if devices.is_empty() {
+        return Ok(Effect::none());
+    }
     for device in &mut devices {
         let attachment_id = device.attachment_id.clone().unwrap_or_default();
         let connector = Connector {
@@ -320,7 +334,7 @@ async fn destroy(nova: &Arc<Nova>, cx: &Context, flow: &mut Boot) -> Result<Effe
 /// The guest has its volumes; the server is there.
 async fn complete(nova: &Arc<Nova>, cx: &Context, flow: &mut Boot) -> Result<Effect> {
     let (_, devices) = nova.instance_with_devices(&flow.uuid).await?;
-    for device in devices.iter().filter(|device| device.destination_type == "volume") {
+    for device in devices.iter().filter(|device| is_volume(device)) {
         let attachment_id = device.attachment_id.as_deref().unwrap_or_default();
         nova.volumes().complete(cx, attachment_id).await?;
     }

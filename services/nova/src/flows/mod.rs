@@ -9,7 +9,7 @@ pub mod detach_interface;
 pub mod detach_volume;
 pub mod evacuate;
 pub mod live_migrate;
-mod placing;
+pub(crate) mod placing;
 pub mod power;
 pub mod rebuild;
 pub mod relocate;

@@ -3,13 +3,16 @@
 use crate::{
     Nova,
     model::Instance,
-    scheduler::{self, Group, Host, Request},
+    scheduler::{Group, Host, Request},
     store,
 };
 use base::{Context, Error, ErrorKind, Json, Result};
 use contracts::placement::{Allocation, Resources, Wanted};
 use db::Tx;
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 /// What is asked of the host.
 #[derive(Clone, Debug)]
@@ -29,41 +32,43 @@ pub struct Placed {
 
 pub async fn place(nova: &Nova, cx: &Context, wish: Wish) -> Result<Placed> {
     let own = nova.own(cx);
-    let resources = resources(&wish.instance);
-    let wanted = Wanted {
-        resources: resources.clone(),
-        required_traits: traits(&wish.instance, "required"),
-        forbidden_traits: traits(&wish.instance, "forbidden"),
-        limit: 0,
-    };
-    let candidates = nova.placement().candidates(&own, &wanted).await?;
-    let candidates: Vec<String> = candidates.into_iter().map(|candidate| candidate.provider_id).collect();
-    let (options, now) = (nova.options.clone(), nova.clock.now());
-    let work = move |tx: &mut Tx| {
-        let Wish { instance, forced_host, forced_node, excluded } = wish.clone();
-        let request = Request {
-            disk_gb: instance.disk_gb,
-            hosts_of: hosts_of_hinted(tx, &instance.scheduler_hints)?,
-            group: group(tx, &instance)?,
-            forced_host,
-            forced_node,
-            excluded,
-            candidates: candidates.clone(),
-            instance,
-        };
-        Ok((scheduler::hosts(tx, &options, now)?, request))
-    };
-    let (hosts, request) = nova.read(work).await?;
-    for host in scheduler::choose(&nova.options, &request, hosts)? {
-        let allocation = allocation(&request.instance, &host.node.uuid, resources.clone());
+    let (instance, resources) = (wish.instance.clone(), resources(&wish.instance));
+    let choice = nova.rounds.choose(nova, &own, wish).await?;
+    for host in choice.hosts {
+        let allocation = allocation(&instance, &host.node.uuid, resources.clone());
         match nova.placement().allocate(&own, &allocation).await {
-            Ok(()) => return Ok(Placed { host, group: request.group.is_some() }),
+            Ok(()) => return Ok(Placed { host, group: choice.group }),
             // Somebody else was faster.
             Err(error) if error.is(ErrorKind::Conflict) => {}
             Err(error) => return Err(error),
         }
     }
     Err(Error::unavailable("Every host that had room was taken by others."))
+}
+
+/// What placement is asked for.
+pub fn wanted(instance: &Instance) -> Wanted {
+    Wanted {
+        resources: resources(instance),
+        required_traits: traits(instance, "required"),
+        forbidden_traits: traits(instance, "forbidden"),
+        limit: 0,
+    }
+}
+
+/// What the scheduler is asked, with the providers that have room.
+pub fn request(tx: &mut Tx, wish: &Wish, candidates: Arc<HashSet<String>>) -> Result<Request> {
+    let Wish { instance, forced_host, forced_node, excluded } = wish.clone();
+    Ok(Request {
+        disk_gb: instance.disk_gb,
+        hosts_of: hosts_of_hinted(tx, &instance.scheduler_hints)?,
+        group: group(tx, &instance)?,
+        forced_host,
+        forced_node,
+        excluded,
+        candidates,
+        instance,
+    })
 }
 
 /// The room of a server on a node.

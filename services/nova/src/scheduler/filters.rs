@@ -58,14 +58,16 @@ fn disk(options: &Options, request: &Request, host: &Host) -> Result<(), String>
 
 /// Extra specs without a scope, or with `capabilities:`, are compared with the host's facts.
 fn compute_capabilities(_: &Options, request: &Request, host: &Host) -> Result<(), String> {
-    let facts = serde_json::to_value(&host.node.facts.0).unwrap_or(Json::Null);
+    let mut facts = None;
     for (key, wanted) in request.instance.flavor.extra_specs.iter() {
         let path = match key.strip_prefix("capabilities:") {
             Some(path) => path,
             None if key.contains(':') => continue,
             None => key.as_str(),
         };
-        let found = capability(&facts, path);
+        // Few flavors ask.
+        let told = || serde_json::to_value(&host.node.facts.0).unwrap_or(Json::Null);
+        let found = capability(facts.get_or_insert_with(told), path);
         let fine = found.as_ref().is_some_and(|found| matches(found, wanted));
         ensure(fine, || {
             let found = found.map_or_else(|| "nothing".into(), |found| found.to_string());

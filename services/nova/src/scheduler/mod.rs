@@ -2,6 +2,9 @@
 //! which filter refused it and what it lacked.
 
 mod filters;
+mod rounds;
+
+pub use rounds::Rounds;
 
 use crate::{
     Options,
@@ -11,13 +14,17 @@ use crate::{
 use base::{Error, Result, Timestamp};
 use db::{List, Tx};
 use filters::FILTERS;
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
-/// A host as the scheduler sees it.
+/// A host as the scheduler sees it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Host {
-    pub node: ComputeNode,
-    pub service: Service,
+    pub node: Arc<ComputeNode>,
+    pub service: Arc<Service>,
     pub zone: String,
     pub up: bool,
     /// Of all servers that are on it or on their way.
@@ -43,7 +50,7 @@ pub struct Request {
     /// Hosts that were tried in vain.
     pub excluded: Vec<String>,
     /// Providers that have room by placement's books.
-    pub candidates: Vec<String>,
+    pub candidates: Arc<HashSet<String>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -71,8 +78,8 @@ pub fn hosts(tx: &mut Tx, options: &Options, now: Timestamp) -> Result<Vec<Host>
             used_vcpus,
             used_memory_mb,
             used_disk_gb,
-            node,
-            service,
+            node: Arc::new(node),
+            service: Arc::new(service),
         }
     });
     Ok(hosts.collect())
@@ -95,12 +102,12 @@ fn used(tx: &mut Tx) -> Result<HashMap<String, (i64, i64, i64, i64)>> {
 }
 
 /// The hosts that fit, best first; or why none does.
-pub fn choose(options: &Options, request: &Request, hosts: Vec<Host>) -> Result<Vec<Host>> {
+pub fn choose(options: &Options, request: &Request, hosts: &[Host]) -> Result<Vec<Host>> {
     let mut refusals: Vec<(String, &str, String)> = Vec::new();
     let mut fitting = Vec::new();
     for host in hosts {
-        match refusal(options, request, &host) {
-            None => fitting.push(host),
+        match refusal(options, request, host) {
+            None => fitting.push(host.clone()),
             Some((filter, why)) => refusals.push((host.node.host.clone(), filter, why)),
         }
     }
