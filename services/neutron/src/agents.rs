@@ -5,7 +5,7 @@ use crate::{
     events::{self, Event},
     model::*,
     ports,
-    schedule::Layout,
+    schedule::{self, Layout},
     store::{self, WholePort},
 };
 use async_trait::async_trait;
@@ -18,7 +18,7 @@ use contracts::agents::network::{
 use db::{Filter, List, Stored, Tx};
 use serde_json::json;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 /// What a host does. Clients know a process for each, of which we have one for all: they see three agents.
 pub struct Kind {
@@ -79,18 +79,49 @@ impl Touched {
     }
 }
 
-/// Tells every living agent of what was touched, several changes at a time. What is lost is found again when the
-/// agent asks for everything.
+/// Tells living agents of what was touched, several changes at a time. What is lost is found again when the agent asks
+/// for everything. The hosts that have a port hear of it at once; where there are many hosts, the others wait for a few
+/// changes more: telling all of them takes a small part of the time, however many they are.
 pub async fn tell(neutron: Arc<Neutron>, to_tell: Option<mpsc::UnboundedReceiver<Touched>>) {
     let Some(mut to_tell) = to_tell else { return };
-    while let Some(mut touched) = to_tell.recv().await {
+    let (mut untold, mut all_at) = (Touched::default(), Instant::now());
+    loop {
+        let came = match untold.is_empty() {
+            true => to_tell.recv().await.map(Some),
+            false => tokio::select! {
+                came = to_tell.recv() => came.map(Some),
+                () = tokio::time::sleep_until(all_at) => Some(None),
+            },
+        };
+        let Some(came) = came else { return };
+        let mut touched = came.unwrap_or_default();
         while let Ok(more) = to_tell.try_recv() {
             touched.merge(more);
         }
-        if let Err(error) = neutron.tell_all(touched).await {
+        let began = Instant::now();
+        let told = if began >= all_at {
+            untold.merge(touched);
+            let told = neutron.tell_all(std::mem::take(&mut untold), Whom::All).await;
+            all_at = Instant::now() + began.elapsed() * RESTS;
+            told
+        } else {
+            untold.merge(touched.clone());
+            neutron.tell_all(touched, Whom::Near).await
+        };
+        if let Err(error) = told {
             tracing::warn!(%error, "agents were not told of a change; they ask for everything later");
         }
     }
+}
+
+/// Between two times that all are told, it is so many times as long as that took.
+const RESTS: u32 = 3;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whom {
+    All,
+    /// Hosts of the ports that were touched.
+    Near,
 }
 
 /// Sees when a host falls silent: what it served others serve from then on.
@@ -127,13 +158,20 @@ impl Neutron {
         self.write(move |tx, touched| touch_all(tx, touched, &options, clock.now())).await
     }
 
-    async fn tell_all(self: &Arc<Self>, touched: Touched) -> Result<()> {
+    async fn tell_all(self: &Arc<Self>, touched: Touched, whom: Whom) -> Result<()> {
         let (options, clock) = (self.options.clone(), self.clock.clone());
         let changes = self
             .read(move |tx| {
+                let near = match whom {
+                    Whom::All => BTreeSet::new(),
+                    Whom::Near => desired::hosts_of_ports(tx, &touched.ports)?,
+                };
+                if whom == Whom::Near && near.is_empty() {
+                    return Ok(Vec::new());
+                }
                 let layout = Layout::load(tx, &options, clock.now())?;
                 let (mut changes, mut read) = (Vec::new(), desired::Read::default());
-                for host in layout.hosts() {
+                for host in layout.hosts().filter(|host| whom == Whom::All || near.contains(*host)) {
                     let change = desired::change(tx, &options, &layout, host, &touched, &mut read)?;
                     changes.push((host.clone(), change));
                 }
@@ -198,7 +236,6 @@ impl NetworkReports for Neutron {
         self.write(move |tx, touched| {
             let now = clock.now();
             let known = store::all_of::<Agent>(tx, "host", &state.host)?;
-            let before = Layout::load(tx, &options, now)?.serving();
             let kinds = if state.only_guests { &[L2][..] } else { &[L2, DHCP, L3] };
             for kind in kinds {
                 store_agent(tx, &state, kind, &known, now)?;
@@ -206,7 +243,9 @@ impl NetworkReports for Neutron {
             for gone in known.iter().filter(|agent| kinds.iter().all(|kind| agent.agent_type != kind.name)) {
                 tx.remove::<Agent>(&gone.id)?;
             }
-            match Layout::load(tx, &options, now)?.serving() == before {
+            // Of who serves, a report changes its own host's part alone.
+            let after = store::all_of::<Agent>(tx, "host", &state.host)?;
+            match schedule::serving(&after, &options, now) == schedule::serving(&known, &options, now) {
                 true => Ok(()),
                 false => touch_all(tx, touched, &options, now),
             }
@@ -221,11 +260,11 @@ impl NetworkReports for Neutron {
         let (state, options, clock) = (state.clone(), self.options.clone(), self.clock.clone());
         self.write(move |tx, touched| {
             let now = clock.now();
-            let layout = Layout::load(tx, &options, now)?;
+            let layout = &mut |tx: &mut Tx| Layout::load(tx, &options, now);
             set_plugged(tx, touched, &state.host, &state.up, true)?;
             set_plugged(tx, touched, &state.host, &state.down, false)?;
-            set_status(tx, touched, &layout, (&state.host, &state.up), [DOWN, ACTIVE], now)?;
-            set_status(tx, touched, &layout, (&state.host, &state.down), [ACTIVE, DOWN], now)
+            set_status(tx, touched, layout, (&state.host, &state.up), [DOWN, ACTIVE], now)?;
+            set_status(tx, touched, layout, (&state.host, &state.down), [ACTIVE, DOWN], now)
         })
         .await
     }
@@ -308,7 +347,7 @@ fn set_plugged(
 fn set_status(
     tx: &mut Tx,
     touched: &mut Touched,
-    layout: &Layout,
+    layout: &mut dyn FnMut(&mut Tx) -> Result<Layout>,
     (host, ids): (&str, &BTreeSet<String>),
     [from, to]: [&str; 2],
     now: Timestamp,
@@ -335,14 +374,20 @@ fn set_status(
     Ok(())
 }
 
-fn is_on(tx: &mut Tx, layout: &Layout, port: &Port, host: &str) -> Result<bool> {
+/// Guests' ports, which are many, say so themselves.
+fn is_on(
+    tx: &mut Tx,
+    layout: &mut dyn FnMut(&mut Tx) -> Result<Layout>,
+    port: &Port,
+    host: &str,
+) -> Result<bool> {
     Ok(match port.device_owner.as_str() {
         OWNER_DHCP => {
-            let network = tx.find::<Network>(&port.network_id)?;
+            let (network, layout) = (tx.find::<Network>(&port.network_id)?, layout(tx)?);
             network.is_some_and(|network| layout.dhcp_host(&network) == Some(host))
         }
         OWNER_ROUTER | OWNER_GATEWAY => {
-            let router = tx.find::<Router>(&port.device_id)?;
+            let (router, layout) = (tx.find::<Router>(&port.device_id)?, layout(tx)?);
             router.is_some_and(|router| layout.router_host(&router) == Some(host))
         }
         _ => port.host_id == host,

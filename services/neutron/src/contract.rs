@@ -57,20 +57,16 @@ impl contract::Networks for Neutron {
     }
 
     async fn security_groups(&self, cx: &Context, wanted: &[String]) -> Result<Vec<contract::SecurityGroup>> {
+        let (project_id, names) = (cx.project_id.clone(), wanted.to_vec());
+        let found = self.read(move |tx| wanted_groups(tx, &project_id, &names)).await?;
+        let is_made = found.iter().any(|group| group.name == store::DEFAULT);
+        if is_made || wanted.iter().all(|name| name != store::DEFAULT) {
+            return Ok(found);
+        }
         let (project_id, wanted, clock) = (cx.project_id.clone(), wanted.to_vec(), self.clock.clone());
         self.write(move |tx, _| {
-            if wanted.iter().any(|name| name == store::DEFAULT) {
-                store::default_group(tx, &project_id, clock.now())?;
-            }
-            let own = store::all_of::<SecurityGroup>(tx, "project_id", &project_id)?;
-            let is_wanted = |group: &&SecurityGroup| {
-                wanted.iter().any(|wanted| *wanted == group.id || *wanted == group.name)
-            };
-            let view = |group: &SecurityGroup| contract::SecurityGroup {
-                id: group.id.clone(),
-                name: group.name.clone(),
-            };
-            Ok(own.iter().filter(is_wanted).map(view).collect())
+            store::default_group(tx, &project_id, clock.now())?;
+            wanted_groups(tx, &project_id, &wanted)
         })
         .await
     }
@@ -79,8 +75,11 @@ impl contract::Networks for Neutron {
         let (project_id, options) = (cx.project_id.clone(), self.options.clone());
         self.read(move |tx| {
             let limit = quota::limit(tx, &options, &project_id, "port")?;
+            if limit < 0 {
+                return Ok(None);
+            }
             let used = quota::used(tx, &project_id, "port")?;
-            Ok((limit >= 0).then(|| u64::try_from(limit - used).unwrap_or(0)))
+            Ok(Some(u64::try_from(limit - used).unwrap_or(0)))
         })
         .await
     }
@@ -194,6 +193,13 @@ impl contract::Networks for Neutron {
         })
         .await
     }
+}
+
+/// A project's groups by id or name.
+fn wanted_groups(tx: &mut Tx, project_id: &str, wanted: &[String]) -> Result<Vec<contract::SecurityGroup>> {
+    let mut own = store::all_of::<SecurityGroup>(tx, "project_id", project_id)?;
+    own.retain(|group| wanted.iter().any(|wanted| *wanted == group.id || *wanted == group.name));
+    Ok(own.into_iter().map(|group| contract::SecurityGroup { id: group.id, name: group.name }).collect())
 }
 
 fn store_changed(

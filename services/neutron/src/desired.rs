@@ -54,6 +54,9 @@ struct NetworkRows {
     network: Network,
     ports: Vec<WholePort>,
     places: Vec<BTreeSet<String>>,
+    /// All of them, and those where a router of the network is.
+    hosts: BTreeSet<String>,
+    router_hosts: BTreeSet<String>,
     dhcp_port: Option<WholePort>,
     dhcp_host: Option<String>,
     subnets: Vec<Subnet>,
@@ -111,6 +114,13 @@ fn whole_ports(tx: &mut Tx, ids: &BTreeSet<String>) -> Result<Vec<WholePort>> {
 
 fn is_guest(port: &Port) -> bool {
     !port.device_owner.starts_with("network:") && !port.host_id.is_empty()
+}
+
+/// Where these ports are and where they go.
+pub fn hosts_of_ports(tx: &mut Tx, ids: &BTreeSet<String>) -> Result<BTreeSet<String>> {
+    let moving = store::inactive_bindings(tx, ids)?;
+    let ports = store::any_of::<Port>(tx, "id", ids)?;
+    Ok(ports.iter().flat_map(|port| hosts_of(port, &moving)).collect())
 }
 
 /// Where a guest's port is and where it goes.
@@ -194,8 +204,11 @@ fn network_rows(tx: &mut Tx, layout: &Layout, network: Network) -> Result<Networ
         }
     };
     let places: Vec<BTreeSet<String>> = all.iter().map(places).collect();
+    let hosts = places.iter().flatten().cloned().collect();
+    let of_router = all.iter().zip(&places).filter(|(whole, _)| whole.port.device_owner == OWNER_ROUTER);
+    let router_hosts = of_router.flat_map(|(_, places)| places).cloned().collect();
     let subnets = store::all_of::<Subnet>(tx, "network_id", &network.id)?;
-    Ok(NetworkRows { network, ports: all, places, dhcp_port, dhcp_host, subnets })
+    Ok(NetworkRows { network, ports: all, places, hosts, router_hosts, dhcp_port, dhcp_host, subnets })
 }
 
 fn network_of(
@@ -204,8 +217,9 @@ fn network_of(
     host: &str,
     rows: &NetworkRows,
 ) -> Result<Option<contract::Network>> {
-    let NetworkRows { network, ports: all, places, dhcp_port, dhcp_host, subnets } = rows;
-    if !places.iter().any(|place| place.contains(host)) {
+    let NetworkRows { network, ports: all, places, hosts, router_hosts, dhcp_port, dhcp_host, subnets } =
+        rows;
+    if !hosts.contains(host) {
         return Ok(None);
     }
     let serves = dhcp_port.is_some() && dhcp_host.as_deref() == Some(host);
@@ -231,8 +245,11 @@ fn network_of(
         Some(port) => Some(dhcp_of(options, port, subnets)?),
         None => None,
     };
+    // Who is who, DHCP servers ask and metadata proxies, which are with them and with routers.
+    let is_asked = serves || router_hosts.contains(host);
     let hosts = all
         .iter()
+        .filter(|_| is_asked)
         .filter(|whole| !matches!(whole.port.device_owner.as_str(), OWNER_DHCP | OWNER_FLOATING))
         .filter_map(|whole| {
             let port = &whole.port;

@@ -29,7 +29,7 @@ impl Layout {
     }
 
     pub fn lives(&self, agent: &Agent) -> bool {
-        self.now.since(agent.heartbeat_timestamp) < self.down_after
+        lives(agent, self.now, self.down_after)
     }
 
     /// Hosts that can be told something.
@@ -42,11 +42,7 @@ impl Layout {
 
     /// What serves now: an agent that stops to or begins to changes it.
     pub fn serving(&self) -> BTreeSet<String> {
-        self.agents
-            .iter()
-            .filter(|agent| agent.admin_state_up && self.lives(agent))
-            .map(|a| a.id.clone())
-            .collect()
+        serving_of(&self.agents, self.now, self.down_after)
     }
 
     pub fn dhcp_host(&self, network: &Network) -> Option<&str> {
@@ -121,6 +117,20 @@ impl Layout {
         }
         zones
     }
+}
+
+/// Those of some agents that serve.
+pub fn serving(agents: &[Agent], options: &Options, now: Timestamp) -> BTreeSet<String> {
+    serving_of(agents, now, Duration::from_secs(options.agent_down_time_seconds))
+}
+
+fn serving_of(agents: &[Agent], now: Timestamp, down_after: Duration) -> BTreeSet<String> {
+    let serving = agents.iter().filter(|agent| agent.admin_state_up && lives(agent, now, down_after));
+    serving.map(|agent| agent.id.clone()).collect()
+}
+
+fn lives(agent: &Agent, now: Timestamp, down_after: Duration) -> bool {
+    now.since(agent.heartbeat_timestamp) < down_after
 }
 
 /// Says where a network's DHCP or a router is to be; none: nowhere.
