@@ -76,7 +76,7 @@ chaos: build guest ## The cloud killed at random in the middle of creates and de
 	@scripts/install run client
 	scripts/chaos
 
-faults: build ## What users feel when parts of a cloud of several hosts fail; needs root
+faults: build guest ## What users feel when parts of a cloud of several hosts fail; needs root
 	@scripts/install run client test
 	scripts/faults
 

@@ -30,8 +30,7 @@ pub(crate) struct Postgres {
 
 impl Postgres {
     pub async fn open(options: &Options) -> Result<Self> {
-        let config: Config =
-            options.url.parse().map_err(|e| Error::bad_request(format!("database url: {e}")))?;
+        let config = config(&options.url)?;
         create_if_missing(&config).await?;
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(config, NoTls, recycling);
@@ -72,6 +71,23 @@ impl Postgres {
             Err(panicked) => Err(Error::internal(format!("transaction: {panicked}"))),
         }
     }
+}
+
+/// Neither end waits long for the other one when the network between them is cut: here the transaction is repeated,
+/// there its locks are free for others. What the URL says itself holds.
+fn config(url: &str) -> Result<Config> {
+    let mut config: Config = url.parse().map_err(|e| Error::bad_request(format!("database url: {e}")))?;
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(SILENT_FOR);
+    }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(SILENT_FOR);
+        config.keepalives_idle(SILENT_FOR).keepalives_interval(Duration::from_secs(1)).keepalives_retries(3);
+    }
+    if config.get_options().is_none() {
+        config.options(format!("-c idle_in_transaction_session_timeout={}", SILENT_FOR.as_millis()));
+    }
+    Ok(config)
 }
 
 /// Longer from time to time, and never the same for two that collided.
@@ -177,6 +193,8 @@ const REPEAT: &str = "db.repeat";
 /// The connection is gone, and with it the transaction.
 const LOST: &str = "db.lost";
 const LOST_WITHIN: Duration = Duration::from_secs(10);
+/// How long either end of a connection may say nothing in the middle of something.
+const SILENT_FOR: Duration = Duration::from_secs(4);
 const LOST_PAUSE: Duration = Duration::from_millis(100);
 
 fn error(cause: tokio_postgres::Error) -> Error {
@@ -186,8 +204,12 @@ fn error(cause: tokio_postgres::Error) -> Error {
             // Nothing was written, and who asks again may have more luck.
             Error::unavailable("transactions collided").code(REPEAT)
         }
-        // The server shuts down, starts, or has ended this connection; classes 57P and 08.
-        Some(s) if s.code().starts_with("57P") || s.code().starts_with("08") => {
+        // The server shuts down, starts, or has ended this connection; classes 57P and 08, and a client that was silent.
+        Some(s)
+            if s.code().starts_with("57P")
+                || s.code().starts_with("08")
+                || s == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT =>
+        {
             Error::unavailable(format!("postgresql: {cause}")).code(LOST).cause(cause)
         }
         Some(s) if s.code().starts_with("23") => constraint(cause.to_string()),

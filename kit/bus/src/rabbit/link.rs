@@ -14,6 +14,7 @@ use lapin::{
 };
 use parking_lot::Mutex;
 use std::{collections::HashSet, str::FromStr, sync::Arc, time::Duration};
+use tokio::{net::TcpStream, time::timeout};
 
 /// A peer that says nothing for twice as long is dead.
 const HEARTBEAT_SECONDS: u16 = 5;
@@ -69,6 +70,9 @@ impl Link {
         let mut uri = AMQPUri::from_str(url)
             .map_err(|e| ErrorKind::IOError(Arc::new(std::io::Error::other(format!("address: {e}")))))?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
+        let (host, port) = (uri.authority.host.clone(), uri.authority.port);
+        let reached = timeout(super::REACHED_WITHIN, TcpStream::connect((host, port))).await;
+        reached.map_err(|_| io_error(std::io::ErrorKind::TimedOut.into()))?.map_err(io_error)?;
         let properties = ConnectionProperties::default().with_connection_name(options.name.clone().into());
         let tls = options.tls.as_ref().map_or_else(|| Ok(OwnedTLSConfig::default()), tls_config)?;
         let runtime = lapin::runtime::default_runtime()?;
@@ -197,6 +201,7 @@ mod tests {
             patience: Duration::ZERO,
         };
         let opening = tokio::spawn(async move { Link::open(&url, &options).await.map(drop) });
+        broker.accept().await.unwrap();
         let (mut stream, _) = broker.accept().await.unwrap();
         assert_eq!(stream.read_u8().await.unwrap(), HANDSHAKE);
         opening.abort();

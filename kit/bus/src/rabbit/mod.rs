@@ -62,8 +62,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// One that restarts is back within so many looks; else it is dead.
 const ABSENT_LOOKS: u32 = 2;
 const CONNECTED_WITHIN: Duration = Duration::from_secs(10);
+/// A network that was cut is found whole soon: attempts to reach the broker through it are short and many.
+const REACHED_WITHIN: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 pub struct Rabbit {
     shared: Arc<Shared>,
