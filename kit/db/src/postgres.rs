@@ -4,6 +4,7 @@ use crate::{Options, Row, Tx, Value, constraint, tx::EngineTx};
 use base::{Error, Result};
 use bytes::BytesMut;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Transaction};
+use parking_lot::Mutex;
 use std::{
     error::Error as StdError,
     hash::{BuildHasher, Hasher, RandomState},
@@ -26,6 +27,8 @@ const OVERTAKEN_MAX: u32 = 3;
 
 pub(crate) struct Postgres {
     pool: Pool,
+    /// Transactions of this process that collided come again one after the other: many at once would only collide again.
+    again: Arc<Mutex<()>>,
 }
 
 impl Postgres {
@@ -36,7 +39,7 @@ impl Postgres {
         let manager = Manager::from_config(config, NoTls, recycling);
         let pool = Pool::builder(manager).max_size(CONNECTIONS_MAX).build();
         let pool = pool.map_err(|e| Error::internal(format!("postgresql pool: {e}")))?;
-        Ok(Self { pool })
+        Ok(Self { pool, again: Arc::default() })
     }
 
     pub async fn run<T: Send + 'static>(
@@ -44,16 +47,18 @@ impl Postgres {
         mut work: impl FnMut(&mut Tx) -> Result<T> + Send + 'static,
         read_only: bool,
     ) -> Result<T> {
-        let pool = self.pool.clone();
+        let (pool, again) = (self.pool.clone(), self.again.clone());
         let handle = Handle::current();
         let running = tokio::task::spawn_blocking(move || {
             let (mut repeats, mut overtaken, since) = (0, 0, Instant::now());
             loop {
+                let turn = (repeats > 0).then(|| again.lock());
                 match attempt(&handle, &pool, &mut work, read_only) {
                     // Another may have written the row after this one had looked for it: it looks again.
                     Err(e) if crate::is_constraint(&e) && overtaken < OVERTAKEN_MAX => overtaken += 1,
                     Err(e) if e.code.as_deref() == Some(REPEAT) && since.elapsed() < REPEATED_WITHIN => {
                         repeats += 1;
+                        drop(turn);
                         std::thread::sleep(repeat_pause(repeats));
                     }
                     // Nothing was written: a server that restarts is waited for.

@@ -108,9 +108,13 @@ impl Agent {
             availability_zone: self.options.availability_zone.clone(),
             started: !told.started,
         };
-        self.reports.agent_reported(&Context::internal(), &agent).await?;
-        told.started = true;
-        Ok(())
+        let heard = self.reports.agent_reported(&Context::internal(), &agent).await;
+        match heard {
+            Ok(()) => told.started = true,
+            // What neutron had to say meanwhile may be lost as well.
+            Err(_) => self.must_sync.store(true, Ordering::Release),
+        }
+        heard
     }
 
     async fn report_ports(&self, cx: &Context, told: &mut Told, report: Report) -> Result<()> {
@@ -191,7 +195,7 @@ pub async fn run(agent: Arc<Agent>) {
         if let Err(error) = &done {
             tracing::warn!(%error, "network agent: it is tried again");
         }
-        retry = done.is_err() || agent.failed();
+        retry = done.is_err() || agent.failed() || agent.must_sync.load(Ordering::Acquire);
     }
 }
 
@@ -335,6 +339,22 @@ mod tests {
         assert_eq!(segment.local, Some(local));
         assert_eq!(segment.remotes, ["10.0.0.2".parse().unwrap()].into(), "no tunnel to itself");
         assert!(!network.masquerade && network.host_addresses.len() == 1);
+    }
+
+    /// Neutron was away: what it had to say meanwhile did not come.
+    #[tokio::test(start_paused = true)]
+    async fn who_was_not_heard_asks_for_everything() {
+        let bench = bench(Options { report_interval_seconds: 5, ..Options::default() });
+        *bench.neutron.state.lock() = HostState { revision: 1, desired: Desired::default() };
+        let running = tokio::spawn(run(bench.agent.clone()));
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        bench.neutron.away.store(true, Ordering::Relaxed);
+        *bench.neutron.state.lock() = HostState { revision: 2, desired: desired() };
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        bench.neutron.away.store(false, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(bench.neutron.ports.lock().iter().any(|told| told.up.contains(PORT)));
+        running.abort();
     }
 
     /// Neutron and the agent in two processes, and every message comes twice.

@@ -34,6 +34,12 @@ pub const L3: Kind = Kind { name: "L3 agent", binary: "neutron-l3-agent", topic:
 
 /// Mostly all hosts have answered by then, and the next change goes out behind this one.
 const TOLD_WITHIN: Duration = Duration::from_millis(300);
+/// Before agents are told again what could not be read.
+const TOLD_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// How often a host that missed something is told to ask for everything, until it has heard that.
+const REMINDED_EVERY: Duration = Duration::from_secs(1);
+/// Not all hosts ask for everything at once.
+const GREETED_EVERY: Duration = Duration::from_millis(50);
 /// The zone of agents that name none.
 const DEFAULT_ZONE: &str = "nova";
 
@@ -79,8 +85,8 @@ impl Touched {
     }
 }
 
-/// Tells living agents of what was touched, several changes at a time. What is lost is found again when the agent asks
-/// for everything. The hosts that have a port hear of it at once; where there are many hosts, the others wait for a few
+/// Tells living agents of what was touched, several changes at a time. Who misses it is told to ask for
+/// everything. The hosts that have a port hear of it at once; where there are many hosts, the others wait for a few
 /// changes more: telling all of them takes a small part of the time, however many they are.
 pub async fn tell(neutron: Arc<Neutron>, to_tell: Option<mpsc::UnboundedReceiver<Touched>>) {
     let Some(mut to_tell) = to_tell else { return };
@@ -101,16 +107,38 @@ pub async fn tell(neutron: Arc<Neutron>, to_tell: Option<mpsc::UnboundedReceiver
         let began = Instant::now();
         let told = if began >= all_at {
             untold.merge(touched);
-            let told = neutron.tell_all(std::mem::take(&mut untold), Whom::All).await;
-            all_at = Instant::now() + began.elapsed() * RESTS;
+            let told = neutron.tell_all(untold.clone(), Whom::All).await;
+            let mut rest = began.elapsed() * RESTS;
+            match &told {
+                Ok(()) => untold = Touched::default(),
+                Err(_) => rest = rest.max(TOLD_AGAIN_AFTER),
+            }
+            all_at = Instant::now() + rest;
             told
         } else {
             untold.merge(touched.clone());
             neutron.tell_all(touched, Whom::Near).await
         };
         if let Err(error) = told {
-            tracing::warn!(%error, "agents were not told of a change; they ask for everything later");
+            tracing::warn!(%error, "agents were not told of a change; they are told again");
         }
+    }
+}
+
+/// After a start: what an earlier process died of telling is asked for.
+pub async fn greet(neutron: Arc<Neutron>) {
+    // The agents of one process begin with it, and ask by themselves.
+    if !neutron.db.is_postgres() {
+        return;
+    }
+    match neutron.living().await {
+        Ok(hosts) => {
+            for host in hosts {
+                neutron.remind(&host);
+                tokio::time::sleep(GREETED_EVERY).await;
+            }
+        }
+        Err(error) => tracing::warn!(%error, "nobody knows which network agents live"),
     }
 }
 
@@ -153,13 +181,30 @@ impl Neutron {
         self.read(move |tx| Ok(Layout::load(tx, &options, clock.now())?.serving())).await
     }
 
+    async fn living(&self) -> Result<BTreeSet<String>> {
+        let (options, clock) = (self.options.clone(), self.clock.clone());
+        self.read(move |tx| Ok(Layout::load(tx, &options, clock.now())?.hosts().cloned().collect())).await
+    }
+
+    /// A number for what is read behind it. Whatever was committed before has no higher one, and what is committed
+    /// later is told with a higher one: of two words about the same thing the one with the higher number holds.
+    async fn next_revision(&self) -> Result<u64> {
+        self.db
+            .write(|tx| {
+                store::count_up(tx, store::REVISION)?;
+                store::counter(tx, store::REVISION)
+            })
+            .await
+    }
+
     async fn touch_all(&self) -> Result<()> {
         let (options, clock) = (self.options.clone(), self.clock.clone());
         self.write(move |tx, touched| touch_all(tx, touched, &options, clock.now())).await
     }
 
     async fn tell_all(self: &Arc<Self>, touched: Touched, whom: Whom) -> Result<()> {
-        let (options, clock) = (self.options.clone(), self.clock.clone());
+        let (options, clock, revision) =
+            (self.options.clone(), self.clock.clone(), self.next_revision().await?);
         let changes = self
             .read(move |tx| {
                 let near = match whom {
@@ -173,7 +218,7 @@ impl Neutron {
                 let (mut changes, mut read) = (Vec::new(), desired::Read::default());
                 for host in layout.hosts().filter(|host| whom == Whom::All || near.contains(*host)) {
                     let change = desired::change(tx, &options, &layout, host, &touched, &mut read)?;
-                    changes.push((host.clone(), change));
+                    changes.push((host.clone(), contract::Change { revision, ..change }));
                 }
                 Ok(changes)
             })
@@ -190,17 +235,42 @@ impl Neutron {
         Ok(())
     }
 
-    async fn tell_one(&self, host: &str, change: contract::Change) {
+    async fn tell_one(self: &Arc<Self>, host: &str, change: contract::Change) {
         let told = match self.agent(host).changed(&Context::internal(), &change).await {
             Ok(()) => {
                 let served = change.routers.into_iter().filter(|(_, router)| router.is_some());
                 self.floating_stand(served.map(|(id, _)| id).collect()).await
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                self.remind(host);
+                Err(error)
+            }
         };
         if let Err(error) = told {
             tracing::warn!(host, %error, "network agent was not told");
         }
+    }
+
+    /// A host that missed something asks for everything as soon as it hears that it shall. One that is silent for long
+    /// does so by itself when it is back.
+    fn remind(self: &Arc<Self>, host: &str) {
+        if !self.missed.lock().insert(host.into()) {
+            return;
+        }
+        let (weak, host) = (Arc::downgrade(self), host.to_string());
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(REMINDED_EVERY).await;
+                let Some(neutron) = weak.upgrade() else { return };
+                // What it misses from now on is another matter.
+                neutron.missed.lock().remove(&host);
+                let lives = neutron.living().await.map_or(true, |living| living.contains(&host));
+                let heard = !lives || neutron.agent(&host).resync(&Context::internal()).await.is_ok();
+                if heard || !neutron.missed.lock().insert(host.clone()) {
+                    return;
+                }
+            }
+        });
     }
 
     /// Floating addresses that point somewhere are `ACTIVE` once their router's host was told and its gateway stands.
@@ -271,8 +341,8 @@ impl NetworkReports for Neutron {
 
     async fn host_state(&self, _: &Context, host: &str) -> Result<HostState> {
         let (host, options, clock) = (host.to_string(), self.options.clone(), self.clock.clone());
+        let revision = self.next_revision().await?;
         self.read(move |tx| {
-            let revision = store::counter(tx, store::REVISION)?;
             let layout = Layout::load(tx, &options, clock.now())?;
             let desired = desired::state(tx, &options, &layout, &host)?;
             Ok(contract::HostState { revision, desired })

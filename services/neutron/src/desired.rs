@@ -62,7 +62,7 @@ struct NetworkRows {
     subnets: Vec<Subnet>,
 }
 
-/// What was touched, as it is now for a host.
+/// What was touched, as it is now for a host; its number is the caller's.
 pub fn change(
     tx: &mut Tx,
     options: &Options,
@@ -71,8 +71,7 @@ pub fn change(
     touched: &Touched,
     read: &mut Read,
 ) -> Result<contract::Change> {
-    let mut change =
-        contract::Change { revision: store::counter(tx, store::REVISION)?, ..Default::default() };
+    let mut change = contract::Change::default();
     let mut groups = touched.security_groups.clone();
     let moving = store::inactive_bindings(tx, &touched.ports)?;
     for whole in whole_ports(tx, &touched.ports)? {

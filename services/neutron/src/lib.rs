@@ -57,6 +57,8 @@ pub struct Neutron {
     happened: mpsc::UnboundedSender<BTreeSet<Event>>,
     to_nova: Mutex<Option<mpsc::UnboundedReceiver<BTreeSet<Event>>>>,
     servers: OnceLock<Weak<dyn Servers>>,
+    /// Hosts that are to ask for everything and have not heard it yet.
+    missed: parking_lot::Mutex<BTreeSet<String>>,
 }
 
 /// Upstream's limit on bodies.
@@ -65,7 +67,7 @@ const BODY_BYTES_MAX: usize = 114_688;
 /// While it lives, agents are heard and told, and so is nova.
 pub struct Running {
     _serving: Serving,
-    telling: [JoinHandle<()>; 3],
+    telling: [JoinHandle<()>; 4],
 }
 
 impl Drop for Running {
@@ -101,6 +103,7 @@ impl Neutron {
             happened,
             to_nova,
             servers: OnceLock::new(),
+            missed: parking_lot::Mutex::default(),
         })
     }
 
@@ -124,6 +127,7 @@ impl Neutron {
         let telling = [
             tokio::spawn(agents::tell(self.clone(), to_tell)),
             tokio::spawn(agents::watch(self.clone())),
+            tokio::spawn(agents::greet(self.clone())),
             tokio::spawn(events::tell(self.clone(), to_nova)),
         ];
         Ok(Running { _serving: serving, telling })
@@ -162,7 +166,6 @@ impl Neutron {
                     tx.after_commit(move || drop(happened.send(events)));
                 }
                 if !touched.is_empty() {
-                    store::count_up(tx, store::REVISION)?;
                     let sender = sender.clone();
                     tx.after_commit(move || drop(sender.send(touched)));
                 }

@@ -16,7 +16,10 @@ use neutron::Options;
 use serde_json::json;
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -276,9 +279,9 @@ async fn things_stay_in_their_zones() {
     .await;
 }
 
-/// An agent that only listens.
+/// An agent that only listens: changes, and how often it was to ask for everything.
 #[derive(Default)]
-struct Told(Mutex<Vec<Change>>);
+struct Told(Mutex<Vec<Change>>, AtomicUsize);
 
 #[async_trait]
 impl NetworkAgent for Told {
@@ -288,8 +291,55 @@ impl NetworkAgent for Told {
     }
 
     async fn resync(&self, _: &Context) -> Result<()> {
+        self.1.fetch_add(1, SeqCst);
         Ok(())
     }
+}
+
+/// It was cut off for a moment, or its broker: what it missed it asks for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_missed_something_is_told_so() {
+    on_all(Options::default(), async |cloud| {
+        reports(cloud, "one").await;
+        let network = cloud.network("member").await;
+        port_on(cloud, &network, SERVER, "one").await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let told = Arc::new(Told::default());
+        let topic = Topic::on(AGENT_TOPIC, "one");
+        let _serving = cloud.bus.serve(topic, network_agent_handlers(told.clone())).await.unwrap();
+        while told.1.load(SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        // Who has heard it is left alone.
+        let asked = told.1.load(SeqCst);
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        assert_eq!(told.1.load(SeqCst), asked);
+    })
+    .await;
+}
+
+/// Of two words about the same thing the later one has the higher number, whoever asked for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_later_has_a_higher_number() {
+    on_all(Options::default(), async |cloud| {
+        reports(cloud, "one").await;
+        let told = Arc::new(Told::default());
+        let topic = Topic::on(AGENT_TOPIC, "one");
+        let _serving = cloud.bus.serve(topic, network_agent_handlers(told.clone())).await.unwrap();
+        let state = async || cloud.neutron.host_state(&Context::internal(), "one").await.unwrap();
+        let before = state().await.revision;
+        let network = cloud.network("member").await;
+        let port = port_on(cloud, &network, SERVER, "one").await;
+        let heard = || {
+            let changes = told.0.lock().unwrap();
+            changes.iter().find(|change| change.ports.contains_key(&port)).map(|change| change.revision)
+        };
+        while heard().is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(before < heard().unwrap() && heard().unwrap() < state().await.revision);
+    })
+    .await;
 }
 
 /// Nobody asks: the host that takes over is told.
