@@ -95,15 +95,20 @@ impl Linux {
         }
         state.proxies.retain(|name, _| namespaces.contains(name));
         state.routers.retain(|id, _| desired.routers.contains_key(id));
-        let existing = match depth {
-            Depth::Changes => names(&state.done).1,
-            Depth::Everything => {
-                let all = self.links.all().await?;
-                all.into_values().filter(|link| link.alias == self.alias).map(|link| link.name).collect()
-            }
-        };
-        for link in existing.difference(&links) {
+        let (mut marked, mut begun) = (names(&state.done).1, BTreeSet::new());
+        if depth == Depth::Everything {
+            let all = self.links.all().await?;
+            let names = std::fs::read_to_string(self.begun()).unwrap_or_default();
+            begun = names.lines().filter(|name| all.contains_key(*name)).map(String::from).collect();
+            marked =
+                all.into_values().filter(|link| link.alias == self.alias).map(|link| link.name).collect();
+        }
+        for link in marked.union(&begun).filter(|link| !links.contains(*link)) {
             self.links.remove(link).await?;
+        }
+        let new: Vec<&str> = links.difference(&marked).map(String::as_str).collect();
+        if !new.is_empty() {
+            std::fs::write(self.begun(), new.join("\n"))?;
         }
         for path in netns::list(&self.options.dir.join("netns"))? {
             if !file_name(&path).is_some_and(|name| namespaces.contains(name)) {
@@ -113,6 +118,12 @@ impl Linux {
         state.bridges.retain(|id, _| desired.networks.contains_key(id));
         self.directory.keep(|id| desired.networks.contains_key(id));
         Ok(())
+    }
+
+    /// Names the interfaces that are being made: one is marked as ours a moment after it is there, and who is killed
+    /// between the two must know it again.
+    fn begun(&self) -> PathBuf {
+        self.options.dir.join("begun")
     }
 
     async fn network(&self, state: &mut State, id: &str, network: &Network) -> Result<()> {
@@ -349,6 +360,9 @@ impl HostNet for Linux {
                 failed(&mut report, id, &error);
                 done.routers.remove(id);
             }
+        }
+        if report.failed.is_empty() {
+            let _ = std::fs::remove_file(self.begun());
         }
         report.up = up(&done);
         state.done = done;

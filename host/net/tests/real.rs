@@ -704,7 +704,15 @@ fn what_somebody_breaks_is_repaired() {
             Linux::new(Options { dir: dir.clone(), metadata: None, physical_networks: BTreeMap::new() })
                 .await
                 .unwrap();
+        // It ended while it made an interface for a port that has gone since; the other one is a stranger's.
+        for name in ["tapaaaaaaaa-01", "tapaaaaaaaa-02"] {
+            sh(&format!("ip tuntap add dev {name} mode tap")).await;
+        }
+        std::fs::write(dir.join("begun"), "tapaaaaaaaa-01\ntapaaaaaaaa-03").unwrap();
         let report = again.converge(&bench.desired, Depth::Everything).await.unwrap();
+        assert!(!works("ip link show tapaaaaaaaa-01").await, "what was begun and is unwanted goes");
+        assert!(works("ip link del tapaaaaaaaa-02").await, "what is a stranger's stays");
+        assert!(!dir.join("begun").exists());
         assert_eq!((report.up.len(), report.failed.len()), (6, 0));
         assert_eq!(pid(), running, "dnsmasq went on");
         assert!(bench.pings("a", "10.77.0.11").await);
