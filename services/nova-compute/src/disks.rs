@@ -380,9 +380,9 @@ impl Disks for FileDisks {
 
     async fn remove(&self, uuid: &str) -> Result<()> {
         remove_folder(&self.part(uuid)).await?;
-        match (self.pool_of(&self.folder(uuid)).await?, self.pool_of(&self.aside(uuid)).await?) {
-            (Some(pool), None) => pool.remove(uuid).await?,
-            (None, _) | (_, Some(_)) => {}
+        let (here, aside) = (self.pool_of(&self.folder(uuid)).await?, self.pool_of(&self.aside(uuid)).await?);
+        if let (Some(pool), None) = (here, aside) {
+            pool.remove(uuid).await?;
         }
         remove_folder(&self.folder(uuid)).await
     }
