@@ -151,3 +151,21 @@ async fn the_administrator_chooses_a_host() {
     let said = zone.json().unwrap()["badRequest"]["message"].clone();
     assert_eq!(said, "The requested availability zone is not available");
 }
+
+/// Those who come together are placed together; one that wants what nobody knows spoils it for none.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_one_is_not_the_others_matter() {
+    let stage = Stage::set().await;
+    let flavor = json!({"flavor": {"name": "odd", "ram": 128, "vcpus": 1, "disk": 1}});
+    let odd = id(&stage.admin.make("nova", "/flavors", flavor).await["flavor"]);
+    let specs = json!({"extra_specs": {"trait:CUSTOM_NOBODY_KNOWS": "required"}});
+    stage.admin.make("nova", &format!("/flavors/{odd}/os-extra_specs"), specs).await;
+    let servers = join_all((0..9).map(|number| {
+        let flavor = if number == 4 { &odd } else { &stage.flavor };
+        stage.create_with("crowd", json!({"flavorRef": flavor}))
+    }))
+    .await;
+    for (number, server) in servers.iter().enumerate() {
+        stage.is(server, if number == 4 { "ERROR" } else { "ACTIVE" }).await;
+    }
+}

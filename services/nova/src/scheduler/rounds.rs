@@ -33,6 +33,9 @@ pub struct Rounds {
     turn: tokio::sync::Mutex<()>,
 }
 
+/// The providers with room for a server, or why that is not known.
+type Room = Result<Arc<HashSet<String>>>;
+
 struct Asked {
     wish: Arc<Wish>,
     wanted: Wanted,
@@ -106,17 +109,17 @@ async fn round(nova: &Nova, cx: &Context, asked: Vec<Asked>) {
 
 async fn look(nova: &Nova, cx: &Context, asked: &[Asked]) -> Result<Vec<Result<Choice>>> {
     // Most servers of a round want the same of placement.
-    let mut room: Vec<(&Wanted, Arc<HashSet<String>>)> = Vec::new();
+    let mut room: Vec<(&Wanted, Room)> = Vec::new();
     let mut wishes = Vec::new();
     for Asked { wish, wanted, .. } in asked {
         let known = room.iter().find(|(other, _)| *other == wanted).map(|(_, providers)| providers.clone());
         let providers = match known {
             Some(providers) => providers,
             None => {
-                let found = nova.placement().candidates(cx, wanted).await?;
-                let found: HashSet<String> =
-                    found.into_iter().map(|candidate| candidate.provider_id).collect();
-                let found = Arc::new(found);
+                let found = nova.placement().candidates(cx, wanted).await;
+                let found = found.map(|found| {
+                    Arc::new(found.into_iter().map(|candidate| candidate.provider_id).collect())
+                });
                 room.push((wanted, found.clone()));
                 found
             }
@@ -129,7 +132,15 @@ async fn look(nova: &Nova, cx: &Context, asked: &[Asked]) -> Result<Vec<Result<C
         let mut joined: Vec<(String, String)> = Vec::new();
         let mut choices = Vec::new();
         for (wish, candidates) in &wishes {
-            let mut request = placing::request(tx, wish, candidates.clone())?;
+            // What is wrong with one wish is not the others' matter.
+            let request = candidates.clone().and_then(|room| placing::request(tx, wish, room));
+            let mut request = match request {
+                Ok(request) => request,
+                Err(error) => {
+                    choices.push(Err(error));
+                    continue;
+                }
+            };
             let group_id = wish.instance.server_group_id.clone();
             if let (Some(group), Some(id)) = (&mut request.group, &group_id) {
                 let others = joined.iter().filter(|(other, _)| other == id);
