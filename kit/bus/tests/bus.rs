@@ -25,7 +25,7 @@ macro_rules! on_both_carriers {
 
         mod rabbit {
             $(#[tokio::test(flavor = "multi_thread")]
-            #[ignore = "needs a broker: FERROSTACK_TEST_RABBITMQ"]
+            #[ignore = "needs a broker in FERROSTACK_TEST_RABBITMQ: make test"]
             async fn $story() {
                 super::$story(crate::common::rabbit().await).await;
             })*

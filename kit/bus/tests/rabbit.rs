@@ -97,7 +97,7 @@ async fn a_broker_that_is_not_there_is_named_without_its_password() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a broker: FERROSTACK_TEST_RABBITMQ"]
+#[ignore = "needs a broker in FERROSTACK_TEST_RABBITMQ: make test"]
 async fn a_wrong_password_is_said() {
     let (_, address) = broker().rsplit_once('@').map(|(a, b)| (a.to_string(), b.to_string())).unwrap();
     let mut wrong = options(&format!("amqp://ferrostack:wrong@{address}"), "p");
@@ -107,7 +107,7 @@ async fn a_wrong_password_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a broker: FERROSTACK_TEST_RABBITMQ"]
+#[ignore = "needs a broker in FERROSTACK_TEST_RABBITMQ: make test"]
 async fn between_processes() {
     let (prefix, topic) = (new_prefix(), Topic::on("adder", "h"));
     let (here, _here) = process(&prefix).await;
@@ -120,7 +120,7 @@ async fn between_processes() {
 
 /// Both ends lose their connection while a call is under way: it is done once, and answered.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a broker: FERROSTACK_TEST_RABBITMQ"]
+#[ignore = "needs a broker in FERROSTACK_TEST_RABBITMQ: make test"]
 async fn a_cut_connection_is_made_again_and_calls_go_on() {
     let (prefix, topic) = (new_prefix(), Topic::on("adder", "h"));
     let (here, near) = process(&prefix).await;
@@ -147,7 +147,7 @@ async fn a_cut_connection_is_made_again_and_calls_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a broker: FERROSTACK_TEST_RABBITMQ"]
+#[ignore = "needs a broker in FERROSTACK_TEST_RABBITMQ: make test"]
 async fn without_a_broker_nobody_is_there() {
     let (bus, wire) = process(&new_prefix()).await;
     wire.cut();
@@ -159,7 +159,7 @@ async fn without_a_broker_nobody_is_there() {
 
 /// The message of a process that dies goes to the next one of its service.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a broker: FERROSTACK_TEST_RABBITMQ"]
+#[ignore = "needs a broker in FERROSTACK_TEST_RABBITMQ: make test"]
 async fn another_one_takes_over_from_the_dead() {
     let (prefix, any) = (new_prefix(), Topic::any("adder"));
     let (here, _near) = process(&prefix).await;
@@ -176,7 +176,7 @@ async fn another_one_takes_over_from_the_dead() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a broker: FERROSTACK_TEST_RABBITMQ"]
+#[ignore = "needs a broker in FERROSTACK_TEST_RABBITMQ: make test"]
 async fn a_peer_that_dies_is_an_unknown_outcome_long_before_the_deadline() {
     let (prefix, topic) = (new_prefix(), Topic::on("adder", "h"));
     let (here, _near) = process(&prefix).await;
@@ -196,7 +196,7 @@ async fn a_peer_that_dies_is_an_unknown_outcome_long_before_the_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a broker: FERROSTACK_TEST_RABBITMQ"]
+#[ignore = "needs a broker in FERROSTACK_TEST_RABBITMQ: make test"]
 async fn an_answer_behind_its_deadline_is_nobodys() {
     let (prefix, topic) = (new_prefix(), Topic::on("adder", "h"));
     let (bus, _wire) = process(&prefix).await;
@@ -210,7 +210,7 @@ async fn an_answer_behind_its_deadline_is_nobodys() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a broker: FERROSTACK_TEST_RABBITMQ"]
+#[ignore = "needs a broker in FERROSTACK_TEST_RABBITMQ: make test"]
 async fn a_message_that_comes_twice_is_done_once() {
     let carrier = Rabbit::connect(options(&broker(), &new_prefix())).await.unwrap();
     let (topic, count) = (Topic::any("notes"), Arc::new(AtomicUsize::new(0)));
@@ -242,7 +242,7 @@ async fn a_message_that_comes_twice_is_done_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a broker: FERROSTACK_TEST_RABBITMQ"]
+#[ignore = "needs a broker in FERROSTACK_TEST_RABBITMQ: make test"]
 async fn nobody_does_what_nobody_waits_for_any_more() {
     let (prefix, topic) = (new_prefix(), Topic::on("adder", "h"));
     let carrier = Rabbit::connect(options(&broker(), &prefix)).await.unwrap();

@@ -42,7 +42,7 @@ fn is_there(tx: &mut Tx, id: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs PostgreSQL: FERROSTACK_TEST_POSTGRES"]
+#[ignore = "needs PostgreSQL in FERROSTACK_TEST_POSTGRES: make test"]
 async fn a_transaction_that_is_cut_off_is_done_again_as_a_whole() {
     let (db, other, tries) = (database().await, database().await, Arc::new(AtomicU32::new(0)));
     let tried = tries.clone();
@@ -61,7 +61,7 @@ async fn a_transaction_that_is_cut_off_is_done_again_as_a_whole() {
 
 /// Nobody can know whether the server wrote it: it is not done again, and not said to have failed.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs PostgreSQL: FERROSTACK_TEST_POSTGRES"]
+#[ignore = "needs PostgreSQL in FERROSTACK_TEST_POSTGRES: make test"]
 async fn a_commit_that_is_cut_off_is_an_unknown_outcome() {
     let (db, other, tries) = (database().await, database().await, Arc::new(AtomicU32::new(0)));
     let tried = tries.clone();
@@ -80,7 +80,7 @@ async fn a_commit_that_is_cut_off_is_an_unknown_outcome() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs PostgreSQL: FERROSTACK_TEST_POSTGRES"]
+#[ignore = "needs PostgreSQL in FERROSTACK_TEST_POSTGRES: make test"]
 async fn a_database_that_is_missing_is_made_once() {
     let server = std::env::var(testing::POSTGRES_URL).unwrap();
     let (server, _) = server.rsplit_once('/').unwrap();

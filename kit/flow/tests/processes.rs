@@ -160,7 +160,7 @@ impl Process {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs PostgreSQL: FERROSTACK_TEST_POSTGRES"]
+#[ignore = "needs PostgreSQL in FERROSTACK_TEST_POSTGRES: make test"]
 async fn the_flow_of_a_dead_process_is_taken_over_and_finished() {
     let town = Town::build().await;
     let (dying, living) = (town.process("dying", 0).await, town.process("living", OPEN).await);
@@ -178,7 +178,7 @@ async fn the_flow_of_a_dead_process_is_taken_over_and_finished() {
 
 /// A process that was cut off, as one that stood still, and comes back when another has its flow: it records nothing.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs PostgreSQL: FERROSTACK_TEST_POSTGRES"]
+#[ignore = "needs PostgreSQL in FERROSTACK_TEST_POSTGRES: make test"]
 async fn who_lost_its_lease_records_nothing_any_more() {
     let town = Town::build().await;
     let frozen = town.process("frozen", 0).await;
@@ -198,7 +198,7 @@ async fn who_lost_its_lease_records_nothing_any_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs PostgreSQL: FERROSTACK_TEST_POSTGRES"]
+#[ignore = "needs PostgreSQL in FERROSTACK_TEST_POSTGRES: make test"]
 async fn of_many_who_claim_at_once_one_has_it() {
     let town = Town::build().await;
     let dying = town.process("dying", 0).await;
@@ -218,7 +218,7 @@ async fn of_many_who_claim_at_once_one_has_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs PostgreSQL: FERROSTACK_TEST_POSTGRES"]
+#[ignore = "needs PostgreSQL in FERROSTACK_TEST_POSTGRES: make test"]
 async fn who_leaves_gives_his_flows_away_at_once() {
     let town = Town::build().await;
     let (leaving, staying) = (town.process("leaving", 0).await, town.process("staying", OPEN).await);
@@ -231,7 +231,7 @@ async fn who_leaves_gives_his_flows_away_at_once() {
 
 /// What hangs in one process is stopped by another; who waits there hears that it went elsewhere.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs PostgreSQL: FERROSTACK_TEST_POSTGRES"]
+#[ignore = "needs PostgreSQL in FERROSTACK_TEST_POSTGRES: make test"]
 async fn a_flow_is_cancelled_from_another_process() {
     let town = Town::build().await;
     let (one, other) = (town.process("one", 0).await, town.process("other", OPEN).await);
@@ -250,7 +250,7 @@ async fn a_flow_is_cancelled_from_another_process() {
 
 /// The database was away when a step was to be recorded: its process goes on with it, and no other one.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs PostgreSQL: FERROSTACK_TEST_POSTGRES"]
+#[ignore = "needs PostgreSQL in FERROSTACK_TEST_POSTGRES: make test"]
 async fn a_flow_that_stands_still_in_its_own_process_goes_on() {
     let town = Town::build().await;
     let one = town.process("one", OPEN).await;
@@ -274,7 +274,7 @@ async fn a_flow_that_stands_still_in_its_own_process_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs PostgreSQL: FERROSTACK_TEST_POSTGRES"]
+#[ignore = "needs PostgreSQL in FERROSTACK_TEST_POSTGRES: make test"]
 async fn a_task_runs_in_one_process_and_in_the_next_when_that_dies() {
     let town = Town::build().await;
     let counts: [Arc<AtomicUsize>; 2] = Default::default();

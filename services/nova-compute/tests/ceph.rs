@@ -1,56 +1,21 @@
 //! The agent with real guests whose disks are in a real Ceph cluster. Needs root, the host packages, the guest image
 //! and a cluster: `make test-ceph`.
 
-use async_trait::async_trait;
+mod common;
+
 use base::{Clock, Context, Result};
-use contracts::compute::{
-    Compute, ImageSink, ImageSource, Instance, InstanceImage, PowerState, SnapshotImage,
-};
+use common::OneImage;
+use contracts::compute::{Compute, Instance, InstanceImage, PowerState, SnapshotImage};
 use contracts::peers::Peer;
 use host_run::run;
 use nova_compute::{Manager, Options, Surroundings};
 use std::{path::PathBuf, sync::Arc, time::Duration};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite},
-    time::Instant,
-};
+use tokio::time::Instant;
 
 const BOOT_PATIENCE: Duration = Duration::from_secs(300);
 
 fn given(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is said by scripts/test-ceph"))
-}
-
-/// Glance, as far as one file goes: who clones does not ask it.
-struct OneImage(PathBuf);
-
-#[async_trait]
-impl ImageSource for OneImage {
-    async fn download(
-        &self,
-        _cx: &Context,
-        _image_id: &str,
-        into: &mut (dyn AsyncWrite + Send + Unpin),
-    ) -> Result<()> {
-        let mut file = tokio::fs::File::open(&self.0).await?;
-        tokio::io::copy(&mut file, into).await?;
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl ImageSink for OneImage {
-    async fn upload(
-        &self,
-        _cx: &Context,
-        _image_id: &str,
-        from: &mut (dyn AsyncRead + Send + Unpin),
-    ) -> Result<()> {
-        let mut bytes = Vec::new();
-        from.read_to_end(&mut bytes).await?;
-        assert!(bytes.starts_with(b"QFI\xfb") && bytes.len() > 1 << 20, "{} bytes", bytes.len());
-        Ok(())
-    }
 }
 
 /// What Ceph's own tool says of a disk in JSON.

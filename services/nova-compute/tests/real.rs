@@ -1,10 +1,12 @@
 //! The agent with real guests. Needs root, the host packages and the guest image: `make test-host`.
 
-use async_trait::async_trait;
+mod common;
+
 use base::{Clock, Context, ErrorKind, Result};
+use common::OneImage;
 use contracts::compute::{
-    Compute, Connection, ImageSink, ImageSource, Instance, InstanceImage, LivePhase, Port, PowerState,
-    Reboot, Rescue, SnapshotImage, Volume,
+    Compute, Connection, Instance, InstanceImage, LivePhase, Port, PowerState, Reboot, Rescue, SnapshotImage,
+    Volume,
 };
 use contracts::{
     fakes::peers::Exchange,
@@ -12,50 +14,10 @@ use contracts::{
 };
 use host_run::run;
 use nova_compute::{Link, Manager, Options, Surroundings};
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite},
-    time::Instant,
-};
+use std::{path::Path, sync::Arc, time::Duration};
+use tokio::time::Instant;
 
 const BOOT_PATIENCE: Duration = Duration::from_secs(180);
-
-/// Glance, as far as one file goes.
-struct OneImage(PathBuf);
-
-#[async_trait]
-impl ImageSource for OneImage {
-    async fn download(
-        &self,
-        _cx: &Context,
-        _image_id: &str,
-        into: &mut (dyn AsyncWrite + Send + Unpin),
-    ) -> Result<()> {
-        let mut file = tokio::fs::File::open(&self.0).await?;
-        tokio::io::copy(&mut file, into).await?;
-        Ok(())
-    }
-}
-
-/// What was uploaded is an image whose bytes begin as a qcow2 disk's.
-#[async_trait]
-impl ImageSink for OneImage {
-    async fn upload(
-        &self,
-        _cx: &Context,
-        _image_id: &str,
-        from: &mut (dyn AsyncRead + Send + Unpin),
-    ) -> Result<()> {
-        let mut bytes = Vec::new();
-        from.read_to_end(&mut bytes).await?;
-        assert!(bytes.starts_with(b"QFI\xfb") && bytes.len() > 1 << 20, "{} bytes", bytes.len());
-        Ok(())
-    }
-}
 
 fn around(images: &Arc<OneImage>, peers: Option<Arc<dyn Peers>>) -> Surroundings {
     Surroundings { images: images.clone(), sink: images.clone(), peers, clock: Clock::real() }

@@ -21,7 +21,7 @@ fn login(password: &str) -> Json {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a reference keystone"]
+#[ignore = "needs a reference keystone: make test-reference"]
 async fn tokens_move_between_a_keystone_and_us() {
     let of = |name: &str| std::env::var(name).unwrap();
     let keys = of("FERROSTACK_REFERENCE_KEYS");
