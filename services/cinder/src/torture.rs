@@ -299,6 +299,39 @@ impl Case for Extending {
 }
 
 /// While a server has it, which is told.
+struct Reimaging;
+
+#[async_trait]
+impl Case for Reimaging {
+    async fn start(base: &Base, _id: &mut String) {
+        let (cinder, cx, id) = (base.cinder.clone(), base.cx.clone(), base.volume.clone());
+        let image = Image {
+            id: "image".into(),
+            status: "active".into(),
+            disk_format: "raw".into(),
+            container_format: "bare".into(),
+            ..Image::default()
+        };
+        base.cinder.write(move |tx| requests::reimage(&cinder, tx, &cx, &id, &image, false)).await.unwrap();
+    }
+
+    async fn check(base: &Base, _id: &str, fails: bool) {
+        let volume = base.find(&base.volume).await.unwrap();
+        let disks: Vec<String> = base.fake.volumes().into_keys().collect();
+        match volume.status {
+            VolumeStatus::Available => {
+                assert_eq!(disks, [base.volume.clone()]);
+                assert!(volume.bootable && volume.image_metadata.0["image_id"] == "image");
+            }
+            // What was half written is nowhere; the old disk may have made room already.
+            status => {
+                assert!(fails && status == VolumeStatus::Error, "{status}");
+                assert!(disks.iter().all(|disk| *disk == base.volume), "{disks:?}");
+            }
+        }
+    }
+}
+
 struct ExtendingAttached;
 
 #[async_trait]
@@ -625,6 +658,11 @@ async fn deleting() {
 #[tokio::test(flavor = "multi_thread")]
 async fn extending() {
     assert!(torture::<Played<Extending>>().await > 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reimaging() {
+    assert!(torture::<Played<Reimaging>>().await > 9);
 }
 
 #[tokio::test(flavor = "multi_thread")]
