@@ -320,7 +320,7 @@ impl Case for Reimaging {
         let disks: Vec<String> = base.fake.volumes().into_keys().collect();
         match volume.status {
             VolumeStatus::Available => {
-                assert_eq!(disks, [base.volume.clone()]);
+                assert_eq!(disks, std::slice::from_ref(&base.volume));
                 assert!(volume.bootable && volume.image_metadata.0["image_id"] == "image");
             }
             // What was half written is nowhere; the old disk may have made room already.
