@@ -49,6 +49,8 @@ impl Postgres {
     ) -> Result<T> {
         let (pool, again) = (self.pool.clone(), self.again.clone());
         let handle = Handle::current();
+        let asker = Arc::new(());
+        let asked = Arc::downgrade(&asker);
         let running = tokio::task::spawn_blocking(move || {
             let (mut repeats, mut overtaken, since) = (0, 0, Instant::now());
             loop {
@@ -61,15 +63,21 @@ impl Postgres {
                         drop(turn);
                         std::thread::sleep(repeat_pause(repeats));
                     }
-                    // Nothing was written: a server that restarts is waited for.
-                    Err(e) if e.code.as_deref() == Some(LOST) && since.elapsed() < LOST_WITHIN => {
+                    // Nothing was written: a server that restarts is waited for, while somebody waits for the answer.
+                    Err(e)
+                        if e.code.as_deref() == Some(LOST)
+                            && since.elapsed() < LOST_WITHIN
+                            && asked.strong_count() > 0 =>
+                    {
                         std::thread::sleep(LOST_PAUSE);
                     }
                     outcome => break outcome,
                 }
             }
         });
-        match running.await {
+        let outcome = running.await;
+        drop(asker);
+        match outcome {
             Ok(outcome) => outcome,
             // The runtime ends, and whoever asked with it: as in SQLite's `read`.
             Err(gone) if gone.is_cancelled() => std::future::pending().await,
