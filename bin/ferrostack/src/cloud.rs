@@ -174,6 +174,9 @@ impl Cloud {
         serve(endpoints::CONSOLES, nova.console_router())?;
         let stopped = nova.clone();
         held.stop.get_mut().push(Box::pin(async move { stopped.stop().await }));
+        // Nova's operations upload images.
+        let stopped = glance.clone();
+        held.stop.get_mut().push(Box::pin(async move { stopped.stop().await }));
         if let Some(shared) = &shared {
             serving.background.push(shared.keep_agreeing());
             let (hearing, telling) = shared::tell_of_tokens(&bus, &keystone).await?;

@@ -17,7 +17,7 @@ use futures::future::BoxFuture;
 use kind::{Erased, Kind};
 use parking_lot::{Mutex, RwLock};
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
@@ -282,6 +282,21 @@ impl Flows {
     {
         let boxed: tasks::Task = Box::new(move || -> BoxFuture<'static, Result<()>> { Box::pin(task()) });
         self.spawn(tasks::run(Arc::downgrade(&self.0), name, interval, boxed));
+    }
+
+    /// This process since its start, for rows that say who works on them. Nobody ever has the name again.
+    pub fn owner(&self) -> &str {
+        &self.0.owner
+    }
+
+    /// The processes that live, and those that fell silent no longer than this ago. Nobody shares a database file.
+    pub fn living(&self, tx: &mut Tx, silent_for: Duration) -> Result<BTreeSet<String>> {
+        let mut living = match self.0.db.is_postgres() {
+            true => store::living(tx, self.0.clock.now().minus(silent_for))?,
+            false => BTreeSet::new(),
+        };
+        living.insert(self.0.owner.clone());
+        Ok(living)
     }
 
     /// Stops at once, wherever each flow stands; a later [`Flows::resume`] goes on from there.

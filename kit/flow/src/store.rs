@@ -3,6 +3,7 @@
 use crate::trail::{self, Trail};
 use base::{Context, Error, Result, Timestamp};
 use db::{AsJson, List, Resource, Table, Tx, params, sql};
+use std::collections::BTreeSet;
 
 /// To be opened along with the service's own tables.
 pub const TABLES: &[&Table] = &[FlowRow::TABLE, Lease::TABLE, Trail::TABLE];
@@ -105,20 +106,12 @@ pub fn adopt(
     now: Timestamp,
 ) -> Result<Vec<FlowRow>> {
     // On a database file of our own, whoever owned them is gone.
-    let living = match shared_database {
-        // A task's lease outlives its process for as long as the task rests.
-        true => {
-            let mut leases = tx.list::<Lease>(&List::all())?;
-            leases.retain(|lease| lease.expires_at > now && lease.name == owner_lease(&lease.owner));
-            leases
-        }
-        false => Vec::new(),
-    };
+    let alive = if shared_database { living(tx, now)? } else { BTreeSet::new() };
     let is_free = |row: &FlowRow| match &row.owner {
         None => true,
         // Ours and not under way: the database was gone when it was to be recorded.
         Some(other) if other == owner => !runs_here(&row.id),
-        Some(other) => !living.iter().any(|lease| lease.owner == *other),
+        Some(other) => !alive.contains(other),
     };
     let firsts = tx.query(
         sql!(
@@ -135,6 +128,14 @@ pub fn adopt(
         adopted.push(row);
     }
     Ok(adopted)
+}
+
+/// Processes whose own lease holds until later than this. A task's lease outlives its process for as long as the task
+/// rests.
+pub fn living(tx: &mut Tx, after: Timestamp) -> Result<BTreeSet<String>> {
+    let leases = tx.list::<Lease>(&List::all())?.into_iter();
+    let own = leases.filter(|lease| lease.expires_at > after && lease.name == owner_lease(&lease.owner));
+    Ok(own.map(|lease| lease.owner).collect())
 }
 
 /// Flows of a process that were asked to stop.

@@ -2,7 +2,7 @@
 //! they are whole, read in big steps. A chunk or two of each image is all that is in memory.
 
 use crate::{Options, signatures::Verifier};
-use base::{Error, Result};
+use base::{Error, Result, id};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 use image_format::{Finding, Format, Inspector};
@@ -39,6 +39,8 @@ pub const CHUNK_BYTES: u64 = 1 << 20;
 pub struct Files {
     directory: PathBuf,
     incoming: PathBuf,
+    /// Who writes here; others may as well.
+    process: String,
 }
 
 /// What is known of an image when all of it has been read.
@@ -54,8 +56,9 @@ pub struct Facts {
 }
 
 impl Files {
-    pub fn open(directory: &Path) -> Result<Self> {
-        let files = Self { directory: directory.into(), incoming: directory.join("incoming") };
+    pub fn open(directory: &Path, process: &str) -> Result<Self> {
+        let incoming = directory.join("incoming");
+        let files = Self { directory: directory.into(), incoming, process: process.into() };
         std::fs::create_dir_all(&files.incoming)?;
         Ok(files)
     }
@@ -65,18 +68,15 @@ impl Files {
     }
 
     /// Begins to write an image beside its place.
-    pub fn begin(&self, name: &str) -> Result<Upload> {
-        let scratch = Scratch(self.incoming.join(name));
+    pub fn begin(&self) -> Result<Upload> {
+        let scratch = Scratch(self.incoming.join(format!("{}.{}", self.process, id::uuid())));
         let file = File::options().create(true).truncate(true).read(true).write(true).open(&scratch.0)?;
         Upload::new(file, scratch)
     }
 
     /// What is gone already is fine.
     pub fn remove(&self, image_id: &str) -> Result<()> {
-        match std::fs::remove_file(self.path(image_id)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
-        }
+        removed(&self.path(image_id))
     }
 
     pub fn directory(&self) -> &Path {
@@ -87,19 +87,43 @@ impl Files {
         &self.incoming
     }
 
-    /// At start nobody writes: what was cut off is removed, and the bytes of images that are gone.
-    pub fn forget_all_but(&self, known: &BTreeSet<String>) -> Result<()> {
-        for entry in std::fs::read_dir(&self.incoming)? {
-            std::fs::remove_file(entry?.path())?;
+    /// The images that are here.
+    pub fn names(&self) -> Result<Vec<String>> {
+        names(&self.directory)
+    }
+
+    /// What is being written, or was when its process ended.
+    pub fn incoming_names(&self) -> Result<Vec<String>> {
+        names(&self.incoming)
+    }
+
+    pub fn remove_incoming_but_of(&self, living: &BTreeSet<String>, names: &[String]) -> Result<()> {
+        let is_of_living =
+            |name: &str| name.split_once('.').is_some_and(|(process, _)| living.contains(process));
+        names
+            .iter()
+            .filter(|name| !is_of_living(name))
+            .try_for_each(|name| removed(&self.incoming.join(name)))
+    }
+}
+
+fn names(directory: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        match entry.file_name().into_string() {
+            Ok(name) if entry.file_type()?.is_file() => names.push(name),
+            _ => {}
         }
-        for entry in std::fs::read_dir(&self.directory)? {
-            let entry = entry?;
-            let is_known = entry.file_name().to_str().is_some_and(|name| known.contains(name));
-            if entry.file_type()?.is_file() && !is_known {
-                std::fs::remove_file(entry.path())?;
-            }
-        }
-        Ok(())
+    }
+    Ok(names)
+}
+
+/// What is gone already is fine.
+fn removed(file: &Path) -> Result<()> {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
     }
 }
 
@@ -429,7 +453,7 @@ mod tests {
     use super::*;
 
     async fn put(files: &Files, chunks: &[&[u8]], format: &str) -> Result<Facts> {
-        let mut upload = files.begin("u")?;
+        let mut upload = files.begin()?;
         for chunk in chunks {
             upload.write(Bytes::copy_from_slice(chunk)).await?;
         }
@@ -439,7 +463,7 @@ mod tests {
     #[tokio::test]
     async fn bytes_arrive_as_they_were_and_zeros_are_holes() {
         let directory = tempfile::tempdir().unwrap();
-        let files = Files::open(directory.path()).unwrap();
+        let files = Files::open(directory.path(), "p").unwrap();
         let zeros = vec![0; 4 * BLOCK_BYTES];
         let facts = put(&files, &[b"begin", &zeros, b"end", &zeros], "raw").await.unwrap();
         let stored = std::fs::read(files.path("i")).unwrap();
@@ -455,7 +479,7 @@ mod tests {
     #[tokio::test]
     async fn hashes_are_of_the_whole() {
         let directory = tempfile::tempdir().unwrap();
-        let files = Files::open(directory.path()).unwrap();
+        let files = Files::open(directory.path(), "p").unwrap();
         let bytes: Vec<u8> = (0..5 * BATCH_BYTES as u32 + 77).map(|n| (n % 251) as u8).collect();
         for piece in [1000, BATCH_BYTES, 3 * BATCH_BYTES, bytes.len()] {
             let pieces: Vec<&[u8]> = bytes.chunks(piece).collect();
@@ -490,13 +514,13 @@ mod tests {
     #[tokio::test]
     async fn what_is_refused_or_given_up_leaves_nothing() {
         let directory = tempfile::tempdir().unwrap();
-        let files = Files::open(directory.path()).unwrap();
+        let files = Files::open(directory.path(), "p").unwrap();
         assert!(put(&files, &[b"raw bytes"], "qcow2").await.is_err());
         assert!(put(&files, &[b"# Disk DescriptorFile\n"], "raw").await.is_err());
-        let mut given_up = files.begin("g").unwrap();
+        let mut given_up = files.begin().unwrap();
         given_up.write(Bytes::from_static(b"half")).await.unwrap();
         drop(given_up);
-        drop(files.begin("w").unwrap().finish_unseen().await.unwrap());
+        drop(files.begin().unwrap().finish_unseen().await.unwrap());
         assert!(!files.path("i").exists());
         assert_eq!(std::fs::read_dir(directory.path().join("incoming")).unwrap().count(), 0);
     }
@@ -506,7 +530,7 @@ mod tests {
     async fn how_fast_bytes_are_taken() {
         const PIECES: usize = 4096;
         let directory = tempfile::tempdir().unwrap();
-        let files = Files::open(directory.path()).unwrap();
+        let files = Files::open(directory.path(), "p").unwrap();
         let mut seed = 1u64;
         let mut random = || {
             seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -516,7 +540,7 @@ mod tests {
         let rate =
             |begun: std::time::Instant| (PIECES * piece.len()) as f64 / 1e6 / begun.elapsed().as_secs_f64();
         let begun = std::time::Instant::now();
-        let mut upload = files.begin("u").unwrap();
+        let mut upload = files.begin().unwrap();
         for _ in 0..PIECES {
             upload.write(piece.clone()).await.unwrap();
         }
@@ -547,15 +571,20 @@ mod tests {
         eprintln!("the disk: {:.0} MB/s", rate(begun));
     }
 
-    #[test]
-    fn only_known_images_survive_a_start() {
+    #[tokio::test]
+    async fn what_the_living_write_stays() {
         let directory = tempfile::tempdir().unwrap();
-        let files = Files::open(directory.path()).unwrap();
-        std::fs::write(files.path("known"), "x").unwrap();
-        std::fs::write(files.path("orphan"), "x").unwrap();
-        files.forget_all_but(&BTreeSet::from(["known".to_string()])).unwrap();
-        assert!(files.path("known").exists() && !files.path("orphan").exists());
-        files.remove("known").unwrap();
-        files.remove("known").unwrap();
+        let (ours, others) =
+            (Files::open(directory.path(), "p").unwrap(), Files::open(directory.path(), "q").unwrap());
+        std::fs::write(ours.path("i"), "x").unwrap();
+        let writing = (ours.begin().unwrap(), others.begin().unwrap());
+        assert_eq!((ours.names().unwrap(), ours.incoming_names().unwrap().len()), (vec!["i".to_string()], 2));
+        let living = BTreeSet::from(["q".to_string()]);
+        ours.remove_incoming_but_of(&living, &ours.incoming_names().unwrap()).unwrap();
+        assert!(ours.incoming_names().unwrap().iter().all(|name| name.starts_with("q.")));
+        drop(writing);
+        assert_eq!(others.incoming_names().unwrap().len(), 0);
+        ours.remove("i").unwrap();
+        ours.remove("i").unwrap();
     }
 }

@@ -2,15 +2,16 @@
 //! for it; what is downloaded from elsewhere comes into it by itself. Downloads are served from it.
 
 use crate::{
-    Glance,
+    Glance, Options,
     bytes::{self, Chunks, Files, Upload},
+    lost,
     model::{CacheState, Cached, Whole},
     store,
 };
-use base::{Error, Result, id};
+use base::{Error, Result};
 use db::List;
 use futures::{StreamExt, TryStreamExt, stream};
-use std::{collections::BTreeSet, ops::Range, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, ops::Range, path::Path, sync::Arc, time::Duration};
 
 /// How many images and bytes went.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -31,7 +32,7 @@ impl Glance {
         let chunks = self.stores.read(whole, range).await?;
         match whole.image.os_hash_value.clone() {
             Some(sha512) if is_whole && !is_near => {
-                let upload = self.cache.begin(&id::uuid())?;
+                let upload = self.cache.begin()?;
                 Ok(through(self.clone(), chunks, upload, id, sha512))
             }
             _ => Ok(chunks),
@@ -49,7 +50,7 @@ impl Glance {
     }
 
     /// As other nodes of the cloud know it.
-    fn node(&self) -> String {
+    pub(crate) fn node(&self) -> String {
         self.options.worker_self_reference_url.clone()
     }
 
@@ -88,7 +89,7 @@ impl Glance {
         let facts = image.os_hash_value.as_deref().zip(image.size.and_then(|size| u64::try_from(size).ok()));
         let (sha512, size) = facts.ok_or_else(|| Error::internal("an image without bytes is not cached"))?;
         let mut chunks = self.stores.read(whole, 0..size).await?;
-        let mut upload = self.cache.begin(&id::uuid())?;
+        let mut upload = self.cache.begin()?;
         while let Some(bytes) = chunks.try_next().await? {
             upload.write(bytes).await?;
         }
@@ -153,21 +154,19 @@ impl Glance {
         }
         let known: BTreeSet<String> =
             self.cached(CacheState::Cached).await?.into_iter().map(|entry| entry.image_id).collect();
-        for entry in std::fs::read_dir(self.cache.directory())? {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if entry.file_type()?.is_file() && !known.contains(&name) {
-                self.cache.remove(&name)?;
-            }
-        }
-        Ok(())
+        let names = self.cache.names()?;
+        names.iter().filter(|name| !known.contains(*name)).try_for_each(|name| self.cache.remove(name))
     }
 
     /// At start: files and entries agree again, and what was queued is fetched.
     pub async fn start_cache(self: &Arc<Self>) -> Result<()> {
+        let (names, incoming) = (self.cache.names()?, self.cache.incoming_names()?);
         let known: BTreeSet<String> =
             self.cached(CacheState::Cached).await?.into_iter().map(|entry| entry.image_id).collect();
-        self.cache.forget_all_but(&known)?;
+        names.iter().filter(|name| !known.contains(*name)).try_for_each(|name| self.cache.remove(name))?;
+        let processes = self.processes.clone();
+        let living = self.db.read(move |tx| processes.living(tx, lost::SILENT_FOR)).await?;
+        self.cache.remove_incoming_but_of(&living, &incoming)?;
         for id in known.iter().filter(|id| !self.cache.path(id).exists()) {
             self.uncache(id).await?;
         }
@@ -180,12 +179,14 @@ impl Glance {
     }
 }
 
-/// Where the cache is.
-pub fn open(directory: &str, home: &std::path::Path) -> Result<Files> {
-    match directory {
-        "" => Files::open(&home.join("cache")),
-        directory => Files::open(directory.as_ref()),
-    }
+/// Where the cache is. Nodes that have each one of their own may still have their images in one place.
+pub fn open(options: &Options, home: &Path, process: &str) -> Result<Files> {
+    let node = options.worker_self_reference_url.as_str();
+    let directory = match options.image_cache_directory.as_str() {
+        "" => home.join("cache").join(node.replace(|c: char| !c.is_ascii_alphanumeric(), "-")),
+        directory => directory.into(),
+    };
+    Files::open(&directory, process)
 }
 
 /// The chunks, on their way past the cache. A cache that fails takes nothing from who downloads.

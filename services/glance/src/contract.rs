@@ -2,7 +2,7 @@
 
 use crate::{
     Glance,
-    api::image_data::{activate, turn, turn_back},
+    api::image_data::{activate, keep, turn, turn_back},
     bytes::{CHUNK_BYTES, Facts},
     model::{Image, Property, Status, Visibility, Whole},
     signatures, store,
@@ -93,6 +93,8 @@ impl images::ImageMaker for Glance {
             protected: image.protected,
             os_hidden: false,
             stores: None,
+            process: None,
+            stage_host: None,
             created_at: now,
             updated_at: now,
         };
@@ -208,5 +210,5 @@ async fn receive(
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let arrived =
         incoming.finish(&text(&image.disk_format), &text(&image.container_format), &glance.options).await?;
-    store.backend.keep(&image.id, arrived).await
+    keep(glance, &image.id, store, arrived).await
 }

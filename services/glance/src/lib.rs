@@ -10,9 +10,11 @@ mod contract;
 mod http;
 mod list;
 mod location_import;
+mod lost;
 mod model;
 mod options;
 mod protections;
+mod proxy;
 mod quotas;
 mod remote;
 mod removal;
@@ -36,6 +38,7 @@ use contracts::{
     keys::Certificates,
 };
 use db::Db;
+use flow::Flows;
 use futures::TryStreamExt;
 use model::{Image, Status, Visibility};
 use protections::Protections;
@@ -50,6 +53,8 @@ pub struct Glance {
     stores: Stores,
     cache: bytes::Files,
     protections: Protections,
+    /// This process among those that share the database.
+    processes: Flows,
     peers: Peers,
     certificates: Arc<dyn Certificates>,
 }
@@ -82,37 +87,30 @@ const SERVICE: web::Declaration<Glance> = web::Declaration {
 impl Glance {
     /// On a database opened with [`TABLES`]; images are files below `directory` unless the options say otherwise.
     pub fn new(db: Db, clock: Clock, options: Options, directory: &Path, peers: Peers) -> Result<Arc<Self>> {
-        let stores = Stores::open(&options, directory, &peers.pools)?;
-        let cache = cache::open(&options.image_cache_directory, directory)?;
+        let processes = Flows::new(db.clone(), clock.clone(), flow::Options::default());
+        let stores = Stores::open(&options, directory, &peers.pools, processes.owner())?;
+        let cache = cache::open(&options, directory, processes.owner())?;
         let protections = Protections::open(&options.property_protections)?;
         let certificates = Arc::new(barbican::Barbican {
             catalog: peers.catalog.clone(),
             region: peers.region.clone(),
             url: options.key_manager_url.clone(),
         });
-        Ok(Arc::new(Self { db, clock, options, stores, cache, protections, peers, certificates }))
+        Ok(Arc::new(Self { db, clock, options, stores, cache, protections, processes, peers, certificates }))
     }
 
-    /// Clears away what an earlier process left half done: its uploads are lost, their images wait for another.
+    /// Clears away what processes left half done that ended: their uploads are lost, the images wait for another.
     pub async fn start(self: &Arc<Self>) -> Result<()> {
-        let now = self.clock.now();
         self.stores.prepare().await;
-        for id in self.db.read(store::saving).await? {
-            if let Err(error) = self.stores.remove(&id).await {
-                tracing::warn!(image = id, ?error, "a store may keep what was half uploaded");
-            }
-        }
-        self.db
-            .write(move |tx| {
-                store::fail_unfinished_tasks(tx, now)?;
-                store::end_importing(tx)?;
-                store::wait_for_other_bytes(tx, now)
-            })
-            .await?;
-        let (stored, staged) = self.db.read(|tx| Ok((store::stored(tx)?, store::staged(tx)?))).await?;
-        self.stores.set_right(&stored, &staged).await?;
+        self.processes.resume().await?;
+        self.look_for_lost().await?;
         self.keep_scrubbing();
         self.start_cache().await
+    }
+
+    /// Before a process ends that was asked to: others need not wait to see that its uploads are lost.
+    pub async fn stop(&self) {
+        self.processes.leave().await;
     }
 
     /// The HTTP service, its rules with those of a `policy.yaml` over them.
@@ -160,6 +158,8 @@ impl Glance {
             protected: false,
             os_hidden: false,
             stores: Some(store.id.clone()),
+            process: None,
+            stage_host: None,
             created_at: now,
             updated_at: now,
         };

@@ -26,7 +26,7 @@ pub async fn begin(
     let input = serde_json::json!({
         "image_id": location.image_id, "loc_url": location.url, "validation_data": asked["validation_data"],
     });
-    let task = tasks::new(cx, TaskKind::LocationImport, &location.image_id, input, now);
+    let task = tasks::new(glance, cx, TaskKind::LocationImport, &location.image_id, input);
     let is_hashed = glance.options.do_secure_hash;
     let said = wanted.as_ref().map(|(algorithm, _)| algorithm.clone());
     let algorithm = said.or_else(|| is_hashed.then(|| "sha512".into()));
@@ -47,6 +47,7 @@ pub async fn begin(
                 ("status", next.store()),
                 ("os_hash_algo", algorithm.store()),
                 ("stores", placed.store.store()),
+                ("process", inserted.process.store()),
                 ("updated_at", now.store()),
             ];
             if tx.set::<Image>(&known, &changes)? == 0 {
@@ -104,13 +105,17 @@ async fn run(
                         ("size", hashed.size.store()),
                         ("checksum", hashed.md5.store()),
                         ("os_hash_value", hashed.value.store()),
+                        ("process", Option::<String>::None.store()),
                         ("updated_at", now.store()),
                     ];
                     tx.set::<Image>(&known, &changes).map(drop)
                 }
                 // What nobody said anything of stays, without a hash.
                 Err(_) if is_kept => {
-                    let changes = [("os_hash_algo", Option::<String>::None.store())];
+                    let changes = [
+                        ("os_hash_algo", Option::<String>::None.store()),
+                        ("process", Option::<String>::None.store()),
+                    ];
                     tx.set::<Image>(&known, &changes).map(drop)
                 }
                 // As upstream: where its bytes are is kept, for web servers forget nothing.
@@ -118,6 +123,7 @@ async fn run(
                     let changes = [
                         ("status", Status::Queued.store()),
                         ("os_hash_algo", Option::<String>::None.store()),
+                        ("process", Option::<String>::None.store()),
                         ("updated_at", now.store()),
                     ];
                     tx.set::<Image>(&known, &changes).map(drop)

@@ -21,14 +21,28 @@ pub static TABLES: &[&db::Table] = &[
     metadefs::Tag::TABLE,
     metadefs::ResourceType::TABLE,
     metadefs::Association::TABLE,
+    flow::TABLES[0],
+    flow::TABLES[1],
+    flow::TABLES[2],
 ];
 
 /// What databases from before lack.
-pub const MIGRATIONS: &[db::Migration] = &[db::Migration {
-    number: 1,
-    name: "a cache for each node: what was cached is cached again",
-    statements: &["DROP TABLE IF EXISTS cached_images"],
-}];
+pub const MIGRATIONS: &[db::Migration] = &[
+    db::Migration {
+        number: 1,
+        name: "a cache for each node: what was cached is cached again",
+        statements: &["DROP TABLE IF EXISTS cached_images"],
+    },
+    db::Migration {
+        number: 2,
+        name: "who takes bytes, and where they wait",
+        statements: &[
+            "ALTER TABLE images ADD COLUMN process TEXT",
+            "ALTER TABLE images ADD COLUMN stage_host TEXT",
+            "ALTER TABLE tasks ADD COLUMN process TEXT",
+        ],
+    },
+];
 
 db::text_enum! {
     pub enum Status {
@@ -80,6 +94,10 @@ pub struct Image {
     pub protected: bool,
     pub os_hidden: bool,
     pub stores: Option<String>,
+    /// Who takes its bytes now.
+    pub process: Option<String>,
+    /// Where the node is reached that has its staged bytes, if others have not.
+    pub stage_host: Option<String>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
@@ -237,6 +255,8 @@ pub struct Task {
     pub input: Json,
     pub result: Json,
     pub message: String,
+    /// Who runs it.
+    pub process: Option<String>,
     pub expires_at: Option<Timestamp>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,

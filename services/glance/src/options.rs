@@ -94,9 +94,12 @@ pub struct Options {
     /// Whether images must be what their `disk_format` says. Otherwise what does not agree is taken as it is, and its
     /// disk's size stays unknown.
     pub require_image_format_match: bool,
-    /// Where others reach this process alone, when several serve one cloud: each has a cache of its own, and this names
-    /// it. Empty: the cache is that of all.
+    /// Where others reach this process alone, when several serve one cloud: each has a cache of its own, and imports
+    /// what it staged; the others pass on to it who asks them for that. Empty: the cache and what is staged are in
+    /// directories that all of them share.
     pub worker_self_reference_url: String,
+    /// Where bytes are staged that wait to be imported. Empty: `staged` beside the images.
+    pub staging_directory: String,
     /// The largest image, in bytes.
     pub image_size_cap_bytes: u64,
     /// Images in a list that does not say how many.
@@ -136,7 +139,7 @@ pub struct Options {
     pub scrub_every_seconds: u64,
     /// Where the key manager is that has the certificates of signed images. Empty: as the caller's catalog says.
     pub key_manager_url: String,
-    /// Where downloaded images are cached. Empty: `cache` beside the images.
+    /// Where downloaded images are cached. Empty: `cache` beside the images, in a folder for each node that has a URL.
     pub image_cache_directory: String,
     /// Pruning leaves so many bytes in the cache.
     pub image_cache_bytes_max: u64,
@@ -154,6 +157,7 @@ impl Default for Options {
             do_secure_hash: true,
             require_image_format_match: true,
             worker_self_reference_url: String::new(),
+            staging_directory: String::new(),
             image_size_cap_bytes: 1 << 40,
             limit_param_default: 25,
             api_limit_max: 1000,

@@ -100,14 +100,31 @@ pub fn stored(tx: &mut Tx) -> Result<HashMap<String, String>> {
     tx.query(statement, &[])?.iter().map(|row| Ok((row.at(0)?, row.at(1)?))).collect()
 }
 
-/// Images whose bytes are on their way into a store of ours.
-pub fn saving(tx: &mut Tx) -> Result<Vec<String>> {
+/// Images whose bytes come, wait to be imported or are copied.
+pub fn under_way(tx: &mut Tx) -> Result<BTreeSet<String>> {
     let statement = sql!(
-        "SELECT id FROM images WHERE status IN ('saving', 'importing')
-         AND id NOT IN (SELECT image_id FROM image_locations)"
+        "SELECT id FROM images WHERE status IN ('saving', 'uploading', 'importing')
+         UNION SELECT image_id FROM tasks WHERE status IN ('pending', 'processing')"
     );
     let rows = tx.query(statement, &[])?;
     rows.iter().map(|row| row.at(0)).collect()
+}
+
+/// Images whose bytes none of these processes takes any more are taken over. Answers which, and how far they had come.
+pub fn take_images_but_of(tx: &mut Tx, living: &BTreeSet<String>, by: &str) -> Result<Vec<(String, Status)>> {
+    let statement = sql!(
+        "SELECT id, status, process FROM images
+         WHERE status IN ('saving', 'importing') OR (status = 'uploading' AND size IS NULL)"
+    );
+    let mut taken = Vec::new();
+    for row in tx.query(statement, &[])? {
+        let (id, status, process): (String, Status, Option<String>) = (row.at(0)?, row.at(1)?, row.at(2)?);
+        if process.is_none_or(|process| !living.contains(&process)) {
+            tx.set::<Image>(&[Filter::eq("id", &*id)], &[("process", by.store())])?;
+            taken.push((id, status));
+        }
+    }
+    Ok(taken)
 }
 
 /// Images that were deleted, and whose bytes are still to go.
@@ -120,20 +137,28 @@ pub fn deleted_until(tx: &mut Tx, until: Timestamp) -> Result<Vec<Whole>> {
     with_all(tx, images)
 }
 
-/// Images whose bytes were cut off.
-pub fn wait_for_other_bytes(tx: &mut Tx, now: Timestamp) -> Result<()> {
-    let statement = sql!(
-        "UPDATE images SET status = 'queued', size = NULL, updated_at = $1
-         WHERE status IN ('saving', 'importing') OR (status = 'uploading' AND size IS NULL)"
-    );
-    tx.execute(statement, params![now]).map(drop)
+/// An image whose bytes were cut off, as long as this process has it. False: it has not.
+pub fn wait_for_other_bytes(
+    tx: &mut Tx,
+    image_id: &str,
+    from: Status,
+    process: &str,
+    now: Timestamp,
+) -> Result<bool> {
+    let known = [Filter::eq("id", image_id), Filter::eq("status", from), Filter::eq("process", process)];
+    let changes = [
+        ("status", Status::Queued.store()),
+        ("size", Option::<i64>::None.store()),
+        ("process", Option::<String>::None.store()),
+        ("stage_host", Option::<String>::None.store()),
+        ("updated_at", now.store()),
+    ];
+    Ok(tx.set::<Image>(&known, &changes)? > 0)
 }
 
-/// Images whose bytes wait to be imported, all of them.
-pub fn staged(tx: &mut Tx) -> Result<BTreeSet<String>> {
-    let statement = sql!("SELECT id FROM images WHERE status = 'uploading' AND size IS NOT NULL");
-    let rows = tx.query(statement, &[])?;
-    rows.iter().map(|row| row.at(0)).collect()
+/// Whether this process takes the image's bytes.
+pub fn takes(tx: &mut Tx, image_id: &str, process: &str) -> Result<bool> {
+    Ok(tx.count::<Image>(&[Filter::eq("id", image_id), Filter::eq("process", process)])? > 0)
 }
 
 /// An active image's bytes are in one more store. False: it is gone.
@@ -151,13 +176,6 @@ pub fn set_stores(tx: &mut Tx, image_id: &str, ids: &str, now: Timestamp) -> Res
     Ok(tx.set::<Image>(&[Filter::eq("id", image_id)], &changes)? > 0)
 }
 
-/// Imports that went on when the process ended go on no more.
-pub fn end_importing(tx: &mut Tx) -> Result<()> {
-    let statement =
-        sql!("UPDATE image_properties SET value = '' WHERE name = 'os_glance_importing_to_stores'");
-    tx.execute(statement, &[]).map(drop)
-}
-
 /// Of an image, the newest first.
 pub fn tasks_of(tx: &mut Tx, image_id: &str) -> Result<Vec<Task>> {
     tx.list(&List::all().eq("image_id", image_id).sort("created_at", Direction::Desc))
@@ -173,15 +191,23 @@ pub fn forget_expired_tasks(tx: &mut Tx, now: Timestamp) -> Result<()> {
     tx.execute(sql!("DELETE FROM tasks WHERE expires_at < $1"), params![now]).map(drop)
 }
 
-/// Those that an earlier process left.
-pub fn fail_unfinished_tasks(tx: &mut Tx, now: Timestamp) -> Result<()> {
+/// Those that none of these processes runs any more.
+pub fn fail_tasks_but_of(tx: &mut Tx, living: &BTreeSet<String>, now: Timestamp) -> Result<()> {
     let running = Filter::any("status", [TaskStatus::Pending, TaskStatus::Processing]);
-    let changes = [
-        ("status", TaskStatus::Failure.store()),
-        ("message", "The service stopped before the import was done.".store()),
-        ("updated_at", now.store()),
-    ];
-    tx.set::<Task>(&[running], &changes).map(drop)
+    let mut tasks = tx.list::<Task>(&List::all().filter(running))?;
+    tasks.retain(|task| task.process.as_ref().is_none_or(|process| !living.contains(process)));
+    for mut task in tasks {
+        task.status = TaskStatus::Failure;
+        task.message = "The service stopped before the import was done.".into();
+        task.updated_at = now;
+        tx.update(&task)?;
+        // They go on no more.
+        let statement = sql!(
+            "UPDATE image_properties SET value = '' WHERE image_id = $1 AND name = 'os_glance_importing_to_stores'"
+        );
+        tx.execute(statement, params![task.image_id])?;
+    }
+    Ok(())
 }
 
 /// One property, whether it is there already or not; others stay as they are.

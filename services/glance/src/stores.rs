@@ -13,16 +13,10 @@ use crate::{
     options::{StoreKind, StoreOptions},
 };
 use async_trait::async_trait;
-use base::{Error, ErrorKind, Json, Result, id};
+use base::{Error, ErrorKind, Json, Result};
 use contracts::images::Pools;
 use serde_json::json;
-use std::{
-    cmp::Reverse,
-    collections::{BTreeSet, HashMap},
-    ops::Range,
-    path::Path,
-    sync::Arc,
-};
+use std::{cmp::Reverse, ops::Range, path::Path, sync::Arc};
 
 /// What a store does with bytes, whatever keeps them.
 #[async_trait]
@@ -67,11 +61,6 @@ pub trait Backend: Send + Sync {
 
     /// `NotFound` when they are gone already, `Conflict` while somebody uses them.
     async fn remove(&self, image_id: &str, elsewhere: Option<&str>) -> Result<()>;
-
-    /// At start, when nobody writes: what belongs to none of these images goes.
-    async fn forget_all_but(&self, _known: &BTreeSet<String>) -> Result<()> {
-        Ok(())
-    }
 }
 
 pub struct Store {
@@ -92,8 +81,8 @@ pub struct Stores {
 const RESERVED_PREFIX: &str = "os_glance_";
 
 impl Stores {
-    /// Those of the options; one without a directory of its own is at `home`.
-    pub fn open(options: &Options, home: &Path, pools: &Arc<dyn Pools>) -> Result<Self> {
+    /// Those of the options, for this process; one without a directory of its own is at `home`.
+    pub fn open(options: &Options, home: &Path, pools: &Arc<dyn Pools>, process: &str) -> Result<Self> {
         let mut all: Vec<Store> = Vec::new();
         let mut directories: Vec<&Path> = Vec::new();
         for store in &options.stores {
@@ -111,12 +100,21 @@ impl Stores {
                 directories.push(directory);
             }
             let (description, weight) = (store.description.clone(), store.weight);
-            all.push(Store { id, description, weight, backend: backend(store, directory, options, pools)? });
+            all.push(Store {
+                id,
+                description,
+                weight,
+                backend: backend(store, directory, options, pools, process)?,
+            });
         }
         let default = all.iter().position(|store| store.id == options.default_store).ok_or_else(|| {
             Error::bad_request(format!("glance.default_store: there is no store {:?}", options.default_store))
         })?;
-        Ok(Self { all, default, staged: Files::open(&home.join("staged"))? })
+        let staged = match options.staging_directory.as_str() {
+            "" => home.join("staged"),
+            directory => directory.into(),
+        };
+        Ok(Self { all, default, staged: Files::open(&staged, process)? })
     }
 
     pub fn all(&self) -> &[Store] {
@@ -175,7 +173,7 @@ impl Stores {
 
     /// Begins to gather bytes for a store.
     pub fn begin(&self, store: &Store) -> Result<Upload> {
-        store.backend.gathers_in().unwrap_or(&self.staged).begin(&id::uuid())
+        store.backend.gathers_in().unwrap_or(&self.staged).begin()
     }
 
     /// A part of an image's bytes, from the heaviest store that answers.
@@ -247,14 +245,13 @@ impl Stores {
         done
     }
 
-    /// At start nobody writes: what is half written is lost, and what belongs to no image goes.
-    pub async fn set_right(&self, stored: &HashMap<String, String>, staged: &BTreeSet<String>) -> Result<()> {
+    /// Directories, each with the store that keeps its images there; none: they wait to be imported.
+    pub fn folders(&self) -> Vec<(Option<&str>, &Files)> {
+        let mut folders = vec![(None, &self.staged)];
         for store in &self.all {
-            let is_here = |ids: &String| ids.split(',').any(|id| id == store.id);
-            let known = stored.iter().filter(|(_, ids)| is_here(ids)).map(|(image, _)| image.clone());
-            store.backend.forget_all_but(&known.collect()).await?;
+            folders.extend(store.backend.gathers_in().map(|files| (Some(store.id.as_str()), files)));
         }
-        self.staged.forget_all_but(staged)
+        folders
     }
 }
 
@@ -270,9 +267,10 @@ fn backend(
     directory: &Path,
     options: &Options,
     pools: &Arc<dyn Pools>,
+    process: &str,
 ) -> Result<Arc<dyn Backend>> {
     Ok(match store.kind {
-        StoreKind::File => Arc::new(file::FileStore(Files::open(directory)?)),
+        StoreKind::File => Arc::new(file::FileStore(Files::open(directory, process)?)),
         StoreKind::Http => Arc::new(http::WebStore(options.clone())),
         StoreKind::S3 => Arc::new(s3::S3Store::new(store)?),
         StoreKind::Swift => Arc::new(swift::SwiftStore::new(store)?),
@@ -311,6 +309,7 @@ mod tests {
             &options(&[("a", Path::new(""), 0), ("b", &b, 5), ("c", &c, 0)]),
             home.path(),
             &pools(),
+            "p",
         )
         .unwrap();
         assert_eq!(stores.joined(["c", "a", "b"]), "b,c,a");
@@ -329,7 +328,7 @@ mod tests {
             &[("a", &b, 0), ("os_glance_x", Path::new(""), 0)],
         ];
         for stores in bad {
-            assert!(Stores::open(&options(stores), home.path(), &pools()).is_err(), "{stores:?}");
+            assert!(Stores::open(&options(stores), home.path(), &pools(), "p").is_err(), "{stores:?}");
         }
     }
 }

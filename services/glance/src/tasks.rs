@@ -3,7 +3,7 @@
 
 use crate::{
     Glance,
-    api::image_data::{activate, not_allowed},
+    api::image_data::{activate, keep, not_allowed},
     bytes::{self, Arrived, Facts},
     http::Target,
     model::{Image, Status, Task, TaskKind, TaskStatus, Whole},
@@ -13,7 +13,7 @@ use crate::{
     stores::Store,
     web_download,
 };
-use base::{Context, Error, ErrorKind, Json, Result, Timestamp, id};
+use base::{Context, Error, ErrorKind, Json, Result, id};
 use db::{Filter, Stored, Tx};
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
@@ -51,7 +51,7 @@ pub async fn begin(glance: &Arc<Glance>, cx: &Context, asked: &Json, import: Imp
     let now = glance.clock.now();
     let image_id = &import.whole.image.id;
     let input = json!({"image_id": image_id, "import_req": asked, "backend": import.stores});
-    let task = new(cx, TaskKind::ApiImageImport, image_id, input, now);
+    let task = new(glance, cx, TaskKind::ApiImageImport, image_id, input);
     let wanted = match import.source {
         Source::Staged => Status::Uploading,
         Source::Web(_) | Source::Glance(_) => Status::Queued,
@@ -62,7 +62,7 @@ pub async fn begin(glance: &Arc<Glance>, cx: &Context, asked: &Json, import: Imp
         .db
         .write(move |tx| {
             let id = &inserted.image_id;
-            claim(tx, id, wanted, now)?;
+            claim(tx, &inserted, wanted)?;
             store::forget_expired_tasks(tx, now)?;
             store::set_property(tx, id, IMPORTING_TO, &stores)?;
             store::set_property(tx, id, FAILED, "")?;
@@ -79,7 +79,8 @@ pub async fn begin(glance: &Arc<Glance>, cx: &Context, asked: &Json, import: Imp
 }
 
 /// One that begins now.
-pub fn new(cx: &Context, kind: TaskKind, image_id: &str, input: Json, now: Timestamp) -> Task {
+pub fn new(glance: &Glance, cx: &Context, kind: TaskKind, image_id: &str, input: Json) -> Task {
+    let now = glance.clock.now();
     Task {
         id: id::uuid(),
         kind,
@@ -91,6 +92,7 @@ pub fn new(cx: &Context, kind: TaskKind, image_id: &str, input: Json, now: Times
         input,
         result: Json::Null,
         message: String::new(),
+        process: Some(glance.processes.owner().into()),
         expires_at: None,
         created_at: now,
         updated_at: now,
@@ -121,13 +123,19 @@ pub fn ended(task: &mut Task, glance: &Glance, done: Result<u64, &Error>) {
 }
 
 /// One import at a time. A copied image stays active meanwhile.
-fn claim(tx: &mut Tx, image_id: &str, wanted: Status, now: Timestamp) -> Result<()> {
+fn claim(tx: &mut Tx, task: &Task, wanted: Status) -> Result<()> {
+    let image_id = task.image_id.as_str();
     if store::has_running_task(tx, image_id)? {
         return Err(Error::conflict("Image has active task"));
     }
     let known = [Filter::eq("id", image_id), Filter::eq("status", wanted)];
     let next = if wanted == Status::Active { Status::Active } else { Status::Importing };
-    if tx.set::<Image>(&known, &[("status", next.store()), ("updated_at", now.store())])? > 0 {
+    let changes = [
+        ("status", next.store()),
+        ("process", task.process.store()),
+        ("updated_at", task.created_at.store()),
+    ];
+    if tx.set::<Image>(&known, &changes)? > 0 {
         return Ok(());
     }
     Err(match tx.find::<Image>(image_id)? {
@@ -199,7 +207,7 @@ impl<'a> Run<'a> {
         if let Some((chunks, facts)) = copied {
             web_download::take(chunks, &mut incoming, options).await?;
             let arrived = incoming.finish_copy(&facts.sha512).await?;
-            to.backend.keep(&image.id, arrived).await.map_err(of_store)?;
+            self.keep(to, arrived).await?;
             return Ok(facts);
         }
         let mut formats = image.disk_format.clone().zip(image.container_format.clone());
@@ -239,7 +247,17 @@ impl<'a> Run<'a> {
         if is_converted {
             arrived = self.converted(arrived, &disk_format, to).await?;
         }
-        to.backend.keep(&image.id, arrived).await.map_err(of_store)
+        self.keep(to, arrived).await
+    }
+
+    async fn keep(&self, to: &Store, arrived: Arrived) -> Result<Facts> {
+        let image_id = &self.import.whole.image.id;
+        let is_active = self.shown > 0 || matches!(self.import.source, Source::Stored);
+        let kept = match is_active {
+            true => to.backend.keep(image_id, arrived).await,
+            false => keep(self.glance, image_id, to, arrived).await,
+        };
+        kept.map_err(of_store)
     }
 
     async fn verifier(&self) -> Result<Option<Verifier>> {
@@ -255,7 +273,7 @@ impl<'a> Run<'a> {
     /// In the format that the operator wants imported images to have.
     async fn converted(&self, arrived: Arrived, disk_format: &str, to: &Store) -> Result<Arrived> {
         let wanted = self.glance.options.import_conversion_format.as_str();
-        let scratch = self.glance.stores.staged.begin(&id::uuid())?.finish_unseen().await?;
+        let scratch = self.glance.stores.staged.begin()?.finish_unseen().await?;
         let converter = &self.glance.peers.converter;
         converter.convert(arrived.path(), disk_format, scratch.path(), wanted).await?;
         let size = std::fs::metadata(scratch.path())?.len();
@@ -355,13 +373,8 @@ async fn run(glance: &Glance, mut task: Task, import: Import) -> Result<()> {
             tx.update(&task)?;
             let id = &*task.image_id;
             if is_failed {
-                let importing = [Filter::eq("id", id), Filter::eq("status", Status::Importing)];
-                let queued = [
-                    ("status", Status::Queued.store()),
-                    ("size", Option::<i64>::None.store()),
-                    ("updated_at", now.store()),
-                ];
-                tx.set::<Image>(&importing, &queued)?;
+                let process = task.process.as_deref().unwrap_or_default();
+                store::wait_for_other_bytes(tx, id, Status::Importing, process, now)?;
             }
             note(tx, id, "", &failed)
         })

@@ -3,10 +3,12 @@
 use super::detailed;
 use crate::{
     Glance,
-    bytes::{Facts, Upload},
+    bytes::{Arrived, Facts, Upload},
     model::{Image, Status},
     quotas,
     signatures::{self, Verifier},
+    store,
+    stores::Store,
     web_download,
 };
 use axum::body::Body;
@@ -104,7 +106,7 @@ async fn take(glance: Arc<Glance>, said: Said, body: Body) -> Result<()> {
         incoming.finish(&disk_format, &container_format, &glance.options).await
     });
     claimed?;
-    let kept = async { glance.stores.asked(&store)?.backend.keep(&image_id, received?).await };
+    let kept = async { keep(&glance, &image_id, glance.stores.asked(&store)?, received?).await };
     match kept.await {
         Ok(facts) => activate(&glance, &image_id, Status::Saving, facts, &store).await,
         Err(error) => {
@@ -116,13 +118,28 @@ async fn take(glance: Arc<Glance>, said: Said, body: Body) -> Result<()> {
 
 /// The image waits for other bytes. It may have been deleted meanwhile.
 pub async fn turn_back(glance: &Glance, image_id: &str, from: Status) {
-    let from: &'static [Status] = match from {
-        Status::Uploading => &[Status::Uploading],
-        _ => &[Status::Saving],
-    };
-    if let Err(error) = turn(glance, image_id, from, Status::Queued).await {
-        tracing::info!(image = image_id, %error, "image not put back to queued");
+    let (id, now) = (image_id.to_string(), glance.clock.now());
+    let process = glance.processes.owner().to_string();
+    let turned = glance.db.write(move |tx| store::wait_for_other_bytes(tx, &id, from, &process, now));
+    match turned.await {
+        Ok(true) => {}
+        other => tracing::info!(image = image_id, ?other, "image not put back to queued"),
     }
+}
+
+/// Hands bytes to a store that came for an image, if it is still this process that takes them.
+pub async fn keep(glance: &Glance, image_id: &str, store: &Store, arrived: Arrived) -> Result<Facts> {
+    let (id, process) = (image_id.to_string(), glance.processes.owner().to_string());
+    match glance.db.read(move |tx| store::takes(tx, &id, &process)).await? {
+        true => store.backend.keep(image_id, arrived).await,
+        false => Err(gone(image_id)),
+    }
+}
+
+fn gone(image_id: &str) -> Error {
+    Error::gone(format!(
+        "Image {image_id} could not be found after upload. The image may have been deleted during the upload."
+    ))
 }
 
 async fn receive(glance: &Glance, mut incoming: Upload, body: Body) -> Result<Upload> {
@@ -135,19 +152,20 @@ async fn receive(glance: &Glance, mut incoming: Upload, body: Body) -> Result<Up
     Ok(incoming)
 }
 
-/// From one of these states to another; `Conflict` from any other.
+/// From one of these states to another, in which this process takes its bytes; `Conflict` from any other.
 pub async fn turn(glance: &Glance, image_id: &str, from: &'static [Status], to: Status) -> Result<()> {
     let (id, now) = (image_id.to_string(), glance.clock.now());
+    let process = glance.processes.owner().to_string();
     glance
         .db
         .write(move |tx| {
             let known = [Filter::eq("id", &*id), Filter::any("status", from.iter().copied())];
-            let changed = tx.set::<Image>(&known, &[("status", to.store()), ("updated_at", now.store())])?;
-            if changed > 0 {
+            let changes = [("status", to.store()), ("process", process.store()), ("updated_at", now.store())];
+            if tx.set::<Image>(&known, &changes)? > 0 {
                 return Ok(());
             }
             match tx.find::<Image>(&id)? {
-                None => Err(crate::store::missing(&id)),
+                None => Err(store::missing(&id)),
                 Some(image) => Err(not_allowed(image.status, to)),
             }
         })
@@ -167,7 +185,8 @@ pub async fn activate(
     stores: &str,
 ) -> Result<()> {
     let (id, stores, now) = (image_id.to_string(), stores.to_string(), glance.clock.now());
-    let changed = glance
+    let process = glance.processes.owner().to_string();
+    let is_nobodys = glance
         .db
         .write(move |tx| {
             let mut changes = vec![
@@ -178,22 +197,36 @@ pub async fn activate(
                 ("os_hash_algo", "sha512".store()),
                 ("os_hash_value", facts.sha512.store()),
                 ("stores", stores.store()),
+                ("process", Option::<String>::None.store()),
+                ("stage_host", Option::<String>::None.store()),
                 ("updated_at", now.store()),
             ];
             if let Some((disk_format, container_format)) = &facts.formats {
                 changes.push(("disk_format", disk_format.store()));
                 changes.push(("container_format", container_format.store()));
             }
-            tx.set::<Image>(&[Filter::eq("id", &*id), Filter::eq("status", from)], &changes)
+            let known =
+                [Filter::eq("id", &*id), Filter::eq("status", from), Filter::eq("process", &*process)];
+            if tx.set::<Image>(&known, &changes)? > 0 {
+                return Ok(None);
+            }
+            // Others may have begun anew where this process was taken for dead.
+            let is_nobodys = |image: Image| match image.status {
+                Status::PendingDelete => true,
+                _ => image.stores.is_none() && image.process.is_none(),
+            };
+            Ok(Some(tx.find::<Image>(&id)?.is_none_or(is_nobodys)))
         })
         .await?;
-    if changed == 0 {
-        glance.stores.remove(image_id).await?;
-        return Err(Error::gone(format!(
-            "Image {image_id} could not be found after upload. The image may have been deleted during the upload."
-        )));
+    match is_nobodys {
+        None => Ok(()),
+        Some(is_nobodys) => {
+            if is_nobodys {
+                glance.stores.remove(image_id).await?;
+            }
+            Err(gone(image_id))
+        }
     }
-    Ok(())
 }
 
 async fn stage(glance: Arc<Glance>, mut request: Request) -> Result<Reply> {
@@ -209,7 +242,7 @@ async fn take_aside(glance: Arc<Glance>, image_id: String, body: Body) -> Result
     turn(&glance, &image_id, &[Status::Queued], Status::Uploading).await?;
     let staged = async {
         let staged = &glance.stores.staged;
-        let incoming = receive(&glance, staged.begin(&base::id::uuid())?, body).await?;
+        let incoming = receive(&glance, staged.begin()?, body).await?;
         incoming.finish_unseen().await?.move_to(&staged.path(&image_id)).await
     };
     let size = match staged.await {
@@ -219,12 +252,20 @@ async fn take_aside(glance: Arc<Glance>, image_id: String, body: Body) -> Result
             return Err(error);
         }
     };
-    let known = [Filter::eq("id", &*image_id), Filter::eq("status", Status::Uploading)];
-    let changed = glance.db.write(move |tx| tx.set::<Image>(&known, &[("size", size.store())])).await?;
+    let process = glance.processes.owner();
+    let known = [
+        Filter::eq("id", &*image_id),
+        Filter::eq("status", Status::Uploading),
+        Filter::eq("process", process),
+    ];
+    let host = Some(glance.node()).filter(|host| !host.is_empty());
+    let changes =
+        [("size", size.store()), ("stage_host", host.store()), ("process", Option::<String>::None.store())];
+    let changed = glance.db.write(move |tx| tx.set::<Image>(&known, &changes)).await?;
     if changed == 0 {
         // Deleted meanwhile.
         glance.stores.staged.remove(&image_id)?;
-        return Err(crate::store::missing(&image_id));
+        return Err(store::missing(&image_id));
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use crate::{
     list::Wanted,
     model::{Image, Status, Visibility, Whole},
     protections::Deed,
-    quotas, schemas, store,
+    proxy, quotas, schemas, store,
 };
 use base::{Error, Json, Result, id};
 use serde_json::json;
@@ -107,6 +107,8 @@ async fn create(glance: Arc<Glance>, request: Request) -> Result<Reply> {
         protected: given["protected"].as_bool().unwrap_or(false),
         os_hidden: given["os_hidden"].as_bool().unwrap_or(false),
         stores: None,
+        process: None,
+        stage_host: None,
         created_at: now,
         updated_at: now,
     };
@@ -267,6 +269,13 @@ async fn remove(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     request.can(&target)?;
     if whole.image.protected {
         return Err(Error::forbidden(format!("Image {id} is protected and cannot be deleted.")));
+    }
+    // Who staged it may be gone: then it is deleted here, and what was staged remains there until he starts again.
+    if let Some(host) = glance.staged_elsewhere(&whole.image)
+        && let Ok(reply) = proxy::pass_on(&host, &request).await
+        && !reply.status.is_server_error()
+    {
+        return Ok(reply);
     }
     glance.delete_image(&id).await.map_err(|error| match error.kind {
         base::ErrorKind::Conflict => {

@@ -4,7 +4,7 @@ use super::body;
 use crate::{
     Glance,
     model::{Image, Status},
-    quotas,
+    proxy, quotas,
     remote::Remote,
     stores,
     tasks::{self, Import, Source},
@@ -60,6 +60,9 @@ async fn import(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     if stores.is_empty() {
         // It is everywhere already.
         return Ok(Reply::empty(StatusCode::ACCEPTED));
+    }
+    if let (Source::Staged, Some(host)) = (&source, glance.staged_elsewhere(image)) {
+        return proxy::pass_on(&host, &request).await;
     }
     let wanted: &[(&'static str, u64)] = match source {
         Source::Stored => &[(quotas::SIZE_TOTAL, 0)],

@@ -5,7 +5,7 @@ use crate::bytes::{self, Arrived, CHUNK_BYTES, Chunks, Facts, Files};
 use async_trait::async_trait;
 use base::{Json, Result};
 use serde_json::json;
-use std::{collections::BTreeSet, ops::Range};
+use std::ops::Range;
 
 pub struct FileStore(pub Files);
 
@@ -38,9 +38,5 @@ impl Backend for FileStore {
 
     async fn remove(&self, image_id: &str, _elsewhere: Option<&str>) -> Result<()> {
         self.0.remove(image_id)
-    }
-
-    async fn forget_all_but(&self, known: &BTreeSet<String>) -> Result<()> {
-        self.0.forget_all_but(known)
     }
 }

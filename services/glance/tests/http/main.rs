@@ -4,6 +4,7 @@ mod cache;
 mod cloud;
 mod imports;
 mod locations;
+mod nodes;
 mod removal;
 mod rules;
 mod s3;
