@@ -12,6 +12,9 @@ const GROUP_MAX: usize = 128;
 /// Of those that wait, background work's at most: enough to fill a commit, few enough to stand behind.
 pub(crate) const BACKGROUND_WRITES_MAX: usize = 32;
 const STATEMENTS_CACHED: usize = 256;
+/// So much of a file is read where the machine has it already: a connection's own cache forgets all of it whenever
+/// another one writes.
+const MAPPED_BYTES_MAX: i64 = 256 << 20;
 
 pub(crate) struct Sqlite {
     writer: mpsc::Sender<Job>,
@@ -102,6 +105,7 @@ fn connect(path: &std::path::Path, read_only: bool) -> Result<Connection> {
     let connection =
         Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(error)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+    connection.pragma_update(None, "mmap_size", MAPPED_BYTES_MAX).map_err(error)?;
     connection
         .execute_batch(
             "PRAGMA busy_timeout = 10000; PRAGMA foreign_keys = ON; PRAGMA case_sensitive_like = ON;",
