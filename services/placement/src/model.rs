@@ -19,7 +19,7 @@ pub static TABLES: &[&db::Table] = &[
     table = "resource_providers",
     unique = "name",
     index = "root_uuid",
-    index = "parent_uuid",
+    index = "parent_uuid, created_at, uuid",
     index = "created_at"
 )]
 pub struct Provider {

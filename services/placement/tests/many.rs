@@ -19,7 +19,10 @@ fn host(number: usize) -> String {
 
 /// Hosts with processors, memory and disk, eight traits each; the first `full` have no processor left.
 async fn hosts(count: usize, full: usize, vcpus: i64) -> (TestDb, Arc<Placement>) {
-    let database = db::testing::sqlite(TABLES, &[]).await.unwrap();
+    hosts_on(db::testing::sqlite(TABLES, &[]).await.unwrap(), count, full, vcpus).await
+}
+
+async fn hosts_on(database: TestDb, count: usize, full: usize, vcpus: i64) -> (TestDb, Arc<Placement>) {
     let placement = Placement::new(database.db.clone(), Clock::real(), Options::default());
     let insert = move |tx: &mut db::Tx| {
         for number in 0..count {
@@ -84,6 +87,42 @@ async fn pages_do_not_show() {
     assert_eq!(providers(&candidates(&placement, groups).await).len(), 200);
     let nobody = format!("{ASKED}&root_required=!HW_CPU_X86_AVX2&limit=10");
     assert_eq!(providers(&candidates(&placement, &nobody).await).len(), 0);
+}
+
+/// Behind the first that are full, those with room are found, in whatever part of a tree they have it.
+#[tokio::test(flavor = "multi_thread")]
+async fn room_is_found_behind_the_full() {
+    for database in db::testing::all(TABLES, &[]).await.unwrap() {
+        let (database, placement) = hosts_on(database, 300, 250, 4).await;
+        let child = "00000000-0000-4000-8000-00000000cccc";
+        let insert = move |tx: &mut db::Tx| {
+            let root = host(110);
+            tx.execute(
+                "INSERT INTO resource_providers (uuid, name, generation, parent_uuid, root_uuid, created_at, updated_at)
+                 VALUES ($1, $1, 0, $2, $2, 900, 900)",
+                params![child, root.as_str()],
+            )?;
+            tx.execute(
+                "INSERT INTO inventories (provider_uuid, resource_class, total, reserved, min_unit, max_unit, step_size, allocation_ratio, used, updated_at)
+                 VALUES ($1, 'VCPU', 4, 0, 1, 4, 1, 1.0, 0, 1)",
+                params![child],
+            )
+        };
+        database.db.write(insert).await.unwrap();
+        let wanted = "resources=VCPU:1,MEMORY_MB:512,DISK_GB:10";
+        let roots: BTreeSet<String> = (250..300).chain([110]).map(host).collect();
+        for limit in ["", "&limit=51", "&limit=60"] {
+            let mut found = providers(&candidates(&placement, &format!("{wanted}{limit}")).await);
+            assert!(found.remove(child), "{limit}");
+            assert_eq!(found, roots, "{limit}");
+        }
+        for too_much in ["resources=VCPU:5", "resources=VCPU:1,CUSTOM_GOLD:1"] {
+            let answer = surface(&placement)
+                .call("admin", "GET", &format!("/allocation_candidates?{too_much}&limit=60"), Json::Null)
+                .await;
+            assert!(answer.status == 400 || providers(&answer.body).is_empty(), "{}", answer.text());
+        }
+    }
 }
 
 /// A hundred at a time, five for each host that has room for four.
