@@ -7,9 +7,10 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 use image_format::{Finding, Format, Inspector};
 use md5::{Digest, Md5};
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use ring::digest::{Context as Sha512, SHA512};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     fs::File,
     io::{Seek, SeekFrom, Write},
     ops::Range,
@@ -31,9 +32,13 @@ const HOLE_BYTES_MIN: usize = 4096;
 /// What is hashed and written at once: long enough that other threads are worth it.
 const BATCH_BYTES: usize = 1 << 20;
 /// The disk begins to write after so many, so that the end has not all of them to wait for.
-const FLUSH_BYTES: u64 = 8 << 20;
+const FLUSH_BYTES: u64 = 4 << 20;
 /// What is read at once.
 pub const CHUNK_BYTES: u64 = 1 << 20;
+/// What is read at once of a file: small enough to be still in the processor's cache when it is sent.
+const STEP_BYTES: u64 = 512 << 10;
+/// A chunk is read, one waits, and some are on their way out.
+const CHUNKS_KEPT: usize = 4;
 
 #[derive(Clone, Debug)]
 pub struct Files {
@@ -140,19 +145,19 @@ impl Drop for Scratch {
 pub struct Upload {
     scratch: Scratch,
     size: u64,
-    flushed: u64,
     batch: Vec<Bytes>,
     batch_bytes: usize,
     writer: Turn<Writer>,
     md5: Turn<Md5>,
     sha512: Turn<Sha512>,
     verifier: Option<Turn<Verifier>>,
-    flusher: Turn<File>,
 }
 
 struct Writer {
     file: File,
     inspector: Inspector,
+    written: u64,
+    flushed: u64,
 }
 
 impl Writer {
@@ -164,7 +169,19 @@ impl Writer {
                 false => self.file.write_all(block)?,
             }
         }
+        self.written += bytes.len() as u64;
+        if self.written - self.flushed >= FLUSH_BYTES {
+            self.begin_flush();
+        }
         Ok(())
+    }
+
+    /// Linux begins to write what is said to be needed no more, and waits for nothing. What is not written yet stays in
+    /// memory, for whoever reads the image next. A file system that does not know it writes at the end.
+    fn begin_flush(&mut self) {
+        let (from, length) = (self.flushed as i64, (self.written - self.flushed) as i64);
+        let _ = posix_fadvise(&self.file, from, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        self.flushed = self.written;
     }
 }
 
@@ -173,11 +190,9 @@ impl Upload {
         Ok(Self {
             scratch,
             size: 0,
-            flushed: 0,
             batch: Vec::new(),
             batch_bytes: 0,
-            flusher: Turn::Idle(file.try_clone()?),
-            writer: Turn::Idle(Writer { file, inspector: Inspector::new() }),
+            writer: Turn::Idle(Writer { file, inspector: Inspector::new(), written: 0, flushed: 0 }),
             md5: Turn::Idle(Md5::new()),
             // Its own code for each processor: upstream's hash is what an upload waits for.
             sha512: Turn::Idle(Sha512::new(&SHA512)),
@@ -210,10 +225,6 @@ impl Upload {
         self.sha512.go(move |sha512| each(&for_sha512, |bytes| sha512.update(bytes))).await?;
         if let Some(verifier) = &mut self.verifier {
             verifier.go(move |verifier| each(&for_verifier, |bytes| verifier.update(bytes))).await?;
-        }
-        if self.size - self.flushed >= FLUSH_BYTES && self.flusher.is_idle() {
-            self.flushed = self.size;
-            self.flusher.go(|file| file.sync_data()).await?;
         }
         Ok(())
     }
@@ -310,14 +321,6 @@ impl<T: Send + 'static> Turn<T> {
         }));
         Ok(())
     }
-
-    fn is_idle(&self) -> bool {
-        match self {
-            Turn::Idle(_) => true,
-            Turn::Busy(step) => step.is_finished(),
-            Turn::Over => false,
-        }
-    }
 }
 
 /// All of an image in a file that is nobody's yet. Dropped, it leaves nothing.
@@ -355,27 +358,41 @@ impl Arrived {
 pub async fn read(path: PathBuf, range: Range<u64>) -> Result<Chunks> {
     let opened = spawn_blocking(move || File::open(path)).await;
     let file = Arc::new(opened.map_err(|e| Error::internal(e.to_string()))??);
-    let step = |file: &Arc<File>, at: u64, end: u64| {
-        let (file, count) = (file.clone(), CHUNK_BYTES.min(end - at) as usize);
+    let step = |file: &Arc<File>, chunk: Option<Bytes>, at: u64, end: u64| {
+        let (file, count) = (file.clone(), STEP_BYTES.min(end - at) as usize);
         (count > 0).then(|| {
             spawn_blocking(move || {
-                let mut chunk = vec![0; count];
+                let mut chunk = emptied(chunk, count);
                 file.read_exact_at(&mut chunk, at)?;
-                Ok::<_, std::io::Error>(Bytes::from(chunk))
+                Ok::<_, std::io::Error>(chunk.freeze())
             })
         })
     };
-    let first = step(&file, range.start, range.end);
-    let chunks = stream::try_unfold((first, range.start), move |(step_before, at)| {
+    let first = step(&file, None, range.start, range.end);
+    let state = (first, range.start, VecDeque::with_capacity(CHUNKS_KEPT));
+    let chunks = stream::try_unfold(state, move |(step_before, at, mut sent)| {
         let file = file.clone();
         async move {
             let Some(step_before) = step_before else { return Ok(None) };
             let chunk = step_before.await??;
             let at = at + chunk.len() as u64;
-            Ok(Some((chunk, (step(&file, at, range.end), at))))
+            let oldest = if sent.len() < CHUNKS_KEPT { None } else { sent.pop_front() };
+            sent.push_back(chunk.clone());
+            Ok(Some((chunk, (step(&file, oldest, at, range.end), at, sent))))
         }
     });
     Ok(chunks.boxed())
+}
+
+/// The memory of a chunk that was sent, if nobody has it any more: new memory costs as much as filling it.
+fn emptied(chunk: Option<Bytes>, count: usize) -> BytesMut {
+    match chunk.map(Bytes::try_into_mut) {
+        Some(Ok(mut chunk)) if chunk.len() >= count => {
+            chunk.truncate(count);
+            chunk
+        }
+        _ => BytesMut::zeroed(count),
+    }
 }
 
 fn each(batch: &[Bytes], take: impl FnMut(&Bytes)) -> std::io::Result<()> {
@@ -494,6 +511,13 @@ mod tests {
                 read(files.path("i"), range.clone()).await.unwrap().try_collect().await.unwrap();
             assert!(chunks.concat() == bytes[range.start as usize..range.end as usize], "{range:?}");
         }
+        // Memory of chunks that are gone is filled again.
+        let (mut chunks, mut at) = (read(files.path("i"), 0..length).await.unwrap(), 0);
+        while let Some(chunk) = chunks.try_next().await.unwrap() {
+            assert!(chunk == bytes[at..at + chunk.len()], "{at}");
+            at += chunk.len();
+        }
+        assert_eq!(at as u64, length);
         let mut cut_short = read(files.path("i"), 0..length + 1).await.unwrap();
         assert!(cut_short.try_next().await.is_ok());
         assert!(cut_short.try_collect::<Vec<_>>().await.is_err());
