@@ -15,10 +15,13 @@ pub struct Qmp(BufReader<UnixStream>);
 impl Qmp {
     /// None when nobody listens.
     pub async fn connect(socket: &Path) -> Result<Option<Self>> {
-        use std::io::ErrorKind::{ConnectionRefused, NotFound};
+        // Reset: it ended before it took the connection.
+        use std::io::ErrorKind::{ConnectionRefused, ConnectionReset, NotFound};
         let stream = match UnixStream::connect(socket).await {
             Ok(stream) => stream,
-            Err(error) if matches!(error.kind(), NotFound | ConnectionRefused) => return Ok(None),
+            Err(error) if matches!(error.kind(), NotFound | ConnectionRefused | ConnectionReset) => {
+                return Ok(None);
+            }
             Err(error) => return Err(error.into()),
         };
         let mut qmp = Self(BufReader::new(stream));
