@@ -7,7 +7,7 @@ use std::{io, ops::Range, os::unix::fs::DirBuilderExt, path::PathBuf, time::Dura
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, duplex},
     net::UnixStream,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 const OPENED_WITHIN: Duration = Duration::from_secs(60);
@@ -23,7 +23,8 @@ const EXPORT_NAME: u32 = 1;
 const REQUEST: u32 = 0x2560_9513;
 const REPLY: u32 = 0x6744_6698;
 
-/// A part of a disk that QEMU's block layer describes so. It ends early when its server does.
+/// A part of a disk that QEMU's block layer describes so; an error when there is no such disk or it ends before the part
+/// does. The part ends early when its server does.
 pub async fn read(
     disk: &serde_json::Value,
     range: Range<u64>,
@@ -34,7 +35,13 @@ pub async fn read(
     let mut server = server.reader()?;
     let until = Instant::now() + OPENED_WITHIN;
     let mut served = loop {
-        if let Ok(served) = UnixStream::connect(&socket).await {
+        // It listens before it has opened the disk, and greets after that.
+        if let Ok(mut served) = UnixStream::connect(&socket).await {
+            let cannot = |error| Error::unavailable(format!("qemu-nbd: does not serve the disk: {error}"));
+            timeout_at(until, open(&mut served, range.end))
+                .await
+                .map_err(|late| cannot(late.into()))?
+                .map_err(cannot)?;
             break served;
         }
         tokio::select! {
@@ -58,12 +65,8 @@ pub async fn read(
     Ok(reader)
 }
 
-/// Greets, opens the one export there is, and hands on what is in the range.
-async fn take<S: AsyncRead + AsyncWrite + Unpin>(
-    served: &mut S,
-    range: Range<u64>,
-    into: &mut (impl AsyncWrite + Unpin),
-) -> io::Result<()> {
+/// Greets and opens the one export there is, of at least so many bytes.
+async fn open(served: &mut (impl AsyncRead + AsyncWrite + Unpin), bytes_min: u64) -> io::Result<()> {
     let mut greeting = [0; 18];
     served.read_exact(&mut greeting).await?;
     check(greeting.starts_with(GREETING), "greeting")?;
@@ -73,7 +76,15 @@ async fn take<S: AsyncRead + AsyncWrite + Unpin>(
     served.write_u32(0).await?;
     let size = served.read_u64().await?;
     served.read_u16().await?;
-    check(range.end <= size, "size")?;
+    check(bytes_min <= size, "size")
+}
+
+/// Hands on what is in the range.
+async fn take<S: AsyncRead + AsyncWrite + Unpin>(
+    served: &mut S,
+    range: Range<u64>,
+    into: &mut (impl AsyncWrite + Unpin),
+) -> io::Result<()> {
     let mut start = range.start;
     while start < range.end {
         // One at a time: a server answers in whatever order it likes.
@@ -140,8 +151,7 @@ mod tests {
             read(&disk, range.clone()).await.unwrap().read_to_end(&mut read_back).await.unwrap();
             assert!(read_back == bytes[range.start as usize..range.end as usize], "{range:?}");
         }
-        let mut beyond = read(&disk, 0..all + 1).await.unwrap();
-        assert_eq!(beyond.read(&mut [0; 8]).await.unwrap(), 0);
+        assert!(read(&disk, 0..all + 1).await.is_err());
         let gone = json!({"driver": "raw", "file": {"driver": "file", "filename": "/nowhere"}});
         assert!(read(&gone, 0..1).await.is_err());
     }
