@@ -1,7 +1,7 @@
 //! Which host serves what: every network's DHCP and every router is on one host alone. It follows from who lives, and
 //! from what an operator set; nothing has to be moved when a host dies but the word of it.
 
-use crate::{Options, agents, model::*, store};
+use crate::{Options, agents, model::*, ports, store};
 use base::{Result, Timestamp};
 use db::{List, Tx};
 use std::{
@@ -140,6 +140,12 @@ pub fn place(tx: &mut Tx, resource_id: &str, host: Option<String>) -> Result<()>
         Some(_) => tx.update(&placement).map(drop),
         None => tx.insert(&placement),
     }
+}
+
+/// Whether one host serves a network's DHCP: there is something to serve, or an operator put it there.
+pub fn is_served_on(tx: &mut Tx, layout: &Layout, network: &Network, host: &str) -> Result<bool> {
+    let is_placed = layout.placements.get(&network.id).is_some_and(|on| on.as_deref() == Some(host));
+    Ok(layout.dhcp_host(network) == Some(host) && (is_placed || ports::dhcp_port(tx, &network.id)?.is_some()))
 }
 
 /// Networks whose DHCP one host serves: those with something to serve, and those that an operator put there.

@@ -229,8 +229,7 @@ async fn add_network(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
                 return Err(missing("InvalidDHCPAgent", text));
             }
             let layout = Layout::load(tx, &options, clock.now())?;
-            let is_served = ports::dhcp_port(tx, &id)?.is_some();
-            if is_served && layout.dhcp_host(&network) == Some(&agent.host) {
+            if schedule::is_served_on(tx, &layout, &network, &agent.host)? {
                 let text = format!("The network {id} has been already hosted by the DHCP Agent {agent_id}.");
                 return Err(conflict("NetworkHostedByDHCPAgent", text));
             }
@@ -250,15 +249,19 @@ async fn remove_network(neutron: Arc<Neutron>, request: Request) -> Result<Reply
         .write(move |tx, touched| {
             let agent = store::get::<Agent>(tx, AGENT, &agent_id)?;
             let layout = Layout::load(tx, &options, clock.now())?;
-            let network = tx.find::<Network>(&id)?;
-            let is_here = network.is_some_and(|n| layout.dhcp_host(&n) == Some(&agent.host))
-                && agent.agent_type == agents::DHCP.name;
-            let Some(whole) = ports::dhcp_port(tx, &id)?.filter(|_| is_here) else {
+            let is_here = match tx.find::<Network>(&id)?.filter(|_| agent.agent_type == agents::DHCP.name) {
+                Some(network) => schedule::is_served_on(tx, &layout, &network, &agent.host)?,
+                None => false,
+            };
+            if !is_here {
                 let text = format!("The network {id} is not hosted by the DHCP Agent {agent_id}.");
                 return Err(conflict("NetworkNotHostedByDhcpAgent", text));
-            };
+            }
             schedule::place(tx, &id, None)?;
-            ports::stands_no_more(tx, touched, whole)
+            match ports::dhcp_port(tx, &id)? {
+                Some(whole) => ports::stands_no_more(tx, touched, whole),
+                None => Ok(()),
+            }
         })
         .await?;
     Ok(Reply::no_content())

@@ -242,10 +242,15 @@ async fn an_operator_says_who_serves() {
         // Where it was put a network is, with no subnet yet to serve.
         let bare = cloud.network("member").await;
         let path = format!("agents/{}/dhcp-networks", agent("DHCP", "two").await);
-        let answer = cloud.call("admin", "POST", &path, json!({"network_id": bare})).await;
-        assert_eq!(answer.status, 201);
+        let wanted = json!({"network_id": bare});
+        assert_eq!(cloud.call("admin", "POST", &path, wanted.clone()).await.status, 201);
+        assert_eq!(cloud.call("admin", "POST", &path, wanted).await.error(), "NetworkHostedByDHCPAgent");
         let there = cloud.get("admin", &path).await["networks"].clone();
-        assert_eq!(there.as_array().unwrap().iter().map(id).collect::<Vec<_>>(), [bare]);
+        assert_eq!(there.as_array().unwrap().iter().map(id).collect::<Vec<_>>(), std::slice::from_ref(&bare));
+        let one = format!("{path}/{bare}");
+        assert_eq!(cloud.call("admin", "DELETE", &one, Json::Null).await.status, 204);
+        let answer = cloud.call("admin", "DELETE", &one, Json::Null).await;
+        assert_eq!(answer.error(), "NetworkNotHostedByDhcpAgent");
     })
     .await;
 }
