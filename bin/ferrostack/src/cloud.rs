@@ -128,7 +128,8 @@ impl Cloud {
         let outside = Outside::reach(&settings, &clock).await?;
         let bus = outside.as_ref().map_or_else(Bus::local, |outside| outside.bus.clone());
         let db = database::open(&settings, "neutron").await?;
-        let neutron = Neutron::new(db, clock.clone(), settings.config.section()?, bus.clone());
+        let neutron =
+            Neutron::new(db, clock.clone(), settings.config.section()?, bus.clone(), placement.clone());
         held.running.push(Box::new(neutron.start().await?));
         let policy = settings.policy("neutron")?;
         let networks = neutron.service(policy.as_deref(), keystone.clone(), &identity_url)?.into_router()?;

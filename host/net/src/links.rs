@@ -7,7 +7,7 @@ use futures::TryStreamExt;
 use host_run::run;
 use ipnet::IpNet;
 use rtnetlink::{
-    Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder,
+    Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVlan, LinkVxlan, RouteMessageBuilder,
     packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
@@ -103,6 +103,14 @@ impl Links {
                 None => vxlan,
             };
             self.add(name, vxlan.build()).await?;
+        }
+        self.need(name).await
+    }
+
+    /// The frames of one VLAN of another interface.
+    pub async fn vlan(&self, name: &str, of: &Link, vlan: u16) -> Result<Link> {
+        if self.find(name).await?.is_none() {
+            self.add(name, LinkVlan::new(name, of.index, vlan).build()).await?;
         }
         self.need(name).await
     }

@@ -5,7 +5,7 @@ use crate::{
     Depth, HostNet, Report, dhcp, filter,
     links::{Link, Links, Wanted},
     metadata::{Directory, MetadataOptions, Place, Proxy},
-    names::{bridge, short, tap},
+    names::{bridge, short, tap, vlan_link},
     nat, netns,
     nft::{self, Applied, Side},
     shape,
@@ -140,14 +140,17 @@ impl Linux {
         match &network.kind {
             NetworkKind::Local => Ok(()),
             NetworkKind::Flat { physical_network } => {
-                let Some(interface) = self.options.physical_networks.get(physical_network) else {
-                    return Ok(());
-                };
-                let port = self.links.find(interface).await?;
-                let port =
-                    port.ok_or_else(|| Error::unavailable(format!("no interface {interface} on this host")))?;
+                let Some(port) = self.interface(physical_network).await? else { return Ok(()) };
                 let wanted = Wanted { controller: Some(link.index), ..Wanted::default() };
                 self.links.make(&port, &wanted).await
+            }
+            NetworkKind::Vlan { physical_network, vlan } => {
+                let Some(port) = self.interface(physical_network).await? else { return Ok(()) };
+                self.links.make(&port, &Wanted::default()).await?;
+                let name = vlan_link(id);
+                let tagged = self.links.vlan(&name, &port, *vlan).await?;
+                self.links.make(&tagged, &self.wanted(None, network, Some(link.index))).await?;
+                silence(&name).await
             }
             NetworkKind::Vxlan(segment) => {
                 let name = format!("vxlan-{}", segment.vni);
@@ -159,6 +162,13 @@ impl Linux {
                 self.links.forwarding(&tunnel, &flood.chain(known).collect()).await
             }
         }
+    }
+
+    /// The interface of a physical network, where the host has one.
+    async fn interface(&self, physical_network: &str) -> Result<Option<Link>> {
+        let Some(name) = self.options.physical_networks.get(physical_network) else { return Ok(None) };
+        let found = self.links.find(name).await?;
+        found.ok_or_else(|| Error::unavailable(format!("no interface {name} on this host"))).map(Some)
     }
 
     fn wanted(&self, mac: Option<Mac>, network: &Network, controller: Option<u32>) -> Wanted<'_> {
@@ -406,6 +416,9 @@ fn names(desired: &Desired) -> (BTreeSet<String>, BTreeSet<String>) {
         links.insert(bridge(id));
         if let NetworkKind::Vxlan(segment) = &network.kind {
             links.insert(format!("vxlan-{}", segment.vni));
+        }
+        if let NetworkKind::Vlan { .. } = &network.kind {
+            links.insert(vlan_link(id));
         }
         if let Some(dhcp) = &network.dhcp {
             namespaces.insert(format!("qdhcp-{id}"));

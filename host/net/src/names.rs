@@ -7,6 +7,11 @@ pub fn bridge(network_id: &str) -> String {
     short("brq", network_id)
 }
 
+/// The interface with a network's VLAN.
+pub fn vlan_link(network_id: &str) -> String {
+    short("vlan", network_id)
+}
+
 pub fn short(prefix: &str, id: &str) -> String {
     format!("{prefix}{}", id.chars().take(11).collect::<String>())
 }

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use base::{Context, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 #[async_trait]
 pub trait Networks: Send + Sync {
@@ -31,7 +32,13 @@ pub trait Networks: Send + Sync {
 
     /// Gives the port a second binding, an inactive one, on a host to which its server is to move. The port's tap is
     /// made there, and nova hears `network-vif-plugged` when it stands. One that is there already is fine.
-    async fn create_binding(&self, cx: &Context, port_id: &str, host: &str) -> Result<Port>;
+    async fn create_binding(
+        &self,
+        cx: &Context,
+        port_id: &str,
+        host: &str,
+        allocation: &PortAllocation,
+    ) -> Result<Port>;
 
     /// From now on the port is on that host, where it has a binding; the binding that it had until now becomes the
     /// inactive one. Active already: fine.
@@ -88,6 +95,21 @@ pub struct Binding {
     pub device_owner: String,
     pub host: String,
     pub dns_name: Option<String>,
+    /// Who gives what the port asks of placement; it is in the port's binding profile.
+    pub allocation: PortAllocation,
+}
+
+/// Providers by the ids of request groups.
+pub type PortAllocation = BTreeMap<String, String>;
+
+/// What a port asks of placement, by one of its QoS rules: all of it from one provider. The providers of a port's groups
+/// lie below one of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RequestGroup {
+    pub id: String,
+    pub resources: BTreeMap<String, u64>,
+    pub required: Vec<String>,
 }
 
 /// A port with all that a server's owner and the guest itself are told about it.
@@ -106,6 +128,8 @@ pub struct Port {
     /// Where it is bound; empty when it is not.
     pub host: String,
     pub active: bool,
+    pub resource_request: Vec<RequestGroup>,
+    pub allocation: PortAllocation,
     /// On hosts between which its server moves.
     pub inactive_bindings: Vec<InactiveBinding>,
 }

@@ -68,7 +68,14 @@ impl Faults {
             Faults::Neutron if error.code.as_deref() == Some(DETAIL) => webob(status, &message, true, about),
             Faults::Neutron => {
                 let kind = error.code.as_deref().map_or_else(|| webob_class(status), ToString::to_string);
-                let body = json!({ "NeutronError": { "type": kind, "message": message, "detail": "" } });
+                // What neutron cannot do it says in Python's words.
+                let (outer, kind) = match (error.kind, error.code.as_deref()) {
+                    (ErrorKind::NotImplemented, None) => {
+                        ("NotImplementedError", "NotImplementedError".into())
+                    }
+                    _ => ("NeutronError", kind),
+                };
+                let body = json!({ outer: { "type": kind, "message": message, "detail": "" } });
                 answer(status, JSON, body.to_string())
             }
             Faults::Glance => webob(status, &message, error.code.as_deref() == Some(DETAIL), about),

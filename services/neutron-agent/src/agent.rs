@@ -107,6 +107,7 @@ impl Agent {
             only_guests: !self.options.dhcp_and_routers,
             availability_zone: self.options.availability_zone.clone(),
             started: !told.started,
+            resources: self.options.resources(&self.name)?,
         };
         let heard = self.reports.agent_reported(&Context::internal(), &agent).await;
         match heard {

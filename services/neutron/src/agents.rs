@@ -302,7 +302,9 @@ impl Neutron {
 #[async_trait]
 impl NetworkReports for Neutron {
     async fn agent_reported(&self, _: &Context, state: &AgentState) -> Result<()> {
+        let told = state.clone();
         let (state, clock, options) = (state.clone(), self.clock.clone(), self.options.clone());
+        let reported = self.reported.clone();
         self.write(move |tx, touched| {
             let now = clock.now();
             let known = store::all_of::<Agent>(tx, "host", &state.host)?;
@@ -312,6 +314,11 @@ impl NetworkReports for Neutron {
             }
             for gone in known.iter().filter(|agent| kinds.iter().all(|kind| agent.agent_type != kind.name)) {
                 tx.remove::<Agent>(&gone.id)?;
+            }
+            let unsynced = known.iter().any(|agent| agent.resources_synced == Some(false));
+            if !told.resources.is_empty() && (told.started || known.is_empty() || unsynced) {
+                let (reported, told) = (reported.clone(), told.clone());
+                tx.after_commit(move || drop(reported.send(told)));
             }
             // Of who serves, a report changes its own host's part alone.
             let after = store::all_of::<Agent>(tx, "host", &state.host)?;
@@ -358,6 +365,7 @@ fn store_agent(tx: &mut Tx, state: &AgentState, kind: &Kind, known: &[Agent], no
     let configurations = match kind.name {
         name if name == L2.name => json!({
             "tunneling_ip": state.tunnel_ip, "physical_networks": state.physical_networks, "devices": state.ports,
+            "resource_provider_bandwidths": bandwidths(state),
         }),
         name if name == DHCP.name => json!({"networks": state.networks}),
         _ => json!({"agent_mode": "legacy", "routers": state.routers}),
@@ -373,6 +381,8 @@ fn store_agent(tx: &mut Tx, state: &AgentState, kind: &Kind, known: &[Agent], no
         availability_zone: (kind.name != L2.name).then(|| zone.into()),
         tunnel_ip: state.tunnel_ip.map(|ip| ip.to_string()),
         configurations,
+        resources_synced: (kind.name == L2.name && !state.resources.is_empty())
+            .then(|| known.and_then(|agent| agent.resources_synced).unwrap_or(false)),
         created_at: known.map_or(now, |agent| agent.created_at),
         started_at: known.filter(|_| !state.started).map_or(now, |agent| agent.started_at),
         heartbeat_timestamp: now,
@@ -381,6 +391,12 @@ fn store_agent(tx: &mut Tx, state: &AgentState, kind: &Kind, known: &[Agent], no
         Some(_) => tx.update(&agent).map(drop),
         None => tx.insert(&agent),
     }
+}
+
+fn bandwidths(state: &AgentState) -> base::Json {
+    let of = |rates: &contract::Rates| json!({"egress": rates.egress, "ingress": rates.ingress});
+    let all = state.resources.bandwidths.iter().map(|(device, one)| (device.clone(), of(&one.rates)));
+    all.collect::<serde_json::Map<_, _>>().into()
 }
 
 /// Another serves than until now: everybody is told who.

@@ -19,6 +19,8 @@ pub enum Kind {
     Int,
     /// At least this.
     IntFrom(i64),
+    /// From the first to the second.
+    IntRange(i64, i64),
     /// At least 0, in other words than [`Kind::IntFrom`].
     Size,
     SizeOrNull,
@@ -233,6 +235,15 @@ fn value_of(name: &str, kind: Kind, value: &Json) -> Result<Json> {
                 false => Err(wrong(format!("'{number}' is too small - must be at least '{least}'."))),
             }
         }
+        Kind::IntRange(least, most) => match integer(value)? {
+            number if number < least => {
+                Err(wrong(format!("'{number}' is too small - must be at least '{least}'.")))
+            }
+            number if number > most => {
+                Err(wrong(format!("'{number}' is too large - must be no larger than '{most}'.")))
+            }
+            number => Ok(json!(number)),
+        },
         Kind::SizeOrNull if value.is_null() => Ok(Json::Null),
         Kind::Size | Kind::SizeOrNull => match integer(value)? {
             number if number < 0 => Err(wrong(format!("'{number}' should be non-negative."))),

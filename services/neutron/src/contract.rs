@@ -4,7 +4,7 @@ use crate::{
     Neutron,
     ipam::Fixed,
     model::*,
-    ports, quota, rbac,
+    ports, qos_ports, quota, rbac,
     store::{self, WholePort},
 };
 use async_trait::async_trait;
@@ -123,6 +123,7 @@ impl contract::Networks for Neutron {
                 port.dns_name.clone_from(name);
             }
             ports::bind(tx, &mut port, &binding.host)?;
+            qos_ports::set_allocation(&mut port.profile, &binding.allocation);
             store_changed(tx, touched, port, clock.now())
         })
         .await
@@ -135,23 +136,32 @@ impl contract::Networks for Neutron {
             port.device_id.clear();
             port.device_owner.clear();
             ports::bind(tx, &mut port, "")?;
+            qos_ports::set_allocation(&mut port.profile, &contract::PortAllocation::new());
             store_changed(tx, touched, port, clock.now()).map(drop)
         })
         .await
     }
 
-    async fn create_binding(&self, _: &Context, port_id: &str, host: &str) -> Result<contract::Port> {
-        let (id, host) = (port_id.to_string(), host.to_string());
+    async fn create_binding(
+        &self,
+        _: &Context,
+        port_id: &str,
+        host: &str,
+        allocation: &contract::PortAllocation,
+    ) -> Result<contract::Port> {
+        let (id, host, allocation) = (port_id.to_string(), host.to_string(), allocation.clone());
         self.write(move |tx, touched| {
             let port = store::get::<Port>(tx, store::PORT, &id)?;
             let there = tx.get::<PortBinding>(&[id.store(), host.store()])?;
             if port.host_id != host && there.is_none() {
+                let mut profile = port.profile.clone();
+                qos_ports::set_allocation(&mut profile, &allocation);
                 let binding = PortBinding {
                     port_id: id.clone(),
                     host: host.clone(),
                     vif_type: ports::vif_type(tx, &host)?.into(),
                     vnic_type: port.vnic_type.clone(),
-                    profile: port.profile.clone(),
+                    profile,
                     plugged: false,
                 };
                 ports::add_binding(tx, touched, &port, &binding)?;
@@ -287,6 +297,8 @@ fn views(tx: &mut Tx, ports: Vec<WholePort>) -> Result<Vec<contract::Port>> {
                 security_groups: named
                     .map(|group| contract::SecurityGroup { id: group.id.clone(), name: group.name.clone() })
                     .collect(),
+                resource_request: whole.resource_request,
+                allocation: qos_ports::allocation(&port.profile),
                 id: port.id,
                 project_id: port.project_id,
                 mac: port.mac_address,

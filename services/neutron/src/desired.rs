@@ -5,7 +5,7 @@ use crate::{
     agents::Touched,
     forwardings, ipam,
     model::*,
-    ports,
+    ports, qos_ports,
     schedule::Layout,
     store::{self, WholePort},
 };
@@ -151,7 +151,7 @@ fn guest(tx: &mut Tx, whole: &WholePort) -> Result<contract::Port> {
         allowed_address_pairs: pairs.filter_map(pair).collect(),
         security_groups: whole.groups.iter().cloned().collect(),
         port_security: port.port_security_enabled,
-        qos: qos(tx, port.qos_policy_id.as_ref().or(whole.network_qos.as_ref()))?,
+        qos: qos(tx, whole.policy())?,
         stateless: !groups.is_empty() && groups.iter().all(|group| !group.stateful),
         admin_state_up: port.admin_state_up,
     })
@@ -166,6 +166,7 @@ fn qos(tx: &mut Tx, policy_id: Option<&String>) -> Result<contract::Qos> {
         let place = match rule.kind.as_str() {
             "bandwidth_limit" => &mut made.bandwidth,
             "packet_rate_limit" => &mut made.packets,
+            kind if qos_ports::promises(kind) => continue,
             _ => {
                 made.dscp = rule.dscp_mark.and_then(|mark| u8::try_from(mark).ok());
                 continue;
@@ -228,6 +229,10 @@ fn network_of(
             let physical_network = network.physical_network.clone().unwrap_or_default();
             contract::NetworkKind::Flat { physical_network }
         }
+        "vlan" => contract::NetworkKind::Vlan {
+            physical_network: network.physical_network.clone().unwrap_or_default(),
+            vlan: network.segmentation_id.and_then(|id| u16::try_from(id).ok()).unwrap_or(0),
+        },
         _ => contract::NetworkKind::Local,
     };
     let mut host_addresses = Vec::new();

@@ -16,8 +16,10 @@ mod model;
 mod options;
 mod pools;
 mod ports;
+mod qos_ports;
 mod quota;
 mod rbac;
+mod resources;
 mod routing;
 mod rules;
 mod schedule;
@@ -33,7 +35,8 @@ use agents::Touched;
 use base::{Clock, Result};
 use bus::{Bus, Serving, Topic};
 use contracts::{
-    agents::network::{REPORTS_TOPIC, network_reports_handlers},
+    agents::network::{AgentState, REPORTS_TOPIC, network_reports_handlers},
+    placement::Placement,
     servers::Servers,
 };
 use db::{Db, Tx};
@@ -57,6 +60,12 @@ pub struct Neutron {
     happened: mpsc::UnboundedSender<BTreeSet<Event>>,
     to_nova: Mutex<Option<mpsc::UnboundedReceiver<BTreeSet<Event>>>>,
     servers: OnceLock<Weak<dyn Servers>>,
+    placement: Arc<dyn Placement>,
+    /// What placement is still to be told of hosts.
+    reported: mpsc::UnboundedSender<AgentState>,
+    to_placement: Mutex<Option<mpsc::UnboundedReceiver<AgentState>>>,
+    /// Held while ports get other policies that placement counts.
+    reallocations: tokio::sync::Mutex<()>,
     /// Hosts that are to ask for everything and have not heard it yet.
     missed: parking_lot::Mutex<BTreeSet<String>>,
 }
@@ -67,7 +76,7 @@ const BODY_BYTES_MAX: usize = 114_688;
 /// While it lives, agents are heard and told, and so is nova.
 pub struct Running {
     _serving: Serving,
-    telling: [JoinHandle<()>; 4],
+    telling: [JoinHandle<()>; 5],
 }
 
 impl Drop for Running {
@@ -89,7 +98,8 @@ const SERVICE: web::Declaration<Neutron> = web::Declaration {
 
 impl Neutron {
     /// On a database opened with [`TABLES`]. Nothing runs before [`Neutron::start`].
-    pub fn new(db: Db, clock: Clock, options: Options, bus: Bus) -> Arc<Self> {
+    pub fn new(db: Db, clock: Clock, options: Options, bus: Bus, placement: Arc<dyn Placement>) -> Arc<Self> {
+        let (reported, to_placement) = mpsc::unbounded_channel();
         let (touched, to_tell) = mpsc::unbounded_channel();
         let (happened, to_nova) = mpsc::unbounded_channel();
         let (to_tell, to_nova) = (Mutex::new(Some(to_tell)), Mutex::new(Some(to_nova)));
@@ -103,6 +113,10 @@ impl Neutron {
             happened,
             to_nova,
             servers: OnceLock::new(),
+            placement,
+            reported,
+            to_placement: Mutex::new(Some(to_placement)),
+            reallocations: tokio::sync::Mutex::default(),
             missed: parking_lot::Mutex::default(),
         })
     }
@@ -119,16 +133,19 @@ impl Neutron {
 
     /// Listens to the network agents and tells them of changes until the answer is dropped.
     pub async fn start(self: &Arc<Self>) -> Result<Running> {
+        self.options.vlan_ranges()?;
         self.write(|tx, _| rbac::complete(tx)).await?;
         let reports = network_reports_handlers(self.clone());
         let serving = self.bus.serve(Topic::any(REPORTS_TOPIC), reports).await?;
         let to_tell = self.to_tell.lock().ok().and_then(|mut held| held.take());
         let to_nova = self.to_nova.lock().ok().and_then(|mut held| held.take());
+        let to_placement = self.to_placement.lock().ok().and_then(|mut held| held.take());
         let telling = [
             tokio::spawn(agents::tell(self.clone(), to_tell)),
             tokio::spawn(agents::watch(self.clone())),
             tokio::spawn(agents::greet(self.clone())),
             tokio::spawn(events::tell(self.clone(), to_nova)),
+            tokio::spawn(resources::tell(self.clone(), to_placement)),
         ];
         Ok(Running { _serving: serving, telling })
     }

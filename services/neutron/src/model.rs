@@ -51,6 +51,19 @@ pub static MIGRATIONS: &[db::Migration] = &[
             "ALTER TABLE ports ADD COLUMN qos_policy_id TEXT",
         ],
     },
+    db::Migration {
+        number: 4,
+        name: "what placement knows of agents",
+        statements: &[
+            // Databases from before the second migration have none yet.
+            "CREATE TABLE IF NOT EXISTS network_agents (id TEXT NOT NULL, agent_type TEXT NOT NULL,
+               program TEXT NOT NULL, topic TEXT NOT NULL, host TEXT NOT NULL, admin_state_up BOOLEAN NOT NULL,
+               description TEXT, availability_zone TEXT, tunnel_ip TEXT, configurations TEXT NOT NULL,
+               created_at BIGINT NOT NULL, started_at BIGINT NOT NULL, heartbeat_timestamp BIGINT NOT NULL,
+               PRIMARY KEY (id))",
+            "ALTER TABLE network_agents ADD COLUMN resources_synced BOOLEAN",
+        ],
+    },
 ];
 
 /// What most nouns have in common, upstream's standard attributes: whose it is, and which change it last saw.
@@ -479,7 +492,7 @@ pub struct QosRule {
     pub id: String,
     pub qos_policy_id: String,
     pub kind: String,
-    /// The most in a second.
+    /// The most in a second, or the least.
     pub rate: i64,
     pub burst: i64,
     #[field(filter)]
@@ -557,6 +570,8 @@ pub struct Agent {
     pub availability_zone: Option<String>,
     pub tunnel_ip: Option<String>,
     pub configurations: Json,
+    /// Whether placement knows what the host has for ports; none: there is nothing to know.
+    pub resources_synced: Option<bool>,
     #[field(sort)]
     pub created_at: Timestamp,
     #[field(sort)]

@@ -1,7 +1,8 @@
 //! What neutron asks its database, one function per question.
 
-use crate::{errors::missing, model::*};
+use crate::{errors::missing, model::*, qos_ports};
 use base::{Result, Timestamp, id};
+use contracts::networks::RequestGroup;
 use db::{Filter, List, Resource, Tx, params, sql};
 use std::collections::{BTreeSet, HashMap};
 
@@ -105,6 +106,15 @@ pub struct WholePort {
     pub groups: Vec<String>,
     /// The policy of its network.
     pub network_qos: Option<String>,
+    /// What it asks of placement.
+    pub resource_request: Vec<RequestGroup>,
+}
+
+impl WholePort {
+    /// The QoS policy that holds for it.
+    pub fn policy(&self) -> Option<&String> {
+        self.port.qos_policy_id.as_ref().or(self.network_qos.as_ref())
+    }
 }
 
 pub fn whole(tx: &mut Tx, ports: Vec<Port>) -> Result<Vec<WholePort>> {
@@ -117,21 +127,30 @@ pub fn whole(tx: &mut Tx, ports: Vec<Port>) -> Result<Vec<WholePort>> {
     for row in any_of::<PortGroup>(tx, "port_id", &ids)? {
         groups.entry(row.port_id).or_default().push(row.security_group_id);
     }
-    let with_qos: BTreeSet<String> = ports.iter().map(|port| port.network_id.clone()).collect();
-    let with_qos: HashMap<String, Option<String>> = any_of::<Network>(tx, "id", &with_qos)?
+    let networks: BTreeSet<String> = ports.iter().map(|port| port.network_id.clone()).collect();
+    let networks: HashMap<String, Network> = any_of::<Network>(tx, "id", &networks)?
         .into_iter()
-        .map(|network| (network.id, network.qos_policy_id))
+        .map(|network| (network.id.clone(), network))
         .collect();
+    let of_ports = ports.iter().filter_map(|port| port.qos_policy_id.clone());
+    let of_networks = networks.values().filter_map(|network| network.qos_policy_id.clone());
+    let promised = qos_ports::promised(tx, &of_ports.chain(of_networks).collect())?;
     Ok(ports
         .into_iter()
         .map(|port| {
-            let network_qos = with_qos.get(&port.network_id).cloned().flatten();
+            let network = networks.get(&port.network_id);
+            let network_qos = network.and_then(|network| network.qos_policy_id.clone());
+            let rules = port.qos_policy_id.as_ref().or(network_qos.as_ref()).and_then(|id| promised.get(id));
+            let physical = network.and_then(|network| network.physical_network.as_deref());
+            let asks = |rules: &Vec<QosRule>| qos_ports::request(&port, physical, rules);
+            let resource_request = rules.map(asks).unwrap_or_default();
             let mut own = addresses.remove(&port.id).unwrap_or_default();
             own.sort_by_key(|row| row.position);
             WholePort {
                 addresses: own,
                 groups: groups.remove(&port.id).unwrap_or_default(),
                 network_qos,
+                resource_request,
                 port,
             }
         })

@@ -1,6 +1,6 @@
 //! The nouns of compute as tables, and which state may follow which.
 
-use crate::flows::relocate::Place;
+use crate::flows::{port_requests::Allocations, relocate::Place};
 use base::{Json, Timestamp};
 use contracts::{compute, networks};
 use db::{AsJson, Resource, Table, text_enum};
@@ -458,6 +458,9 @@ pub struct Resized {
     pub old_flavor: Flavor,
     pub source: Place,
     pub was: VmState,
+    /// Who gave its ports at the source what they ask for.
+    #[serde(default)]
+    pub allocations: Allocations,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -148,6 +148,7 @@ impl Nova {
         Provider {
             id: node_uuid.into(),
             name: host.hypervisor_hostname.clone(),
+            parent_id: None,
             // A class without any is none.
             inventories: all
                 .into_iter()

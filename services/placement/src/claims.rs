@@ -4,7 +4,7 @@ use crate::{model::*, schemas::CONCURRENT_UPDATE, store};
 use base::{Error, Result, Timestamp};
 use db::{Stored, Tx, params, sql};
 use indexmap::IndexMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a consumer shall have, instead of what it has. Nothing: it goes.
 #[derive(Clone, Debug)]
@@ -16,8 +16,11 @@ pub struct Claim {
     /// None leaves it as it is.
     pub consumer_type: Option<String>,
     /// Provider → class → amount, in the caller's order: the first that does not fit is told.
-    pub allocations: IndexMap<String, IndexMap<String, i64>>,
+    pub allocations: Held,
 }
+
+/// Provider → class → amount.
+pub type Held = IndexMap<String, IndexMap<String, i64>>;
 
 /// What the caller knows of the consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +66,38 @@ pub fn replace(tx: &mut Tx, claims: &[Claim], now: Timestamp) -> Result<()> {
         store::bump(tx, &mut provider, now)?;
     }
     Ok(())
+}
+
+pub fn held_by(tx: &mut Tx, consumer_uuid: &str) -> Result<Held> {
+    let mut held = Held::new();
+    for row in store::allocations_of(tx, consumer_uuid)? {
+        held.entry(row.provider_uuid).or_default().insert(row.resource_class, row.used);
+    }
+    Ok(held)
+}
+
+/// That a consumer shall have this.
+pub fn of(consumer: &Consumer, allocations: Held) -> Claim {
+    Claim {
+        consumer_uuid: consumer.uuid.clone(),
+        project_id: consumer.project_id.clone(),
+        user_id: consumer.user_id.clone(),
+        generation: Generation::Any,
+        consumer_type: consumer.consumer_type.clone(),
+        allocations,
+    }
+}
+
+/// More, and less, of what is held; what nothing is left of goes.
+pub fn add(held: &mut Held, difference: &BTreeMap<String, BTreeMap<String, i64>>) {
+    for (provider, resources) in difference {
+        let of_provider = held.entry(provider.clone()).or_default();
+        for (class, amount) in resources {
+            *of_provider.entry(class.clone()).or_default() += amount;
+        }
+        of_provider.retain(|_, amount| *amount > 0);
+    }
+    held.retain(|_, resources| !resources.is_empty());
 }
 
 /// All that a consumer has; false when it has nothing. Generations stay.

@@ -4,47 +4,38 @@ use crate::{
     Placement, candidates,
     claims::{self, Claim, Generation},
     groups::{Group, Traits, Wanted},
-    model::{Inventory, Provider, ResourceClass, Trait},
+    model::{Consumer, Inventory, Provider, ResourceClass, Trait},
     standard, store,
+    trees::At,
 };
 use async_trait::async_trait;
-use base::{Context, Result};
+use base::{Context, Error, Result};
 use contracts::placement as contract;
+use db::{List, Tx};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[async_trait]
 impl contract::Placement for Placement {
     async fn candidates(&self, _: &Context, wanted: &contract::Wanted) -> Result<Vec<contract::Candidate>> {
-        let group = Group {
-            resources: wanted
-                .resources
-                .iter()
-                .map(|(class, amount)| (class.clone(), *amount as i64))
-                .collect(),
-            traits: Traits {
-                required: wanted.required_traits.iter().map(|name| BTreeSet::from([name.clone()])).collect(),
-                forbidden: wanted.forbidden_traits.iter().cloned().collect(),
-            },
-            ..Group::default()
-        };
-        let question = Wanted {
-            groups: BTreeMap::from([(String::new(), group)]),
-            limit: (wanted.limit > 0).then_some(wanted.limit as usize),
-            nested: true,
-            ..Wanted::default()
-        };
+        let question = question(wanted);
         let max = self.options.max_allocation_candidates_per_tree;
+        let asked = question.clone();
         let found = self.db.read(move |tx| candidates::find(tx, &question, max)).await?;
         let trees = &found.trees;
+        // Groups in the order of their suffixes, as candidates number them.
+        let suffixes: Vec<&String> = asked.groups.keys().collect();
+        let uuid = |at: &At| trees.nodes[*at].uuid.clone();
         let candidates = found.candidates.iter().filter_map(|candidate| {
             let (first, _, _) = candidate.taken.first()?;
             let mut allocations: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
             for (at, class, amount) in &candidate.taken {
-                let of_provider = allocations.entry(trees.nodes[*at].uuid.clone()).or_default();
+                let of_provider = allocations.entry(uuid(at)).or_default();
                 of_provider.insert(trees.classes.name(*class).into(), *amount as u64);
             }
+            let groups = candidate.mapped.iter().filter(|(number, _)| !suffixes[*number].is_empty());
+            let mappings = groups.map(|(number, at)| (suffixes[*number].clone(), uuid(at))).collect();
             let provider_id = trees.root_uuid(&trees.nodes[*first]).into();
-            Some(contract::Candidate { provider_id, allocations })
+            Some(contract::Candidate { provider_id, allocations, mappings })
         });
         Ok(candidates.collect())
     }
@@ -57,6 +48,65 @@ impl contract::Placement for Placement {
         let claims: Vec<Claim> = allocations.iter().map(claim).collect();
         let clock = self.clock.clone();
         self.db.write(move |tx| claims::replace(tx, &claims, clock.now())).await
+    }
+
+    async fn allocations(&self, _: &Context, consumer_id: &str) -> Result<contract::Allocated> {
+        let id = consumer_id.to_string();
+        self.db
+            .read(move |tx| {
+                let mut found = contract::Allocated {
+                    generation: tx.find::<Consumer>(&id)?.map(|consumer| consumer.generation),
+                    ..contract::Allocated::default()
+                };
+                for row in store::allocations_of(tx, &id)? {
+                    let of_provider = found.resources.entry(row.provider_uuid).or_default();
+                    of_provider.insert(row.resource_class, row.used.unsigned_abs());
+                }
+                Ok(found)
+            })
+            .await
+    }
+
+    async fn move_allocations(&self, _: &Context, from: &str, to: &str, consumer_type: &str) -> Result<()> {
+        let (from, to, kind) = (from.to_string(), to.to_string(), consumer_type.to_string());
+        let clock = self.clock.clone();
+        self.db
+            .write(move |tx| {
+                let (Some(consumer), has) = (tx.find::<Consumer>(&from)?, claims::held_by(tx, &from)?) else {
+                    return Ok(());
+                };
+                let nothing = claims::of(&consumer, claims::Held::new());
+                let mut moved = claims::of(&consumer, has);
+                moved.consumer_uuid.clone_from(&to);
+                moved.consumer_type = Some(type_of(&kind));
+                claims::replace(tx, &[nothing, moved], clock.now())
+            })
+            .await
+    }
+
+    async fn change_allocations(&self, _: &Context, changes: &[contract::AllocationChange]) -> Result<()> {
+        let (changes, clock) = (changes.to_vec(), self.clock.clone());
+        self.db
+            .write(move |tx| {
+                let mut claims: Vec<Claim> = Vec::new();
+                for change in &changes {
+                    let id = &change.consumer_id;
+                    let known = claims.iter().position(|claim| claim.consumer_uuid == *id);
+                    let at = match known {
+                        Some(at) => at,
+                        None => {
+                            let missing = || Error::not_found(format!("Consumer {id} has no allocations."));
+                            let consumer = tx.find::<Consumer>(id)?.ok_or_else(missing)?;
+                            let has = claims::held_by(tx, id)?;
+                            claims.push(claims::of(&consumer, has));
+                            claims.len() - 1
+                        }
+                    };
+                    claims::add(&mut claims[at].allocations, &change.difference);
+                }
+                claims::replace(tx, &claims, clock.now())
+            })
+            .await
     }
 
     async fn release(&self, _: &Context, consumer_id: &str) -> Result<()> {
@@ -76,8 +126,11 @@ impl contract::Placement for Placement {
                             uuid: wanted.id.clone(),
                             name: wanted.name.clone(),
                             generation: 0,
-                            parent_uuid: None,
-                            root_uuid: wanted.id.clone(),
+                            root_uuid: match &wanted.parent_id {
+                                Some(parent) => store::provider(tx, parent)?.root_uuid,
+                                None => wanted.id.clone(),
+                            },
+                            parent_uuid: wanted.parent_id.clone(),
                             created_at: now,
                             updated_at: now,
                         };
@@ -115,13 +168,55 @@ impl contract::Placement for Placement {
             .await
     }
 
+    async fn provider_id(&self, _: &Context, name: &str) -> Result<Option<String>> {
+        let wanted = List::all().eq("name", name);
+        self.db.read(move |tx| Ok(tx.list::<Provider>(&wanted)?.pop().map(|provider| provider.uuid))).await
+    }
+
     async fn remove_provider(&self, _: &Context, provider_id: &str) -> Result<()> {
         let id = provider_id.to_string();
-        let removed = self.db.write(move |tx| crate::api::remove_provider(tx, &id)).await;
+        let removed = self.db.write(move |tx| remove_tree(tx, &id)).await;
         match removed {
             Err(error) if error.is(base::ErrorKind::NotFound) => Ok(()),
             other => other,
         }
+    }
+}
+
+/// Those below it first.
+fn remove_tree(tx: &mut Tx, id: &str) -> Result<()> {
+    for child in store::children(tx, id)? {
+        remove_tree(tx, &child.uuid)?;
+    }
+    crate::api::remove_provider(tx, id)
+}
+
+/// What is asked, with a group without a suffix for what may come from anywhere in a tree.
+fn question(wanted: &contract::Wanted) -> Wanted {
+    let group = |resources: &contract::Resources, required: &[String], forbidden: &[String]| Group {
+        resources: resources.iter().map(|(class, amount)| (class.clone(), *amount as i64)).collect(),
+        traits: Traits {
+            required: required.iter().map(|name| BTreeSet::from([name.clone()])).collect(),
+            forbidden: forbidden.iter().cloned().collect(),
+        },
+        in_tree: wanted.in_tree.clone(),
+        ..Group::default()
+    };
+    let mut groups: BTreeMap<String, Group> = wanted
+        .groups
+        .iter()
+        .map(|one| (one.id.clone(), group(&one.resources, &one.required_traits, &[])))
+        .collect();
+    if !wanted.resources.is_empty() || wanted.groups.is_empty() {
+        let rest = group(&wanted.resources, &wanted.required_traits, &wanted.forbidden_traits);
+        groups.insert(String::new(), rest);
+    }
+    Wanted {
+        groups,
+        same_subtrees: wanted.same_subtrees.clone(),
+        limit: (wanted.limit > 0).then_some(wanted.limit as usize),
+        nested: true,
+        ..Wanted::default()
     }
 }
 
@@ -151,17 +246,20 @@ fn differs(has: &[Inventory], shall: &[Inventory]) -> bool {
         })
 }
 
+fn type_of(kind: &str) -> String {
+    if kind.is_empty() { "INSTANCE".into() } else { kind.into() }
+}
+
 fn claim(allocation: &contract::Allocation) -> Claim {
     let signed = |resources: &contract::Resources| {
         resources.iter().map(|(class, amount)| (class.clone(), *amount as i64)).collect()
     };
-    let consumer_type = Some(allocation.consumer_type.clone()).filter(|kind| !kind.is_empty());
     Claim {
         consumer_uuid: allocation.consumer_id.clone(),
         project_id: allocation.project_id.clone(),
         user_id: allocation.user_id.clone(),
-        generation: Generation::Any,
-        consumer_type: Some(consumer_type.unwrap_or_else(|| "INSTANCE".into())),
+        generation: allocation.generation.map_or(Generation::Any, Generation::Known),
+        consumer_type: Some(type_of(&allocation.consumer_type)),
         allocations: allocation.resources.iter().map(|(id, r)| (id.clone(), signed(r))).collect(),
     }
 }

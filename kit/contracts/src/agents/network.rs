@@ -79,7 +79,7 @@ pub struct Change {
 }
 
 /// An agent as `GET /v2.0/agents` shows it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AgentState {
     pub host: String,
@@ -96,6 +96,60 @@ pub struct AgentState {
     pub availability_zone: String,
     /// Set in the first report after a start.
     pub started: bool,
+    /// What the host promises its guests' ports.
+    pub resources: HostResources,
+}
+
+/// What a host's interfaces and its packet processing are counted as in placement.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostResources {
+    /// The name of the host's own provider, below which these are.
+    pub hypervisor: String,
+    /// By the interface, in kbit/s.
+    pub bandwidths: BTreeMap<String, Bandwidth>,
+    /// In thousands of packets a second.
+    pub packet_rates: Rates,
+    pub bandwidth_defaults: InventoryDefaults,
+    pub packet_rate_defaults: InventoryDefaults,
+}
+
+impl HostResources {
+    pub fn is_empty(&self) -> bool {
+        self.bandwidths.is_empty() && self.packet_rates == Rates::default()
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Bandwidth {
+    /// The network behind the interface; none: that of the tunnels.
+    pub physical_network: Option<String>,
+    pub rates: Rates,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Rates {
+    pub egress: Option<u64>,
+    pub ingress: Option<u64>,
+    /// Whichever way.
+    pub any: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InventoryDefaults {
+    pub allocation_ratio: f64,
+    pub min_unit: u64,
+    pub step_size: u64,
+    pub reserved: u64,
+}
+
+impl Default for InventoryDefaults {
+    fn default() -> Self {
+        Self { allocation_ratio: 1.0, min_unit: 1, step_size: 1, reserved: 0 }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,6 +202,11 @@ pub enum NetworkKind {
     /// A bridge of this host with the interface in it that the host has for the physical network, if it has one.
     Flat {
         physical_network: String,
+    },
+    /// The same with that interface's frames of one VLAN.
+    Vlan {
+        physical_network: String,
+        vlan: u16,
     },
     Vxlan(Segment),
 }

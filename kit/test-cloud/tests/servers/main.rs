@@ -7,6 +7,7 @@ mod guests;
 mod ha;
 mod moves;
 mod placing;
+mod promises;
 mod refusals;
 mod stage;
 

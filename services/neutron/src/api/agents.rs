@@ -333,7 +333,7 @@ fn view(agent: &Agent, now: Timestamp, down_after: Duration) -> Json {
         "id": agent.id, "agent_type": agent.agent_type, "binary": agent.program, "host": agent.host,
         "topic": agent.topic, "admin_state_up": agent.admin_state_up,
         "alive": now.since(agent.heartbeat_timestamp) < down_after, "description": agent.description,
-        "availability_zone": agent.availability_zone, "resources_synced": null,
+        "availability_zone": agent.availability_zone, "resources_synced": agent.resources_synced,
         "created_at": time(agent.created_at), "started_at": time(agent.started_at),
         "heartbeat_timestamp": time(agent.heartbeat_timestamp), "configurations": agent.configurations,
     })

@@ -12,6 +12,7 @@ mod port_bindings;
 mod port_forwardings;
 mod ports;
 mod qos;
+mod qos_rules;
 mod quotas;
 mod rbac_policies;
 mod routers;
@@ -35,6 +36,8 @@ use db::{Filter, Resource, Tx};
 use serde_json::json;
 use web::{Request, Routes};
 
+pub use ports::VNIC_TYPE_NORMAL;
+
 pub fn routes() -> Routes<Neutron> {
     let mut routes = versions::routes();
     for table in [
@@ -55,6 +58,7 @@ pub fn routes() -> Routes<Neutron> {
         tags::routes(),
         quotas::routes(),
         qos::routes(),
+        qos_rules::routes(),
         agents::routes(),
         availability::routes(),
     ] {

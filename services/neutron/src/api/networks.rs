@@ -8,7 +8,9 @@ use crate::{
     errors::{conflict, invalid},
     listing::{Wanted, chosen},
     model::*,
-    ports, quota, rbac,
+    ports,
+    qos_ports::{self, Reallocation},
+    quota, rbac,
     schedule::Layout,
     store::{self, NETWORK, OnNetwork},
 };
@@ -102,7 +104,7 @@ fn insert(
     };
     let external = flag_or(given, "router:external", false);
     let network_type = text(given, "provider:network_type").unwrap_or_else(|| "vxlan".into());
-    let physical_network = text(given, "provider:physical_network");
+    let mut physical_network = text(given, "provider:physical_network");
     let segment = given.get("provider:segmentation_id").filter(|value| !value.is_null());
     let segment = match segment {
         None => None,
@@ -131,6 +133,11 @@ fn insert(
                 check_flat(tx, physical_network.as_deref())?;
             }
             (None, options.global_physnet_mtu)
+        }
+        "vlan" => {
+            let found = vlan(tx, options, physical_network.as_deref(), segment)?;
+            physical_network = Some(found.0);
+            (Some(found.1), options.global_physnet_mtu)
         }
         other => return Err(invalid(format!("network_type value '{other}' not supported"))),
     };
@@ -195,6 +202,66 @@ fn check_flat(tx: &mut Tx, physical_network: Option<&str>) -> Result<()> {
     }
 }
 
+/// The wanted VLAN, or one of the configured ranges that is free.
+fn vlan(
+    tx: &mut Tx,
+    options: &crate::Options,
+    physical_network: Option<&str>,
+    wanted: Option<i64>,
+) -> Result<(String, i64)> {
+    let ranges = options.vlan_ranges()?;
+    if let Some(name) = physical_network
+        && !ranges.contains_key(name)
+    {
+        return Err(invalid(format!("physical_network '{name}' unknown for VLAN provider network")));
+    }
+    if wanted.is_some_and(|vlan| !(1..=VLAN_MAX).contains(&vlan)) {
+        return Err(invalid(format!("segmentation_id out of range (1 through {VLAN_MAX})")));
+    }
+    let mut is_free = |name: &str, vlan: i64| -> Result<bool> {
+        let same = [
+            Filter::eq("network_type", "vlan"),
+            Filter::eq("physical_network", name),
+            Filter::eq("segmentation_id", vlan),
+        ];
+        Ok(tx.count::<Network>(&same)? == 0)
+    };
+    match (physical_network, wanted) {
+        (None, Some(_)) => {
+            return Err(invalid("segmentation_id requires physical_network for VLAN provider network"));
+        }
+        (Some(name), Some(vlan)) => {
+            return match is_free(name, vlan)? {
+                true => Ok((name.into(), vlan)),
+                false => Err(conflict(
+                    "VlanIdInUse",
+                    format!(
+                        "Unable to create the network. The VLAN {vlan} on physical network {name} is in use."
+                    ),
+                )),
+            };
+        }
+        _ => {}
+    }
+    for (name, ranges) in
+        ranges.iter().filter(|(name, _)| physical_network.is_none_or(|wanted| wanted == *name))
+    {
+        for vlan in ranges.iter().cloned().flatten() {
+            if is_free(name, vlan)? {
+                return Ok((name.clone(), vlan));
+            }
+        }
+    }
+    Err(no_network())
+}
+
+const VLAN_MAX: i64 = 4094;
+
+fn no_network() -> Error {
+    Error::unavailable("Unable to create the network. No tenant network is available for allocation.")
+        .code("NoNetworkAvailable")
+}
+
 /// The wanted VXLAN segment, or the next that is free.
 fn vni(tx: &mut Tx, options: &crate::Options, wanted: Option<i64>) -> Result<i64> {
     let is_free = |tx: &mut Tx, vni: i64| -> Result<bool> {
@@ -224,8 +291,7 @@ fn vni(tx: &mut Tx, options: &crate::Options, wanted: Option<i64>) -> Result<i64
             return Ok(vni);
         }
     }
-    Err(Error::unavailable("Unable to create the network. No tenant network is available for allocation.")
-        .code("NoNetworkAvailable"))
+    Err(no_network())
 }
 
 async fn list(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
@@ -308,22 +374,45 @@ async fn update(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     check_revision(&request, network.revision_number)?;
     let (options, clock, id) = (neutron.options.clone(), neutron.clock.clone(), network.id.clone());
     let cx = request.ctx.clone();
-    let network = neutron
-        .write(move |tx, touched| {
-            let mut network = load::<Network>(tx, NETWORK, &id)?;
-            apply(tx, &options, &mut network, &given)?;
-            if !given.is_empty() {
-                network.change(tx, clock.now())?;
-                touched.networks.insert(id.clone());
-            }
-            if given.contains_key("qos_policy_id") {
-                let ports = store::all_of::<Port>(tx, "network_id", &id)?;
-                touched.ports.extend(ports.into_iter().map(|port| port.id));
-            }
-            rbac::load::<Network>(tx, &cx, &id)
-        })
-        .await?;
+    let (network_id, given_policy) = (id.clone(), given.get("qos_policy_id").cloned());
+    let work = async |reallocations: Vec<Reallocation>| {
+        neutron
+            .write(move |tx, touched| {
+                let mut network = load::<Network>(tx, NETWORK, &id)?;
+                apply(tx, &options, &mut network, &given)?;
+                qos_ports::apply_all(tx, touched, &reallocations, clock.now())?;
+                if !given.is_empty() {
+                    network.change(tx, clock.now())?;
+                    touched.networks.insert(id.clone());
+                }
+                if given.contains_key("qos_policy_id") {
+                    let ports = store::all_of::<Port>(tx, "network_id", &id)?;
+                    touched.ports.extend(ports.into_iter().map(|port| port.id));
+                }
+                rbac::load::<Network>(tx, &cx, &id)
+            })
+            .await
+    };
+    let network = match given_policy {
+        None => work(Vec::new()).await?,
+        Some(policy) => {
+            let decide = move |tx: &mut Tx| reallocations(tx, &network_id, policy.as_str());
+            neutron.reallocating(decide, work).await?
+        }
+    };
     Ok(Reply::ok(json!({"network": chosen(&request, view(&request, &network, &on))})))
+}
+
+/// What changes in placement's books when a network gets another policy: that of its servers' ports without one.
+fn reallocations(tx: &mut Tx, id: &str, policy: Option<&str>) -> Result<Vec<Reallocation>> {
+    let mut ports = store::all_of::<Port>(tx, "network_id", id)?;
+    ports.retain(|port| port.qos_policy_id.is_none() && qos_ports::is_servers(port));
+    let policy = policy.map(String::from);
+    let mut all = Vec::new();
+    for whole in store::whole(tx, ports)? {
+        all.extend(qos_ports::reallocation(tx, &whole, policy.as_ref())?);
+    }
+    Ok(all)
 }
 
 fn apply(tx: &mut Tx, options: &crate::Options, network: &mut Network, given: &Given) -> Result<()> {

@@ -9,7 +9,9 @@ use crate::{
     events, forwardings, ipam,
     listing::{Wanted, chosen},
     model::*,
-    ports, rbac,
+    ports,
+    qos_ports::{self, Reallocation},
+    rbac,
     store::{self, NETWORK, PORT, WholePort},
 };
 use base::{Json, Result, Timestamp};
@@ -28,8 +30,10 @@ pub fn routes() -> Routes<Neutron> {
     ]
 }
 
+/// The ports that hosts of ours plug.
+pub const VNIC_TYPE_NORMAL: &str = "normal";
 pub const VNIC_TYPES: &[&str] = &[
-    "normal",
+    VNIC_TYPE_NORMAL,
     "direct",
     "macvtap",
     "baremetal",
@@ -62,6 +66,7 @@ const ATTRIBUTES: &[Attribute] = &[
     both("binding:profile", Kind::Any).ruled(),
     both("qos_policy_id", Kind::UuidOrNull),
     shown("qos_network_policy_id"),
+    shown("resource_request"),
     shown("binding:vif_type"),
     shown("binding:vif_details"),
     shown("created_at"),
@@ -341,8 +346,26 @@ async fn update(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     super::qos::check(&neutron, &request, &given).await?;
     check_revision(&request, whole.port.revision_number)?;
     let (options, clock, id) = (neutron.options.clone(), neutron.clock.clone(), whole.port.id.clone());
-    let whole =
-        neutron.write(move |tx, touched| change(tx, touched, &options, &id, &given, clock.now())).await?;
+    let (port_id, given_policy) = (id.clone(), given.get("qos_policy_id").cloned());
+    let work = async |reallocations: Vec<Reallocation>| {
+        neutron
+            .write(move |tx, touched| {
+                change(tx, touched, &options, (&id, &given), &reallocations, clock.now())
+            })
+            .await
+    };
+    let whole = match given_policy {
+        // Of a port that keeps its policy placement hears nothing.
+        None => work(Vec::new()).await?,
+        Some(policy) => {
+            let decide = move |tx: &mut Tx| {
+                let whole = store::whole_port(tx, &port_id)?;
+                let policy = policy.as_str().map(String::from).or(whole.network_qos.clone());
+                Ok(qos_ports::reallocation(tx, &whole, policy.as_ref())?.into_iter().collect())
+            };
+            neutron.reallocating(decide, work).await?
+        }
+    };
     Ok(Reply::ok(json!({"port": chosen(&request, view(&request, &whole))})))
 }
 
@@ -350,8 +373,8 @@ fn change(
     tx: &mut Tx,
     touched: &mut Touched,
     options: &Options,
-    id: &str,
-    given: &Given,
+    (id, given): (&str, &Given),
+    reallocations: &[Reallocation],
     now: Timestamp,
 ) -> Result<WholePort> {
     let whole = store::whole_port(tx, id)?;
@@ -391,6 +414,9 @@ fn change(
     port.admin_state_up = flag_or(given, "admin_state_up", port.admin_state_up);
     if given.contains_key("qos_policy_id") {
         port.qos_policy_id = text(given, "qos_policy_id");
+    }
+    for reallocation in reallocations {
+        reallocation.apply(&mut port)?;
     }
     let named = given.contains_key("security_groups").then(|| attributes::texts(given, "security_groups"));
     let secured = flag_or(given, "port_security_enabled", port.port_security_enabled);
@@ -513,6 +539,9 @@ pub fn view(request: &Request, whole: &WholePort) -> Json {
         view["binding:profile"] = port.profile.clone();
         view["binding:vif_type"] = json!(port.vif_type);
         view["binding:vif_details"] = vif_details(&port.vif_type);
+    }
+    if request.may("get_port:resource_request", &json!({"project_id": port.project_id})) {
+        view["resource_request"] = qos_ports::view(&whole.resource_request);
     }
     standard(&mut view, port);
     view

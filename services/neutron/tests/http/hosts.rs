@@ -10,7 +10,7 @@ use contracts::{
         AGENT_TOPIC, AgentState, Change, Desired, Limit, NetworkAgent, NetworkKind, NetworkReports,
         PortsState, Qos, Segment, network_agent_handlers,
     },
-    networks::Networks,
+    networks::{Networks, PortAllocation},
 };
 use neutron::Options;
 use serde_json::json;
@@ -96,7 +96,8 @@ async fn a_port_moves_with_its_server() {
 
         let cx = Context::internal();
         for _ in 0..2 {
-            let moving = cloud.neutron.create_binding(&cx, &port, "two").await.unwrap();
+            let moving =
+                cloud.neutron.create_binding(&cx, &port, "two", &PortAllocation::new()).await.unwrap();
             assert_eq!((moving.host.as_str(), moving.inactive_bindings[0].host.as_str()), ("one", "two"));
             assert!(!moving.inactive_bindings[0].plugged);
         }
@@ -126,7 +127,7 @@ async fn a_port_moves_with_its_server() {
             (vec!["10.9.0.2".into()], vec!["10.9.0.2".into()])
         );
 
-        assert!(cloud.neutron.create_binding(&cx, &port, "nowhere").await.is_err());
+        assert!(cloud.neutron.create_binding(&cx, &port, "nowhere", &PortAllocation::new()).await.is_err());
         assert!(cloud.neutron.activate_binding(&cx, &port, "nowhere").await.is_err());
         assert_eq!(cloud.call("admin", "DELETE", &format!("ports/{port}"), Json::Null).await.status, 204);
         assert!(!desired(cloud, "two").await.ports.contains_key(&port));

@@ -3,4 +3,5 @@
 mod agents;
 mod cloud;
 mod hosts;
+mod promises;
 mod stories;

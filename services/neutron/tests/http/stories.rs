@@ -33,6 +33,7 @@ async fn an_older_database_comes_to_today() {
         "ALTER TABLE ports DROP COLUMN qos_policy_id",
         "ALTER TABLE routers DROP COLUMN availability_zone_hints",
         "DROP TABLE rbac_policies",
+        "DROP TABLE network_agents",
         "UPDATE schema_version SET number = 0",
     ];
     old.write(move |tx| to_the_first.iter().try_for_each(|sql| tx.execute(sql, &[]).map(drop)))

@@ -492,6 +492,7 @@ fn make_server(
         forced_node: order.place.node.clone(),
         host: String::new(),
         host_ip: String::new(),
+        requests: Vec::new(),
     };
     nova.flows.start(tx, cx, &boot, &uuid)?;
     Ok(instance)

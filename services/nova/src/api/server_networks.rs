@@ -170,6 +170,11 @@ async fn check_port(nova: &Nova, request: &Request, port_id: &str) -> Result<()>
     if !port.device_id.is_empty() {
         return Err(in_use(port_id));
     }
+    if !port.resource_request.is_empty() && !request.since(2, 72) {
+        return Err(Error::bad_request(
+            "Creating servers with ports having resource requests, like a port with a QoS minimum bandwidth policy, is not supported until microversion 2.72.",
+        ));
+    }
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use super::{
     or_gone,
     placing::{self, Placed, Wish},
+    port_requests::{self, Allocations, PortRequest},
 };
 use crate::{
     Nova, actions, guest,
@@ -28,6 +29,8 @@ pub struct Boot {
     /// Known once it is scheduled.
     pub host: String,
     pub host_ip: String,
+    #[serde(default)]
+    pub requests: Vec<PortRequest>,
 }
 
 /// A card that the server is to have.
@@ -89,8 +92,10 @@ async fn schedule(nova: &Arc<Nova>, cx: &Context, flow: &mut Boot) -> Result<Eff
         forced_host: flow.forced_host.clone(),
         forced_node: flow.forced_node.clone(),
         excluded: Vec::new(),
+        requests: port_requests::of_planned(nova, cx, &flow.ports).await?,
     };
-    let Placed { host, group } = placing::place(nova, cx, wish).await?;
+    let Placed { host, group, requests } = placing::place(nova, cx, wish).await?;
+    flow.requests = requests;
     flow.host = host.node.host.clone();
     flow.host_ip = host.node.facts.host_ip.clone();
     let (nova, uuid) = (nova.clone(), flow.uuid.clone());
@@ -226,8 +231,9 @@ pub async fn release_volumes(nova: &Nova, cx: &Context, devices: &[BlockDevice])
 /// Ports are made where the server shall have new ones, and all are bound to its host.
 async fn plug_ports(nova: &Arc<Nova>, cx: &Context, flow: &mut Boot) -> Result<Effect> {
     let instance = nova.instance(&flow.uuid).await?;
+    let allocations = port_requests::now(&flow.requests);
     let bound = futures::future::try_join_all(
-        flow.ports.iter().map(|planned| plug(nova, cx, &instance, planned, &flow.host)),
+        flow.ports.iter().map(|planned| plug(nova, cx, &instance, planned, &flow.host, &allocations)),
     );
     let nics = bound.await?;
     let (nova, uuid) = (nova.clone(), flow.uuid.clone());
@@ -247,6 +253,7 @@ pub async fn plug(
     instance: &Instance,
     planned: &PlannedPort,
     host: &str,
+    allocations: &Allocations,
 ) -> Result<Nic> {
     let networks = nova.networks();
     if let Some(network_id) = &planned.network_id {
@@ -258,7 +265,14 @@ pub async fn plug(
             device_id: instance.uuid.clone(),
             dns_name: Some(instance.hostname.clone()),
         };
-        networks.create_port(cx, &port).await?;
+        let made = networks.create_port(cx, &port).await?;
+        // Nobody asked placement for it.
+        if !made.resource_request.is_empty() {
+            return Err(Error::bad_request(format!(
+                "Using networks with QoS policy is not supported for instance {}. (Network ID is {network_id})",
+                instance.uuid
+            )));
+        }
     }
     let zone = instance.availability_zone.as_deref().unwrap_or(&nova.options.default_availability_zone);
     let binding = Binding {
@@ -267,6 +281,7 @@ pub async fn plug(
         device_owner: format!("compute:{zone}"),
         host: host.into(),
         dns_name: None,
+        allocation: allocations.get(&planned.id).cloned().unwrap_or_default(),
     };
     let port = networks.bind_port(&nova.own(cx), &binding).await?;
     Ok(Nic { port, ours: planned.network_id.is_some(), tag: planned.tag.clone() })

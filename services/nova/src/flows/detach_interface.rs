@@ -1,6 +1,6 @@
 //! Takes a network card from a server while it is there.
 
-use super::{attach_interface::FROM, boot::unplug, or_gone, power::check_state};
+use super::{attach_interface::FROM, boot::unplug, or_gone, placing, power::check_state};
 use crate::{Nova, actions, model::Nic, store};
 use base::{Context, Error, Result};
 use db::Tx;
@@ -53,6 +53,9 @@ async fn unplug_port(nova: &Arc<Nova>, cx: &Context, flow: &mut DetachInterface)
     let instance = nova.instance(&flow.uuid).await?;
     if let Some(nic) = nic(&instance, &flow.port_id) {
         unplug(nova, cx, &flow.port_id, nic.ours).await?;
+        if !nic.port.allocation.is_empty() {
+            placing::recount(nova, cx, &flow.uuid).await?;
+        }
     }
     let (nova, cx, flow) = (nova.clone(), cx.clone(), flow.clone());
     Ok(Effect::write(move |tx| {

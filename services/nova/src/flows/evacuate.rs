@@ -4,6 +4,7 @@
 use super::{
     failed_as_it_was, or_gone,
     placing::{self, Wish},
+    port_requests::{self, PortRequest},
     power::check_state,
     relocate::{self, Place, PlannedVolume},
 };
@@ -30,6 +31,8 @@ pub struct Evacuate {
     pub volumes: Vec<PlannedVolume>,
     /// Known once it is scheduled.
     pub dest: Place,
+    #[serde(default)]
+    pub requests: Vec<PortRequest>,
 }
 
 impl Flow for Evacuate {
@@ -69,9 +72,11 @@ impl Evacuate {
 async fn schedule(nova: &Arc<Nova>, cx: &Context, flow: &mut Evacuate) -> Result<Effect> {
     let instance = nova.instance(&flow.uuid).await?;
     let (forced_host, excluded) = (flow.forced_host.clone(), vec![flow.source.host.clone()]);
-    let placed =
-        placing::place(nova, cx, Wish { instance, forced_host, forced_node: None, excluded }).await?;
+    let requests = port_requests::of_server(nova, cx, &flow.uuid).await?;
+    let wish = Wish { instance, forced_host, forced_node: None, excluded, requests };
+    let placed = placing::place(nova, cx, wish).await?;
     flow.dest = Place::of(&placed.host);
+    flow.requests = placed.requests;
     let (nova, flow) = (nova.clone(), flow.clone());
     Ok(Effect::write(move |tx| {
         if placed.group {
@@ -83,7 +88,7 @@ async fn schedule(nova: &Arc<Nova>, cx: &Context, flow: &mut Evacuate) -> Result
 
 async fn unschedule(nova: &Arc<Nova>, cx: &Context, flow: &mut Evacuate) -> Result<Effect> {
     let instance = nova.instance(&flow.uuid).await?;
-    let old = placing::allocation(&instance, &flow.source.node_uuid, placing::resources(&instance));
+    let old = placing::held(&instance, &flow.source.node_uuid, &flow.requests);
     nova.placement().allocate(&nova.own(cx), &old).await?;
     Ok(Effect::none())
 }
@@ -93,7 +98,7 @@ async fn move_devices(nova: &Arc<Nova>, cx: &Context, flow: &mut Evacuate) -> Re
     let wanted: Vec<_> = flow.volumes.iter().map(|volume| (volume, volume.new.as_str())).collect();
     let connected = relocate::connect(nova, cx, &flow.uuid, &flow.dest, &wanted).await?;
     relocate::detach(nova, cx, &flow.ids(|volume| &volume.old)).await?;
-    let nics = relocate::bind(nova, cx, &instance, &flow.dest).await?;
+    let nics = relocate::bind(nova, cx, &instance, &flow.dest, &port_requests::now(&flow.requests)).await?;
     let (nova, uuid) = (nova.clone(), flow.uuid.clone());
     Ok(Effect::write(move |tx| {
         relocate::record(tx, &uuid, &connected)?;
@@ -112,7 +117,7 @@ async fn move_back(nova: &Arc<Nova>, cx: &Context, flow: &mut Evacuate) -> Resul
     relocate::detach(nova, cx, &flow.ids(|volume| &volume.new)).await?;
     relocate::detach(nova, cx, &flow.ids(|volume| &volume.old)).await?;
     relocate::complete(nova, cx, &flow.ids(|volume| &volume.back)).await?;
-    let nics = relocate::bind(nova, cx, &instance, &flow.source).await?;
+    let nics = relocate::bind(nova, cx, &instance, &flow.source, &port_requests::was(&flow.requests)).await?;
     let (nova, uuid) = (nova.clone(), flow.uuid.clone());
     Ok(Effect::write(move |tx| {
         relocate::record(tx, &uuid, &connected)?;
@@ -179,6 +184,7 @@ pub fn begin(nova: &Arc<Nova>, tx: &mut Tx, cx: &Context, uuid: &str, wanted: &W
         forced_host: wanted.host.clone(),
         volumes: relocate::plan(&store::block_devices(tx, uuid)?),
         dest: Place::default(),
+        requests: Vec::new(),
         source,
     };
     store::change(tx, uuid, now, |instance| instance.task_state = Some(TaskState::Rebuilding))?;

@@ -4,6 +4,7 @@
 use super::{
     failed_as_it_was, or_gone,
     placing::{self, Wish},
+    port_requests::{self, PortRequest},
     power::check_state,
     relocate::{self, Place, PlannedVolume},
     resize::{hold, unhold},
@@ -35,6 +36,8 @@ pub struct LiveMigrate {
     /// How the volumes are reached from there.
     pub connected: Vec<(String, String, Connection)>,
     pub target: LiveTarget,
+    #[serde(default)]
+    pub requests: Vec<PortRequest>,
 }
 
 impl Flow for LiveMigrate {
@@ -83,23 +86,23 @@ impl LiveMigrate {
 }
 
 async fn hold_source(nova: &Arc<Nova>, cx: &Context, flow: &mut LiveMigrate) -> Result<Effect> {
-    let instance = nova.instance(&flow.uuid).await?;
-    hold(nova, cx, &instance, &flow.source, &flow.migration_uuid).await?;
+    hold(nova, cx, &flow.uuid, &flow.migration_uuid).await?;
     Ok(Effect::none())
 }
 
 async fn give_back(nova: &Arc<Nova>, cx: &Context, flow: &mut LiveMigrate) -> Result<Effect> {
-    let instance = nova.instance(&flow.uuid).await?;
-    unhold(nova, cx, &instance, &flow.source, &flow.migration_uuid).await?;
+    unhold(nova, cx, &flow.uuid, &flow.migration_uuid).await?;
     Ok(Effect::none())
 }
 
 async fn schedule(nova: &Arc<Nova>, cx: &Context, flow: &mut LiveMigrate) -> Result<Effect> {
     let instance = nova.instance(&flow.uuid).await?;
     let (forced_host, excluded) = (flow.forced_host.clone(), vec![flow.source.host.clone()]);
-    let placed =
-        placing::place(nova, cx, Wish { instance, forced_host, forced_node: None, excluded }).await?;
+    let requests = port_requests::of_server(nova, cx, &flow.uuid).await?;
+    let wish = Wish { instance, forced_host, forced_node: None, excluded, requests };
+    let placed = placing::place(nova, cx, wish).await?;
     flow.dest = Place::of(&placed.host);
+    flow.requests = placed.requests;
     let (nova, flow) = (nova.clone(), flow.clone());
     Ok(Effect::write(move |tx| {
         if placed.group {
@@ -112,8 +115,11 @@ async fn schedule(nova: &Arc<Nova>, cx: &Context, flow: &mut LiveMigrate) -> Res
 /// Volumes are reached from both hosts, ports are ready on both.
 async fn prepare_devices(nova: &Arc<Nova>, cx: &Context, flow: &mut LiveMigrate) -> Result<Effect> {
     let instance = nova.instance(&flow.uuid).await?;
+    let allocations = port_requests::now(&flow.requests);
     for nic in instance.nics.iter() {
-        nova.networks().create_binding(&nova.own(cx), &nic.port.id, &flow.dest.host).await?;
+        let (id, host) = (&nic.port.id, &flow.dest.host);
+        let allocation = allocations.get(id).cloned().unwrap_or_default();
+        nova.networks().create_binding(&nova.own(cx), id, host, &allocation).await?;
     }
     let wanted: Vec<_> = flow.volumes.iter().map(|volume| (volume, volume.new.as_str())).collect();
     flow.connected = relocate::connect(nova, cx, &flow.uuid, &flow.dest, &wanted).await?;
@@ -337,6 +343,7 @@ pub fn begin(nova: &Arc<Nova>, tx: &mut Tx, cx: &Context, uuid: &str, wanted: &W
         dest: Place::default(),
         connected: Vec::new(),
         target: LiveTarget::default(),
+        requests: Vec::new(),
         source,
     };
     store::change(tx, uuid, now, |instance| instance.task_state = Some(TaskState::Migrating))?;

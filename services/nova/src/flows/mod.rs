@@ -10,6 +10,7 @@ pub mod detach_volume;
 pub mod evacuate;
 pub mod live_migrate;
 pub(crate) mod placing;
+pub mod port_requests;
 pub mod power;
 pub mod rebuild;
 pub mod relocate;

@@ -1,18 +1,19 @@
 //! Where a server goes: asks placement and the scheduler, and takes the room on the best host that still has it.
 
+use super::{
+    port_requests::{self, PortRequest},
+    relocate,
+};
 use crate::{
     Nova,
     model::Instance,
-    scheduler::{Group, Host, Request},
+    scheduler::{Candidates, Group, Host, Request},
     store,
 };
 use base::{Context, Error, ErrorKind, Json, Result};
-use contracts::placement::{Allocation, Resources, Wanted};
+use contracts::placement::{Allocation, CONCURRENT_UPDATE, Candidate, Resources, Wanted};
 use db::Tx;
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 /// What is asked of the host.
 #[derive(Clone, Debug)]
@@ -22,43 +23,94 @@ pub struct Wish {
     pub forced_host: Option<String>,
     pub forced_node: Option<String>,
     pub excluded: Vec<String>,
+    pub requests: Vec<PortRequest>,
 }
 
 /// The host, with its room taken in the server's name; `group` when the server's group must be looked at again.
 pub struct Placed {
     pub host: Host,
     pub group: bool,
+    /// With those who give what the ports ask for.
+    pub requests: Vec<PortRequest>,
 }
+
+/// Before what a server has is said to be different all the time.
+const TRIES: usize = 10;
 
 pub async fn place(nova: &Nova, cx: &Context, wish: Wish) -> Result<Placed> {
     let own = nova.own(cx);
     let (instance, resources) = (wish.instance.clone(), resources(&wish.instance));
+    let mut requests = wish.requests.clone();
     let choice = nova.rounds.choose(nova, &own, wish).await?;
+    let group = choice.group;
     for host in choice.hosts {
-        let allocation = allocation(&instance, &host.node.uuid, resources.clone());
-        match nova.placement().allocate(&own, &allocation).await {
-            Ok(()) => return Ok(Placed { host, group: choice.group }),
-            // Somebody else was faster.
-            Err(error) if error.is(ErrorKind::Conflict) => {}
-            Err(error) => return Err(error),
+        let simple = [Candidate {
+            allocations: [(host.node.uuid.clone(), resources.clone())].into(),
+            ..Candidate::default()
+        }];
+        let ways = choice.candidates.get(&host.node.uuid).filter(|ways| !ways.is_empty());
+        for way in ways.map_or(&simple[..], Vec::as_slice) {
+            let resources = way.allocations.clone();
+            let allocation = Allocation { resources, ..allocation(&instance, "", Resources::new()) };
+            match nova.placement().allocate(&own, &allocation).await {
+                Ok(()) => {
+                    port_requests::given(&mut requests, &way.mappings);
+                    return Ok(Placed { host, group, requests });
+                }
+                // Somebody else was faster.
+                Err(error) if error.is(ErrorKind::Conflict) => {}
+                Err(error) => return Err(error),
+            }
         }
     }
     Err(Error::unavailable("Every host that had room was taken by others."))
 }
 
 /// What placement is asked for.
-pub fn wanted(instance: &Instance) -> Wanted {
-    Wanted {
+pub fn wanted(wish: &Wish) -> Wanted {
+    let instance = &wish.instance;
+    let mut wanted = Wanted {
         resources: resources(instance),
         required_traits: traits(instance, "required"),
         forbidden_traits: traits(instance, "forbidden"),
-        limit: 0,
+        ..Wanted::default()
+    };
+    port_requests::ask(&mut wanted, &wish.requests);
+    wanted
+}
+
+/// What a server on a node takes, its ports as they are.
+pub fn held(instance: &Instance, node_uuid: &str, requests: &[PortRequest]) -> Allocation {
+    let mut held = allocation(instance, node_uuid, resources(instance));
+    port_requests::add(&mut held.resources, requests);
+    held
+}
+
+/// Takes anew what a server takes by its flavor and by its ports, whatever it had: one of them came or went. Others may
+/// change it at the same time: then it is looked at again.
+pub async fn recount(nova: &Nova, cx: &Context, uuid: &str) -> Result<()> {
+    let (own, placement) = (nova.own(cx), nova.placement());
+    for _ in 0..TRIES {
+        let known = placement.allocations(&own, uuid).await?;
+        let instance = nova.instance(uuid).await?;
+        let of = instance.clone();
+        let place = nova.read(move |tx| relocate::place_of(tx, &of)).await?;
+        let requests = port_requests::of_server(nova, cx, uuid).await?;
+        let held = held(&instance, &place.node_uuid, &requests);
+        if held.resources == known.resources {
+            return Ok(());
+        }
+        match placement.allocate(&own, &Allocation { generation: Some(known.generation), ..held }).await {
+            Err(error) if error.code.as_deref() == Some(CONCURRENT_UPDATE) => {}
+            other => return other,
+        }
     }
+    Err(Error::unavailable("What the server has changes all the time."))
 }
 
 /// What the scheduler is asked, with the providers that have room.
-pub fn request(tx: &mut Tx, wish: &Wish, candidates: Arc<HashSet<String>>) -> Result<Request> {
-    let Wish { instance, forced_host, forced_node, excluded } = wish.clone();
+pub fn request(tx: &mut Tx, wish: &Wish, candidates: Arc<Candidates>) -> Result<Request> {
+    let Wish { instance, forced_host, forced_node, excluded, .. } = wish.clone();
     Ok(Request {
         disk_gb: instance.disk_gb,
         hosts_of: hosts_of_hinted(tx, &instance.scheduler_hints)?,

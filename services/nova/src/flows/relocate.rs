@@ -1,6 +1,6 @@
 //! What goes with a server from one host to another: the bindings of its ports, the attachments of its volumes.
 
-use super::or_gone;
+use super::{or_gone, port_requests::Allocations};
 use crate::{
     Nova,
     model::{BlockDevice, Instance, Nic},
@@ -165,7 +165,13 @@ pub fn with(devices: &mut [BlockDevice], connected: &[(String, String, Connectio
 }
 
 /// The server's ports on another host; none: on none, but still the server's.
-pub async fn bind(nova: &Nova, cx: &Context, instance: &Instance, place: &Place) -> Result<Vec<Nic>> {
+pub async fn bind(
+    nova: &Nova,
+    cx: &Context,
+    instance: &Instance,
+    place: &Place,
+    allocations: &Allocations,
+) -> Result<Vec<Nic>> {
     let zone = place.zone.as_deref().unwrap_or(&nova.options.default_availability_zone);
     let mut nics = instance.nics.0.clone();
     for nic in &mut nics {
@@ -175,6 +181,7 @@ pub async fn bind(nova: &Nova, cx: &Context, instance: &Instance, place: &Place)
             device_owner: format!("compute:{zone}"),
             host: place.host.clone(),
             dns_name: None,
+            allocation: allocations.get(&nic.port.id).cloned().unwrap_or_default(),
         };
         nic.port = nova.networks().bind_port(&nova.own(cx), &binding).await?;
     }

@@ -3,6 +3,7 @@
 use super::{
     confirm_resize, failed_as_it_was, or_gone,
     placing::{self, Wish},
+    port_requests::{self, PortRequest},
     power::check_state,
     relocate::{self, Place, PlannedVolume},
 };
@@ -12,7 +13,6 @@ use crate::{
     quota, store,
 };
 use base::{Context, Error, Result};
-use contracts::placement::Allocation;
 use db::{AsJson, Tx};
 use flow::{Effect, Flow, Step, step};
 use serde::{Deserialize, Serialize};
@@ -36,6 +36,8 @@ pub struct Resize {
     pub confirms_itself: bool,
     /// Known once it is scheduled.
     pub dest: Place,
+    #[serde(default)]
+    pub requests: Vec<PortRequest>,
 }
 
 impl Flow for Resize {
@@ -102,35 +104,22 @@ fn local_disk_gb(instance: &Instance, flavor: &Flavor) -> i64 {
 
 /// From now on the move holds the room where the server is, in its own name.
 async fn hold_source(nova: &Arc<Nova>, cx: &Context, flow: &mut Resize) -> Result<Effect> {
-    let mut old = nova.instance(&flow.uuid).await?;
-    apply(&mut old, &flow.old_flavor);
-    hold(nova, cx, &old, &flow.source, &flow.migration_uuid).await?;
+    hold(nova, cx, &flow.uuid, &flow.migration_uuid).await?;
     let (nova, flow) = (nova.clone(), flow.clone());
     Ok(Effect::write(move |tx| migrations::set(tx, &flow.migration_uuid, "pre-migrating", nova.clock.now())))
 }
 
-pub async fn hold(nova: &Nova, cx: &Context, old: &Instance, source: &Place, holder: &str) -> Result<()> {
-    let held = Allocation {
-        consumer_id: holder.to_string(),
-        consumer_type: "MIGRATION".into(),
-        ..placing::allocation(old, &source.node_uuid, placing::resources(old))
-    };
-    let none =
-        Allocation { resources: Default::default(), ..placing::allocation(old, "", Default::default()) };
-    nova.placement().allocate_together(&nova.own(cx), &[held, none]).await
+pub async fn hold(nova: &Nova, cx: &Context, uuid: &str, holder: &str) -> Result<()> {
+    nova.placement().move_allocations(&nova.own(cx), uuid, holder, "MIGRATION").await
 }
 
 /// The server has its room at the source again, and the move has none.
-pub async fn unhold(nova: &Nova, cx: &Context, old: &Instance, source: &Place, holder: &str) -> Result<()> {
-    let again = placing::allocation(old, &source.node_uuid, placing::resources(old));
-    let none = Allocation { consumer_id: holder.to_string(), resources: Default::default(), ..again.clone() };
-    nova.placement().allocate_together(&nova.own(cx), &[again, none]).await
+pub async fn unhold(nova: &Nova, cx: &Context, uuid: &str, holder: &str) -> Result<()> {
+    nova.placement().move_allocations(&nova.own(cx), holder, uuid, "").await
 }
 
 async fn give_back(nova: &Arc<Nova>, cx: &Context, flow: &mut Resize) -> Result<Effect> {
-    let mut old = nova.instance(&flow.uuid).await?;
-    apply(&mut old, &flow.old_flavor);
-    unhold(nova, cx, &old, &flow.source, &flow.migration_uuid).await?;
+    unhold(nova, cx, &flow.uuid, &flow.migration_uuid).await?;
     Ok(Effect::none())
 }
 
@@ -138,9 +127,11 @@ async fn schedule(nova: &Arc<Nova>, cx: &Context, flow: &mut Resize) -> Result<E
     let mut instance = nova.instance(&flow.uuid).await?;
     apply(&mut instance, &flow.new_flavor);
     let forced_host = flow.forced_host.clone();
-    let wish = Wish { instance, forced_host, forced_node: None, excluded: flow.excluded.clone() };
+    let requests = port_requests::of_server(nova, cx, &flow.uuid).await?;
+    let wish = Wish { instance, forced_host, forced_node: None, excluded: flow.excluded.clone(), requests };
     let placed = placing::place(nova, cx, wish).await?;
     flow.dest = Place::of(&placed.host);
+    flow.requests = placed.requests;
     let (nova, flow) = (nova.clone(), flow.clone());
     Ok(Effect::write(move |tx| {
         let now = nova.clock.now();
@@ -188,14 +179,18 @@ async fn move_devices(nova: &Arc<Nova>, cx: &Context, flow: &mut Resize) -> Resu
         }
     };
     let finishing = finishing(flow);
-    if flow.same_host() {
+    if flow.same_host() && flow.requests.is_empty() {
         return Ok(Effect::write(move |tx| finishing(tx, None)));
     }
-    let instance = nova.instance(&flow.uuid).await?;
+    let (instance, allocations) = (nova.instance(&flow.uuid).await?, port_requests::now(&flow.requests));
+    if flow.same_host() {
+        let nics = relocate::bind(nova, cx, &instance, &flow.dest, &allocations).await?;
+        return Ok(Effect::write(move |tx| finishing(tx, Some(&nics))));
+    }
     let wanted: Vec<_> = flow.volumes.iter().map(|volume| (volume, volume.new.as_str())).collect();
     let connected = relocate::connect(nova, cx, &flow.uuid, &flow.dest, &wanted).await?;
     relocate::detach(nova, cx, &flow.ids(|volume| &volume.old)).await?;
-    let nics = relocate::bind(nova, cx, &instance, &flow.dest).await?;
+    let nics = relocate::bind(nova, cx, &instance, &flow.dest, &allocations).await?;
     let uuid = flow.uuid.clone();
     Ok(Effect::write(move |tx| {
         relocate::record(tx, &uuid, &connected)?;
@@ -204,16 +199,19 @@ async fn move_devices(nova: &Arc<Nova>, cx: &Context, flow: &mut Resize) -> Resu
 }
 
 async fn move_back(nova: &Arc<Nova>, cx: &Context, flow: &mut Resize) -> Result<Effect> {
+    let (instance, allocations) = (nova.instance(&flow.uuid).await?, port_requests::was(&flow.requests));
     if flow.same_host() {
+        if !flow.requests.is_empty() {
+            relocate::bind(nova, cx, &instance, &flow.source, &allocations).await?;
+        }
         return Ok(Effect::none());
     }
-    let instance = nova.instance(&flow.uuid).await?;
     let wanted: Vec<_> = flow.volumes.iter().map(|volume| (volume, volume.back.as_str())).collect();
     let connected = relocate::connect(nova, cx, &flow.uuid, &flow.source, &wanted).await?;
     relocate::detach(nova, cx, &flow.ids(|volume| &volume.new)).await?;
     relocate::detach(nova, cx, &flow.ids(|volume| &volume.old)).await?;
     relocate::complete(nova, cx, &flow.ids(|volume| &volume.back)).await?;
-    let nics = relocate::bind(nova, cx, &instance, &flow.source).await?;
+    let nics = relocate::bind(nova, cx, &instance, &flow.source, &allocations).await?;
     let (nova, uuid) = (nova.clone(), flow.uuid.clone());
     Ok(Effect::write(move |tx| {
         relocate::record(tx, &uuid, &connected)?;
@@ -262,6 +260,7 @@ async fn complete(nova: &Arc<Nova>, cx: &Context, flow: &mut Resize) -> Result<E
                 old_flavor: flow.old_flavor.clone(),
                 source: flow.source.clone(),
                 was: flow.was,
+                allocations: port_requests::was(&flow.requests),
             });
         })?;
         actions::end(tx, &cx, &flow.event(Some(flow.dest.host.clone()), false), None, now)?;
@@ -310,6 +309,7 @@ pub fn begin(nova: &Arc<Nova>, tx: &mut Tx, cx: &Context, uuid: &str, wanted: &W
         volumes: relocate::plan(&store::block_devices(tx, uuid)?),
         confirms_itself: wanted.confirms_itself,
         dest: Place::default(),
+        requests: Vec::new(),
         old_flavor,
         new_flavor,
         source,

@@ -71,14 +71,18 @@ async fn destroy(nova: &Arc<Nova>, cx: &Context, flow: &mut RevertResize) -> Res
 }
 
 async fn move_devices(nova: &Arc<Nova>, cx: &Context, flow: &mut RevertResize) -> Result<Effect> {
+    let (instance, source) = (nova.instance(&flow.uuid).await?, &flow.resized.source);
+    let allocations = &flow.resized.allocations;
     if flow.same_host() {
+        if !allocations.is_empty() {
+            relocate::bind(nova, cx, &instance, source, allocations).await?;
+        }
         return Ok(Effect::none());
     }
-    let (instance, source) = (nova.instance(&flow.uuid).await?, &flow.resized.source);
     let wanted: Vec<_> = flow.volumes.iter().map(|volume| (volume, volume.new.as_str())).collect();
     let connected = relocate::connect(nova, cx, &flow.uuid, source, &wanted).await?;
     relocate::detach(nova, cx, &flow.ids(|volume| &volume.old)).await?;
-    let nics = relocate::bind(nova, cx, &instance, source).await?;
+    let nics = relocate::bind(nova, cx, &instance, source, allocations).await?;
     let (nova, uuid) = (nova.clone(), flow.uuid.clone());
     Ok(Effect::write(move |tx| {
         relocate::record(tx, &uuid, &connected)?;
@@ -88,9 +92,7 @@ async fn move_devices(nova: &Arc<Nova>, cx: &Context, flow: &mut RevertResize) -
 
 /// The room that the move held is the server's again.
 async fn take_room(nova: &Arc<Nova>, cx: &Context, flow: &mut RevertResize) -> Result<Effect> {
-    let mut old = nova.instance(&flow.uuid).await?;
-    apply(&mut old, &flow.resized.old_flavor);
-    unhold(nova, cx, &old, &flow.resized.source, &flow.resized.migration_uuid).await?;
+    unhold(nova, cx, &flow.uuid, &flow.resized.migration_uuid).await?;
     Ok(Effect::none())
 }
 

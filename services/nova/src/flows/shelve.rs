@@ -2,6 +2,7 @@
 
 use super::{
     failed_as_it_was, or_gone,
+    port_requests::Allocations,
     power::check_state,
     relocate::{self, Place, PlannedVolume},
     snapshot::{task, to_image},
@@ -165,7 +166,7 @@ async fn release_devices(nova: &Arc<Nova>, cx: &Context, flow: &mut Offload) -> 
         relocate::reserve(nova, cx, &flow.uuid, volume, &volume.new).await?;
         relocate::detach(nova, cx, &[&volume.old]).await?;
     }
-    let nics = relocate::bind(nova, cx, &instance, &Place::default()).await?;
+    let nics = relocate::bind(nova, cx, &instance, &Place::default(), &Allocations::new()).await?;
     let (nova, flow) = (nova.clone(), flow.clone());
     Ok(Effect::write(move |tx| {
         relocate::record_reserved(tx, &flow.uuid, &flow.volumes)?;

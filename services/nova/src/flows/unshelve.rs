@@ -3,6 +3,7 @@
 use super::{
     failed_as_it_was, or_gone,
     placing::{self, Wish},
+    port_requests::{self, Allocations, PortRequest},
     power::check_state,
     relocate::{self, Place, PlannedVolume},
 };
@@ -29,6 +30,8 @@ pub struct Unshelve {
     pub volumes: Vec<PlannedVolume>,
     /// Known once it is scheduled.
     pub place: Place,
+    #[serde(default)]
+    pub requests: Vec<PortRequest>,
 }
 
 impl Flow for Unshelve {
@@ -65,9 +68,11 @@ async fn schedule(nova: &Arc<Nova>, cx: &Context, flow: &mut Unshelve) -> Result
         return Ok(Effect::none());
     }
     let forced_host = flow.forced_host.clone();
-    let wish = Wish { instance, forced_host, forced_node: None, excluded: Vec::new() };
+    let requests = port_requests::of_server(nova, cx, &flow.uuid).await?;
+    let wish = Wish { instance, forced_host, forced_node: None, excluded: Vec::new(), requests };
     let placed = placing::place(nova, cx, wish).await?;
     flow.place = Place::of(&placed.host);
+    flow.requests = placed.requests;
     let (nova, flow) = (nova.clone(), flow.clone());
     Ok(Effect::write(move |tx| {
         if placed.group {
@@ -102,7 +107,7 @@ async fn connect_devices(nova: &Arc<Nova>, cx: &Context, flow: &mut Unshelve) ->
     let instance = nova.instance(&flow.uuid).await?;
     let wanted: Vec<_> = flow.volumes.iter().map(|volume| (volume, volume.old.as_str())).collect();
     let connected = relocate::connect(nova, cx, &flow.uuid, &flow.place, &wanted).await?;
-    let nics = relocate::bind(nova, cx, &instance, &flow.place).await?;
+    let nics = relocate::bind(nova, cx, &instance, &flow.place, &port_requests::now(&flow.requests)).await?;
     let (nova, uuid) = (nova.clone(), flow.uuid.clone());
     Ok(Effect::write(move |tx| {
         relocate::record(tx, &uuid, &connected)?;
@@ -120,7 +125,7 @@ async fn disconnect_devices(nova: &Arc<Nova>, cx: &Context, flow: &mut Unshelve)
         relocate::reserve(nova, cx, &flow.uuid, volume, &volume.new).await?;
         relocate::detach(nova, cx, &[&volume.old]).await?;
     }
-    let nics = relocate::bind(nova, cx, &instance, &Place::default()).await?;
+    let nics = relocate::bind(nova, cx, &instance, &Place::default(), &Allocations::new()).await?;
     let (nova, flow) = (nova.clone(), flow.clone());
     Ok(Effect::write(move |tx| {
         relocate::record_reserved(tx, &flow.uuid, &flow.volumes)?;
@@ -239,6 +244,7 @@ pub fn begin(nova: &Arc<Nova>, tx: &mut Tx, cx: &Context, uuid: &str, wanted: &W
         forced_host: wanted.host.clone(),
         volumes: relocate::plan(&store::block_devices(tx, uuid)?),
         place: Place::default(),
+        requests: Vec::new(),
     };
     nova.flows.start(tx, cx, &flow, uuid).map(drop)
 }

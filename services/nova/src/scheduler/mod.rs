@@ -12,13 +12,10 @@ use crate::{
     store,
 };
 use base::{Error, Result, Timestamp};
+use contracts::placement::Candidate;
 use db::{List, Tx};
 use filters::FILTERS;
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// A host as the scheduler sees it. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -50,8 +47,11 @@ pub struct Request {
     /// Hosts that were tried in vain.
     pub excluded: Vec<String>,
     /// Providers that have room by placement's books.
-    pub candidates: Arc<HashSet<String>>,
+    pub candidates: Arc<Candidates>,
 }
+
+/// Providers that have room, with the ways to take it where that is not the provider alone.
+pub type Candidates = HashMap<String, Vec<Candidate>>;
 
 #[derive(Clone, Debug, Default)]
 pub struct Group {
@@ -140,7 +140,7 @@ fn refusal(options: &Options, request: &Request, host: &Host) -> Option<(&'stati
             return Some((name, why));
         }
     }
-    if !request.candidates.contains(&host.node.uuid) {
+    if !request.candidates.contains_key(&host.node.uuid) {
         return Some(("placement", "its resources are allocated, or it lacks a required trait".into()));
     }
     None

@@ -1,19 +1,16 @@
 //! Servers that are to be placed at the same time share one look at the hosts. Each is chosen a host for in its turn and
 //! sees what those before it will take; whether the room is still there, placement says.
 
-use super::{Host, Request, choose, hosts};
+use super::{Candidates, Host, Request, choose, hosts};
 use crate::{
     Nova,
     flows::placing::{self, Wish},
 };
 use base::{Context, Error, Result};
-use contracts::placement::Wanted;
+use contracts::placement::{Candidate, Wanted};
 use db::Tx;
 use parking_lot::Mutex;
-use std::{
-    collections::{HashSet, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 use tokio::sync::oneshot;
 
 /// More wait for the next round.
@@ -24,6 +21,7 @@ pub struct Choice {
     pub hosts: Vec<Host>,
     /// Whether the server's group must be looked at again when it is recorded.
     pub group: bool,
+    pub candidates: Arc<Candidates>,
 }
 
 #[derive(Default)]
@@ -34,7 +32,7 @@ pub struct Rounds {
 }
 
 /// The providers with room for a server, or why that is not known.
-type Room = Result<Arc<HashSet<String>>>;
+type Room = Result<Arc<Candidates>>;
 
 struct Asked {
     wish: Arc<Wish>,
@@ -48,7 +46,7 @@ impl Rounds {
         let wish = Arc::new(wish);
         loop {
             let (tell, mut told) = oneshot::channel();
-            let asked = Asked { wanted: placing::wanted(&wish.instance), wish: wish.clone(), tell };
+            let asked = Asked { wanted: placing::wanted(&wish), wish: wish.clone(), tell };
             self.waiting.lock().push_back(asked);
             let answer = tokio::select! {
                 biased;
@@ -117,9 +115,7 @@ async fn look(nova: &Nova, cx: &Context, asked: &[Asked]) -> Result<Vec<Result<C
             Some(providers) => providers,
             None => {
                 let found = nova.placement().candidates(cx, wanted).await;
-                let found = found.map(|found| {
-                    Arc::new(found.into_iter().map(|candidate| candidate.provider_id).collect())
-                });
+                let found = found.map(|found| Arc::new(by_root(found, wanted)));
                 room.push((wanted, found.clone()));
                 found
             }
@@ -157,12 +153,24 @@ async fn look(nova: &Nova, cx: &Context, asked: &[Asked]) -> Result<Vec<Result<C
                 take(&mut hosts, best, &request);
                 joined.extend(group_id.map(|id| (id, best.node.host.clone())));
             }
-            choices.push(Ok(Choice { hosts: fitting, group: request.group.is_some() }));
+            let (group, candidates) = (request.group.is_some(), request.candidates);
+            choices.push(Ok(Choice { hosts: fitting, group, candidates }));
         }
         Ok(choices)
     };
     let choices = nova.read(work).await?;
     if choices.len() == asked.len() { Ok(choices) } else { Err(Error::internal("placing: a round is short")) }
+}
+
+fn by_root(found: Vec<Candidate>, wanted: &Wanted) -> Candidates {
+    let mut by_root = Candidates::new();
+    for candidate in found {
+        let ways = by_root.entry(candidate.provider_id.clone()).or_default();
+        if !wanted.groups.is_empty() {
+            ways.push(candidate);
+        }
+    }
+    by_root
 }
 
 /// The host as it will be with the server on it.

@@ -8,8 +8,10 @@ use contracts::{
     compute::{Connection, ImageSink},
     identity::{Identity, Project},
     images::{Image, ImageKeeper, ImageMaker, Images, NewImage},
-    networks::{Binding, FixedIp, InactiveBinding, Network, Networks, NewPort, Port, SecurityGroup},
-    placement::{Allocation, Candidate, Placement, Provider, Wanted},
+    networks::{
+        Binding, FixedIp, InactiveBinding, Network, Networks, NewPort, Port, PortAllocation, SecurityGroup,
+    },
+    placement::{Allocated, Allocation, AllocationChange, Candidate, Placement, Provider, Wanted},
     volumes::{Connector, NewAttachment, NewVolume, Snapshot, Volume, Volumes},
 };
 use parking_lot::Mutex;
@@ -98,6 +100,7 @@ impl Networks for Outside {
         let port = books.ports.get_mut(&binding.port_id).ok_or_else(missing)?;
         port.device_id.clone_from(&binding.device_id);
         port.host.clone_from(&binding.host);
+        port.allocation.clone_from(&binding.allocation);
         Ok(port.clone())
     }
 
@@ -105,11 +108,12 @@ impl Networks for Outside {
         if let Some(port) = self.0.lock().ports.get_mut(id) {
             port.device_id.clear();
             port.host.clear();
+            port.allocation.clear();
         }
         Ok(())
     }
 
-    async fn create_binding(&self, _: &Context, id: &str, host: &str) -> Result<Port> {
+    async fn create_binding(&self, _: &Context, id: &str, host: &str, _: &PortAllocation) -> Result<Port> {
         let mut books = self.0.lock();
         let port = books.ports.get_mut(id).ok_or_else(|| Error::not_found(format!("port {id}")))?;
         if port.host != host && !port.inactive_bindings.iter().any(|binding| binding.host == host) {
@@ -249,6 +253,28 @@ impl Placement for Outside {
             }
         }
         Ok(())
+    }
+
+    async fn allocations(&self, _: &Context, id: &str) -> Result<Allocated> {
+        let room = self.0.lock().rooms.get(id).cloned().unwrap_or_default();
+        Ok(Allocated { resources: room.resources, ..Allocated::default() })
+    }
+
+    async fn move_allocations(&self, _: &Context, from: &str, to: &str, kind: &str) -> Result<()> {
+        let mut books = self.0.lock();
+        if let Some(room) = books.rooms.remove(from) {
+            let (consumer_id, consumer_type) = (to.into(), kind.into());
+            books.rooms.insert(to.into(), Allocation { consumer_id, consumer_type, ..room });
+        }
+        Ok(())
+    }
+
+    async fn change_allocations(&self, _: &Context, _: &[AllocationChange]) -> Result<()> {
+        Err(Error::internal("that is neutron's matter"))
+    }
+
+    async fn provider_id(&self, _: &Context, _: &str) -> Result<Option<String>> {
+        Ok(None)
     }
 
     async fn release(&self, _: &Context, id: &str) -> Result<()> {
