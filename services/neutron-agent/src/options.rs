@@ -105,11 +105,10 @@ impl Options {
             if device.is_empty() {
                 return Err(wrong());
             }
-            let networks = self.physical_networks.iter();
-            let network =
-                networks.filter(|(_, interface)| *interface == device).map(|(name, _)| name.clone());
+            let mut networks = self.physical_networks.iter();
+            let network = networks.find(|(_, interface)| *interface == device).map(|(name, _)| name.clone());
             let bandwidth =
-                Bandwidth { physical_network: network.last(), rates: rates_of(rates).ok_or_else(wrong)? };
+                Bandwidth { physical_network: network, rates: rates_of(rates).ok_or_else(wrong)? };
             if bandwidths.insert(device.to_string(), bandwidth).is_some() {
                 return Err(wrong());
             }

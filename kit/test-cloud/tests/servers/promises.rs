@@ -165,6 +165,11 @@ async fn a_card_brings_its_promise_and_takes_it_away() {
     assert_eq!(stage.demo.delete("nova", &format!("{path}/{card}")).await.status, 202);
     until("what it was", async || (taken(&stage, &server).await == before).then_some(())).await;
     until("a free port", async || given(&stage, &card).await.is_empty().then_some(())).await;
+    // An operator deletes it under the server.
+    assert_eq!(attach(&card).await, 200);
+    check(&stage, &server, &card, 1000, 100).await;
+    assert_eq!(stage.admin.delete("neutron", &format!("/v2.0/ports/{card}")).await.status, 204);
+    until("what it was", async || (taken(&stage, &server).await == before).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -176,6 +181,8 @@ async fn no_host_promises_more_than_it_has() {
     let shown = stage.is(&refused, "ERROR").await;
     assert!(shown["fault"]["message"].as_str().unwrap().starts_with("No valid host was found."), "{shown}");
     assert!(taken(&stage, &refused).await.is_empty());
+    assert_eq!(stage.demo.delete("nova", &format!("/servers/{refused}")).await.status, 204);
+    until("the end of the refused", async || stage.servers().await.is_empty().then_some(())).await;
     // Four hosts, each with room for two of these: nine at once are eight.
     let policy = policy(&stage, 5000, 0).await;
     let mut servers = Vec::new();

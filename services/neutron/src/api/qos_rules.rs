@@ -211,8 +211,14 @@ fn parent(policy: &QosPolicy) -> Json {
     json!({"ext_parent:project_id": policy.project_id})
 }
 
-/// The policy whose rules are asked for; who may not is told so, who may not see it that it is not there.
+/// The policy whose rules are asked for; who may not is told so, who may not see it that it is not there. Who would make
+/// a rule is told that he may not before that.
 async fn policy_of(neutron: &Neutron, request: &Request) -> Result<QosPolicy> {
+    if request.method == web::Method::POST {
+        let id = request.param("policy_id").to_string();
+        let policy = neutron.read(move |tx| store::get::<QosPolicy>(tx, QOS_POLICY, &id)).await?;
+        can(request, &parent(&policy))?;
+    }
     let (policy, _) = qos::one(neutron, request).await?;
     can(request, &parent(&policy))?;
     Ok(policy)
@@ -262,7 +268,8 @@ fn by_number<K: RuleKind>(name: &str, values: &[&str]) -> Result<Option<Filter>>
     if K::ATTRIBUTES.iter().all(|attribute| attribute.name != name) {
         return Ok(None);
     }
-    let numbers = values.iter().map(|text| attributes::integer(&json!(text))).collect::<Result<Vec<i64>>>()?;
+    let numbers =
+        values.iter().map(|text| attributes::integer(&json!(text))).collect::<Result<Vec<i64>>>()?;
     Ok(Some(Filter::any(column, numbers)))
 }
 

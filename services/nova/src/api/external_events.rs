@@ -1,7 +1,12 @@
 //! What neutron and cinder tell nova of its servers: `os-server-external-events`, and the same as a call.
 
 use super::checked;
-use crate::{Nova, actions, model::Instance, schemas, store};
+use crate::{
+    Nova, actions,
+    flows::placing,
+    model::{Instance, Nic},
+    schemas, store,
+};
 use async_trait::async_trait;
 use base::{Context, Json, Result};
 use contracts::servers::{ExternalEvent, Servers};
@@ -87,11 +92,8 @@ impl Nova {
                 let Ok(instance) = store::instance(tx, &uuid) else { return Ok(None) };
                 let mut nics = instance.nics.0.clone();
                 let there = |id: &str| ports.iter().find(|port| port.id == id);
-                let gone: Vec<String> = nics
-                    .iter()
-                    .filter(|nic| there(&nic.port.id).is_none())
-                    .map(|nic| nic.port.mac.clone())
-                    .collect();
+                let gone: Vec<Nic> =
+                    nics.iter().filter(|nic| there(&nic.port.id).is_none()).cloned().collect();
                 nics.retain(|nic| there(&nic.port.id).is_some());
                 for nic in &mut nics {
                     if let Some(port) = there(&nic.port.id) {
@@ -106,10 +108,15 @@ impl Nova {
             .await?;
         let Some((instance, gone)) = gone else { return Ok(()) };
         let Some(host) = &instance.host else { return Ok(()) };
-        for mac in gone {
-            self.compute(host).detach_interface(&own, &instance.uuid, &mac).await?;
+        for nic in &gone {
+            self.compute(host).detach_interface(&own, &instance.uuid, &nic.port.mac).await?;
         }
-        Ok(())
+        // What is being done to the server counts for itself.
+        let is_idle = instance.task_state.is_none();
+        match is_idle && gone.iter().any(|nic| !nic.port.allocation.is_empty()) {
+            true => placing::recount(self, cx, &instance.uuid).await,
+            false => Ok(()),
+        }
     }
 
     async fn extend_volume(&self, cx: &Context, instance: &Instance, volume_id: &str) -> Result<()> {

@@ -12,6 +12,9 @@ use std::sync::Arc;
 pub struct DetachInterface {
     pub uuid: String,
     pub port_id: String,
+    /// The port takes something of placement besides what the flavor does.
+    #[serde(default)]
+    pub counted: bool,
 }
 
 impl Flow for DetachInterface {
@@ -53,9 +56,9 @@ async fn unplug_port(nova: &Arc<Nova>, cx: &Context, flow: &mut DetachInterface)
     let instance = nova.instance(&flow.uuid).await?;
     if let Some(nic) = nic(&instance, &flow.port_id) {
         unplug(nova, cx, &flow.port_id, nic.ours).await?;
-        if !nic.port.allocation.is_empty() {
-            placing::recount(nova, cx, &flow.uuid).await?;
-        }
+    }
+    if flow.counted {
+        placing::recount(nova, cx, &flow.uuid).await?;
     }
     let (nova, cx, flow) = (nova.clone(), cx.clone(), flow.clone());
     Ok(Effect::write(move |tx| {
@@ -72,9 +75,11 @@ pub async fn begin(nova: &Arc<Nova>, cx: &Context, uuid: &str, port_id: &str) ->
     let (work, cx, uuid) = (nova.clone(), cx.clone(), uuid.to_string());
     let port_id = port_id.to_string();
     nova.write(move |tx| {
-        check_state(&store::instance(tx, &uuid)?, FROM, &[], "detach_interface")?;
+        let instance = store::instance(tx, &uuid)?;
+        check_state(&instance, FROM, &[], "detach_interface")?;
+        let counted = nic(&instance, &port_id).is_some_and(|nic| !nic.port.allocation.is_empty());
         actions::begin(tx, &cx, &uuid, "detach_interface", work.clock.now())?;
-        let flow = DetachInterface { uuid: uuid.clone(), port_id: port_id.clone() };
+        let flow = DetachInterface { uuid: uuid.clone(), port_id: port_id.clone(), counted };
         work.flows.start(tx, &cx, &flow, &uuid).map(drop)
     })
     .await
