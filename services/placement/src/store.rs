@@ -2,8 +2,8 @@
 
 use crate::{model::*, standard};
 use base::{Error, Result, Timestamp};
-use db::{Direction, Filter, Glimpse, List, Stored, Tx, params, sql};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use db::{Direction, Filter, Glimpse, List, Tx, params, sql};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 pub const MISSING_PROVIDER: &str = "No resource provider with uuid";
 
@@ -67,6 +67,7 @@ pub fn inventories(tx: &mut Tx, provider_uuid: &str) -> Result<Vec<Inventory>> {
 }
 
 pub fn inventory(tx: &mut Tx, provider_uuid: &str, class: &str) -> Result<Option<Inventory>> {
+    use db::Stored;
     tx.get::<Inventory>(&[provider_uuid.store(), class.store()])
 }
 
@@ -123,44 +124,65 @@ pub fn inventories_in(
     Ok(())
 }
 
-/// More classes than these nobody looks at beforehand.
-const CLASSES_MAX: usize = 64;
+/// What is scarce, as a rule: few have room for that.
+const SCARCE: [&str; 2] = ["VCPU", "MEMORY_MB"];
+/// So few are looked at themselves.
+const FEW_ROOTS: usize = 2000;
 
 /// The roots of trees in which somebody has room for so much of each class, in the order in which they were made,
-/// without so many of the first.
+/// without so many of the first. When few are left, not all classes were looked at.
 pub fn roots_with_room(tx: &mut Tx, needs: &[(String, i64)], but_first: usize) -> Result<Vec<String>> {
     // Who has no room for the most that is wanted of a class has not all that is.
     let mut most: BTreeMap<&str, i64> = BTreeMap::new();
     for (class, amount) in needs {
         most.entry(class).and_modify(|most| *most = (*most).max(*amount)).or_insert(*amount);
     }
-    let most: Vec<(&str, i64)> = most.into_iter().take(CLASSES_MAX).collect();
-    let all = most.iter().enumerate().fold(0, |bits, (place, _)| bits | 1_u64 << place);
-    let met = classes_met(tx, &most)?;
-    let (mut roots, mut place) = (Vec::new(), 0);
+    let mut most: Vec<(&str, i64)> = most.into_iter().collect();
+    most.sort_by_key(|(class, _)| SCARCE.iter().position(|scarce| scarce == class).unwrap_or(SCARCE.len()));
+    let root_of = roots_of_children(tx)?;
+    let mut having: Option<HashSet<String>> = None;
+    for (class, amount) in most {
+        if having.as_ref().is_some_and(|roots| roots.len() <= FEW_ROOTS) {
+            break;
+        }
+        let before = having.take();
+        let roots = having.insert(HashSet::new());
+        tx.each(
+            sql!(
+                "SELECT provider_uuid FROM inventories
+                 WHERE resource_class = $1 AND min_unit <= $2 AND max_unit >= $2 AND $2 % step_size = 0
+                 AND (total - reserved) * allocation_ratio >= used + $2"
+            ),
+            params![class, amount],
+            |row| {
+                let uuid = row.text(0)?;
+                let root = root_of.get(uuid).map_or(uuid, String::as_str);
+                if before.as_ref().is_none_or(|before| before.contains(root)) && !roots.contains(root) {
+                    roots.insert(root.into());
+                }
+                Ok(())
+            },
+        )?;
+    }
+    let (mut found, mut place) = (Vec::new(), 0);
     tx.each(
         sql!("SELECT uuid FROM resource_providers WHERE parent_uuid IS NULL ORDER BY created_at, uuid"),
         &[],
         |row| {
             let root = row.text(0)?;
-            if place >= but_first && (all == 0 || met.get(root) == Some(&all)) {
-                roots.push(root.into());
+            if place >= but_first && having.as_ref().is_none_or(|roots| roots.contains(root)) {
+                found.push(root.into());
             }
             place += 1;
             Ok(())
         },
     )?;
-    Ok(roots)
+    Ok(found)
 }
 
-/// Root → which of these somebody in its tree has room for, a bit for each. All inventories are looked at, in whatever
-/// order they lie: that is one way through them, not one for each class.
-fn classes_met(tx: &mut Tx, wanted: &[(&str, i64)]) -> Result<HashMap<String, u64>> {
-    let mut met: HashMap<String, u64> = HashMap::new();
-    if wanted.is_empty() {
-        return Ok(met);
-    }
-    let mut root_of: HashMap<String, String> = HashMap::new();
+/// Of each provider that is no root.
+fn roots_of_children(tx: &mut Tx) -> Result<HashMap<String, String>> {
+    let mut root_of = HashMap::new();
     tx.each(
         sql!("SELECT uuid, root_uuid FROM resource_providers WHERE parent_uuid IS NOT NULL"),
         &[],
@@ -169,39 +191,7 @@ fn classes_met(tx: &mut Tx, wanted: &[(&str, i64)]) -> Result<HashMap<String, u6
             Ok(())
         },
     )?;
-    // COALESCE changes nothing but that no index leads through the table class by class, back and forth.
-    let has_room = |n: usize| {
-        let (class, amount) = (format!("${}", 2 * n + 1), format!("${}", 2 * n + 2));
-        format!(
-            "(COALESCE(resource_class, '') = {class} AND min_unit <= {amount} AND max_unit >= {amount}
-             AND {amount} % step_size = 0 AND (total - reserved) * allocation_ratio >= used + {amount})"
-        )
-    };
-    let has_room: Vec<String> = (0..wanted.len()).map(has_room).collect();
-    let statement =
-        format!("SELECT provider_uuid, resource_class FROM inventories WHERE {}", has_room.join(" OR "));
-    let params = wanted.iter().flat_map(|(class, amount)| [class.store(), amount.store()]);
-    let params: Vec<db::Value> = params.collect();
-    // What a provider has mostly lies together.
-    let (mut provider, mut bits) = (String::new(), 0);
-    let mut note = |provider: &str, bits: u64| {
-        let root = root_of.get(provider).map_or(provider, String::as_str);
-        match met.get_mut(root) {
-            Some(known) => *known |= bits,
-            None => drop(met.insert(root.into(), bits)),
-        }
-    };
-    tx.each(&statement, &params, |row| {
-        let (uuid, class) = (row.text(0)?, row.text(1)?);
-        if provider != uuid {
-            note(&provider, bits);
-            (provider, bits) = (uuid.into(), 0);
-        }
-        bits |= wanted.iter().position(|(name, _)| *name == class).map_or(0, |place| 1 << place);
-        Ok(())
-    })?;
-    note(&provider, bits);
-    Ok(met)
+    Ok(root_of)
 }
 
 /// `$1, $2, …`
