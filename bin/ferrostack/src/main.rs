@@ -12,6 +12,10 @@ use std::{
     process::ExitCode,
 };
 
+/// Rows, bodies and messages are many short texts, made on one thread and given back on another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// All of OpenStack in one program.
 #[derive(Parser)]
 #[command(name = "ferrostack", version, arg_required_else_help = true)]

@@ -82,8 +82,8 @@ fn expand(input: &DeriveInput) -> Result<proc_macro2::TokenStream> {
                 fields: &[#(#columns),*], key: &[#(#keys),*],
                 unique: &[#(&[#(#unique),*]),*], index: &[#(&[#(#index),*]),*],
             };
-            fn from_row(row: &::db::Row) -> ::base::Result<Self> {
-                Ok(Self { #(#idents: row.at(#positions)?),* })
+            fn from_row(mut row: ::db::Row) -> ::base::Result<Self> {
+                Ok(Self { #(#idents: row.take(#positions)?),* })
             }
             fn values(&self) -> Vec<::db::Value> {
                 vec![#(::db::Stored::store(&self.#idents)),*]

@@ -1,6 +1,6 @@
 //! A whole database into another one, of whichever kind, and the state of its schema without changing it.
 
-use crate::{Db, Migration, Options, Row, Table, Value, list, params, table::named};
+use crate::{Db, Migration, Options, Row, Table, Value, params, table::named};
 use base::{Error, Result};
 
 /// Rows of one transaction.
@@ -28,7 +28,7 @@ pub async fn copy(from: &Db, to: &Db, tables: &[&'static Table]) -> Result<Vec<C
     }
     let mut copied = Vec::new();
     for (table, rows) in tables.iter().zip(all) {
-        let (insert, total) = (list::insert_sql(table), rows.len());
+        let (sentences, total) = (table.sentences(), rows.len());
         let mut chunks: Vec<Vec<Vec<Value>>> = Vec::new();
         for row in rows {
             match chunks.last_mut().filter(|chunk| chunk.len() < CHUNK_ROWS) {
@@ -37,8 +37,11 @@ pub async fn copy(from: &Db, to: &Db, tables: &[&'static Table]) -> Result<Vec<C
             }
         }
         for chunk in chunks {
-            let insert = insert.clone();
-            to.write(move |tx| chunk.iter().try_for_each(|row| tx.execute(&insert, row).map(drop))).await?;
+            let sentences = sentences.clone();
+            let insert = move |tx: &mut crate::Tx| {
+                chunk.iter().try_for_each(|row| tx.execute(&sentences.insert, row).map(drop))
+            };
+            to.write(insert).await?;
         }
         if count(to, table).await? != total as i64 {
             return Err(Error::internal(format!("{}: not every row arrived", table.name)));

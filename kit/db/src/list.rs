@@ -2,6 +2,8 @@
 
 use crate::{Field, Row, Stored, Table, Value, table::named};
 use base::{Error, Result};
+use parking_lot::RwLock;
+use std::{collections::BTreeMap, sync::Arc};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -104,29 +106,57 @@ impl List {
     }
 }
 
-pub(crate) fn insert_sql(table: &Table) -> String {
-    let places: Vec<String> = (1..=table.fields.len()).map(|n| format!("${n}")).collect();
-    format!("INSERT INTO {} ({}) VALUES ({})", table.name, table.columns(), places.join(", "))
+/// Longer lists of values are as long as they are: databases have a limit on parameters.
+const PADDED_MAX: usize = 8192;
+
+/// What is said of one row, the same for all rows of a table.
+#[derive(Debug)]
+pub(crate) struct Sentences {
+    /// All columns, as a query names them.
+    pub columns: String,
+    pub insert: String,
+    pub get: String,
+    pub update: String,
+    /// For each parameter of the update, the position of its field.
+    pub update_order: Vec<usize>,
+    pub delete: String,
 }
 
-pub(crate) fn get_sql(table: &Table) -> String {
-    format!("SELECT {} FROM {} WHERE {}", table.columns(), table.name, key_condition(table, 1))
+impl Table {
+    /// Written once and kept.
+    pub(crate) fn sentences(&'static self) -> Arc<Sentences> {
+        static ALL: RwLock<BTreeMap<usize, Arc<Sentences>>> = RwLock::new(BTreeMap::new());
+        // A table is declared once and lives as long as the program.
+        let address = std::ptr::from_ref(self).addr();
+        if let Some(known) = ALL.read().get(&address) {
+            return known.clone();
+        }
+        let written = Arc::new(Sentences::of(self));
+        ALL.write().insert(address, written.clone());
+        written
+    }
 }
 
-pub(crate) fn delete_sql(table: &Table) -> String {
-    format!("DELETE FROM {} WHERE {}", table.name, key_condition(table, 1))
-}
-
-/// The statement and, for each parameter, the position of its field.
-pub(crate) fn update_sql(table: &Table) -> (String, Vec<usize>) {
-    let is_key = |field: &&Field| table.key.contains(&field.column);
-    let position = |column: &str| table.fields.iter().position(|f| f.column == column).unwrap_or(0);
-    let plain: Vec<&str> = table.fields.iter().filter(|f| !is_key(f)).map(|f| f.column).collect();
-    let sets: Vec<String> =
-        plain.iter().enumerate().map(|(n, c)| format!("{} = ${}", named(c), n + 1)).collect();
-    let condition = key_condition(table, plain.len() + 1);
-    let order = plain.iter().chain(table.key).map(|column| position(column)).collect();
-    (format!("UPDATE {} SET {} WHERE {condition}", table.name, sets.join(", ")), order)
+impl Sentences {
+    fn of(table: &Table) -> Self {
+        let places: Vec<String> = (1..=table.fields.len()).map(|n| format!("${n}")).collect();
+        let columns = table.columns();
+        let plain: Vec<&str> =
+            table.fields.iter().map(|f| f.column).filter(|column| !table.key.contains(column)).collect();
+        let sets: Vec<String> =
+            plain.iter().enumerate().map(|(n, c)| format!("{} = ${}", named(c), n + 1)).collect();
+        let position = |column: &&str| table.fields.iter().position(|f| f.column == *column).unwrap_or(0);
+        let (name, by_key) = (table.name, key_condition(table, 1));
+        let update_condition = key_condition(table, plain.len() + 1);
+        Self {
+            insert: format!("INSERT INTO {name} ({columns}) VALUES ({})", places.join(", ")),
+            get: format!("SELECT {columns} FROM {name} WHERE {by_key}"),
+            update: format!("UPDATE {name} SET {} WHERE {update_condition}", sets.join(", ")),
+            update_order: plain.iter().chain(table.key).map(position).collect(),
+            delete: format!("DELETE FROM {name} WHERE {by_key}"),
+            columns,
+        }
+    }
 }
 
 pub(crate) fn set_sql(
@@ -147,14 +177,25 @@ pub(crate) fn count_sql(table: &Table, filters: &[Filter]) -> Result<(String, Ve
     Ok((format!("SELECT COUNT(*) FROM {}{}", table.name, where_clause(&conditions)), params))
 }
 
-pub(crate) fn select_sql(table: &Table, wanted: &List, marker: Option<&Row>) -> Result<(String, Vec<Value>)> {
+/// Some of a table's, as a query names them.
+pub(crate) fn columns(table: &Table, columns: &[&str]) -> Result<String> {
+    let known: Result<Vec<_>> = columns.iter().map(|c| Ok(named(column_of(table, c)?.column))).collect();
+    Ok(known?.join(", "))
+}
+
+pub(crate) fn select_sql(
+    table: &Table,
+    columns: &str,
+    wanted: &List,
+    marker: Option<&Row>,
+) -> Result<(String, Vec<Value>)> {
     let mut params = Vec::new();
     let mut conditions = conditions(table, &wanted.filters, &mut params)?;
     let order = full_order(table, wanted)?;
     if let Some(marker) = marker {
         conditions.push(after_marker(&order, marker, &mut params)?);
     }
-    let mut sql = format!("SELECT {} FROM {}{}", table.columns(), table.name, where_clause(&conditions));
+    let mut sql = format!("SELECT {columns} FROM {}{}", table.name, where_clause(&conditions));
     let order: Vec<String> = order.iter().map(|(field, direction)| order_term(field, *direction)).collect();
     sql.push_str(&format!(" ORDER BY {}", order.join(", ")));
     if let Some(limit) = wanted.limit {
@@ -187,11 +228,13 @@ fn order_term(field: &Field, direction: Direction) -> String {
     format!("{} {word}{nulls}", named(field.column))
 }
 
-/// `(a > $1) OR (a = $1 AND b > $2) …`, with absent values below all others.
+/// `a >= $1 AND ((a > $1) OR (a = $1 AND b > $2) …)`, with absent values below all others: what stands before the
+/// alternatives lets an index begin at the marker.
 fn after_marker(order: &[(&Field, Direction)], marker: &Row, params: &mut Vec<Value>) -> Result<String> {
     let mut alternatives = Vec::new();
     let mut equal_so_far: Vec<String> = Vec::new();
-    for (field, direction) in order {
+    let mut from_marker = String::new();
+    for (number, (field, direction)) in order.iter().enumerate() {
         let position = marker.columns.iter().position(|c| c == field.column);
         let value =
             position.map(|p| marker.values[p].clone()).ok_or_else(|| Error::internal("marker row"))?;
@@ -205,6 +248,10 @@ fn after_marker(order: &[(&Field, Direction)], marker: &Row, params: &mut Vec<Va
         } else {
             params.push(value);
             let place = params.len();
+            if number == 0 && !field.null {
+                let word = if *direction == Direction::Asc { ">=" } else { "<=" };
+                from_marker = format!("{column} {word} ${place} AND ");
+            }
             let beyond = match direction {
                 Direction::Asc => format!("{column} > ${place}"),
                 Direction::Desc if field.null => format!("({column} < ${place} OR {column} IS NULL)"),
@@ -218,7 +265,7 @@ fn after_marker(order: &[(&Field, Direction)], marker: &Row, params: &mut Vec<Va
         }
         equal_so_far.push(equal);
     }
-    Ok(format!("({})", alternatives.join(" OR ")))
+    Ok(format!("{from_marker}({})", alternatives.join(" OR ")))
 }
 
 fn conditions(table: &Table, filters: &[Filter], params: &mut Vec<Value>) -> Result<Vec<String>> {
@@ -239,6 +286,10 @@ fn condition(table: &Table, filter: &Filter, params: &mut Vec<Value>) -> Result<
         Op::In | Op::NotIn => {
             let first = params.len() + 1;
             params.extend(filter.values.iter().cloned());
+            // Few different statements: those of 100 values and of 101 are one, whose last value stands there twice.
+            let places = filter.values.len().next_power_of_two().min(filter.values.len().max(PADDED_MAX));
+            let last = filter.values.last().cloned().unwrap_or(Value::Null);
+            params.resize(first - 1 + places, last);
             let places: Vec<String> = (first..=params.len()).map(|n| format!("${n}")).collect();
             let word = if filter.op == Op::In { "IN" } else { "NOT IN" };
             return Ok(format!("{column} {word} ({})", places.join(", ")));

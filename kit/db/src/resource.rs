@@ -24,7 +24,7 @@ use base::{Json, Result, Version};
 pub trait Resource: Sized + Send + 'static {
     const TABLE: &'static Table;
 
-    fn from_row(row: &Row) -> Result<Self>;
+    fn from_row(row: Row) -> Result<Self>;
 
     /// In the order of the table's fields.
     fn values(&self) -> Vec<Value>;

@@ -58,11 +58,12 @@ pub async fn prepare_all(db: &Db, tables: &'static [&'static Table]) -> Result<u
             prepare(tx, sql)?;
         }
         for table in tables {
-            prepare(tx, &list::insert_sql(table))?;
-            prepare(tx, &list::get_sql(table))?;
+            let sentences = table.sentences();
+            prepare(tx, &sentences.insert)?;
+            prepare(tx, &sentences.get)?;
             for field in table.fields.iter().filter(|f| f.sort) {
                 let wanted = List::all().sort(field.column, crate::Direction::Desc).limit(1);
-                prepare(tx, &list::select_sql(table, &wanted, None)?.0)?;
+                prepare(tx, &list::select_sql(table, &sentences.columns, &wanted, None)?.0)?;
             }
         }
         Ok(prepared)

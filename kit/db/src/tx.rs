@@ -1,7 +1,8 @@
 //! A running transaction, and what can be said in it: written-out SQL, and the sentences every noun shares.
 
 use crate::{
-    Glimpse, List, Resource, Row, Stored, Value, glimpse::Seen, list, postgres::PostgresTx, sqlite::SqliteTx,
+    Glimpse, List, Resource, Row, Stored, Table, Value, glimpse::Seen, list, postgres::PostgresTx,
+    sqlite::SqliteTx,
 };
 use base::{Error, Result};
 
@@ -67,14 +68,12 @@ impl Tx<'_> {
     }
 
     pub fn insert<T: Resource>(&mut self, row: &T) -> Result<()> {
-        let sql = list::insert_sql(T::TABLE);
-        self.execute(&sql, &row.values()).map(drop)
+        self.execute(&T::TABLE.sentences().insert, &row.values()).map(drop)
     }
 
     /// By key, in the order the table declares it.
     pub fn get<T: Resource>(&mut self, key: &[Value]) -> Result<Option<T>> {
-        let sql = list::get_sql(T::TABLE);
-        self.one(&sql, key)?.as_ref().map(T::from_row).transpose()
+        self.one(&T::TABLE.sentences().get, key)?.map(T::from_row).transpose()
     }
 
     /// By its text id.
@@ -84,10 +83,11 @@ impl Tx<'_> {
 
     /// Writes all columns of an existing row. False: there is none.
     pub fn update<T: Resource>(&mut self, row: &T) -> Result<bool> {
-        let (sql, order) = list::update_sql(T::TABLE);
-        let values = row.values();
-        let params: Vec<Value> = order.into_iter().map(|position| values[position].clone()).collect();
-        Ok(self.execute(&sql, &params)? > 0)
+        let sentences = T::TABLE.sentences();
+        let mut values = row.values();
+        let take = |position: &usize| std::mem::replace(&mut values[*position], Value::Null);
+        let params: Vec<Value> = sentences.update_order.iter().map(take).collect();
+        Ok(self.execute(&sentences.update, &params)? > 0)
     }
 
     /// Sets some columns of the rows that match: a compare-and-swap when the filters name the state
@@ -102,8 +102,7 @@ impl Tx<'_> {
 
     /// False: there was none.
     pub fn delete<T: Resource>(&mut self, key: &[Value]) -> Result<bool> {
-        let sql = list::delete_sql(T::TABLE);
-        Ok(self.execute(&sql, key)? > 0)
+        Ok(self.execute(&T::TABLE.sentences().delete, key)? > 0)
     }
 
     pub fn remove<T: Resource>(&mut self, id: &str) -> Result<bool> {
@@ -112,16 +111,25 @@ impl Tx<'_> {
 
     /// Filtered, sorted, paged. A marker that does not exist is `Error::bad_request` with code `marker`.
     pub fn list<T: Resource>(&mut self, wanted: &List) -> Result<Vec<T>> {
+        self.rows(T::TABLE, &T::TABLE.sentences().columns, wanted)?.into_iter().map(T::from_row).collect()
+    }
+
+    /// The same where a few columns are enough, in this order.
+    pub fn columns<T: Resource>(&mut self, columns: &[&str], wanted: &List) -> Result<Vec<Row>> {
+        self.rows(T::TABLE, &list::columns(T::TABLE, columns)?, wanted)
+    }
+
+    fn rows(&mut self, table: &'static Table, columns: &str, wanted: &List) -> Result<Vec<Row>> {
         let marker = match &wanted.marker {
             None => None,
             Some(id) => {
-                let row = self.one(&list::get_sql(T::TABLE), &[id.store()])?;
+                let row = self.one(&table.sentences().get, &[id.store()])?;
                 let missing = || Error::bad_request(format!("marker [{id}] not found")).code("marker");
                 Some(row.ok_or_else(missing)?)
             }
         };
-        let (sql, params) = list::select_sql(T::TABLE, wanted, marker.as_ref())?;
-        self.query(&sql, &params)?.iter().map(T::from_row).collect()
+        let (sql, params) = list::select_sql(table, columns, wanted, marker.as_ref())?;
+        self.query(&sql, &params)
     }
 
     pub fn count<T: Resource>(&mut self, filters: &[crate::Filter]) -> Result<i64> {

@@ -54,6 +54,15 @@ impl Row {
         })
     }
 
+    /// The value in a position, for who needs it once: it is not there any more.
+    pub fn take<T: Stored>(&mut self, position: usize) -> Result<T> {
+        let place = self.values.get_mut(position).ok_or_else(|| Error::internal("row: no such column"))?;
+        let value = std::mem::replace(place, Value::Null);
+        T::load(value).map_err(|e| {
+            Error::internal(format!("column {}: {e}", self.columns.get(position).map_or("?", |c| c)))
+        })
+    }
+
     /// The value of a named column.
     pub fn get<T: Stored>(&self, column: &str) -> Result<T> {
         let position = self.columns.iter().position(|c| c == column);

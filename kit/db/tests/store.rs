@@ -138,6 +138,12 @@ async fn pages_join_to_the_whole_in_every_order() {
                 joined.extend(page);
             }
             assert_eq!(joined, whole, "{direction:?}");
+            let wanted = order.limit(7).marker(whole[30].id.clone());
+            let few = test.db.read(move |tx| tx.columns::<Thing>(&["name", "id"], &wanted)).await.unwrap();
+            let few: Vec<(String, String)> =
+                few.iter().map(|r| (r.at(0).unwrap(), r.at(1).unwrap())).collect();
+            let same: Vec<_> = whole[31..38].iter().map(|t| (t.name.clone(), t.id.clone())).collect();
+            assert_eq!(few, same);
         }
         let lost = test.db.read(|tx| tx.list::<Thing>(&List::all().marker("none"))).await.unwrap_err();
         assert_eq!(lost.code.as_deref(), Some("marker"));

@@ -213,7 +213,7 @@ impl Wanted {
             order.join(", "),
             self.limit
         );
-        tx.query(&sql, &params)?.iter().map(Image::from_row).collect()
+        tx.query(&sql, &params)?.into_iter().map(Image::from_row).collect()
     }
 
     /// Behind the marker in this order.

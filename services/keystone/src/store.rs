@@ -40,7 +40,7 @@ pub fn groups_of(tx: &mut Tx, user_id: &str) -> Result<Vec<Group>> {
         ),
         params![user_id],
     )?;
-    rows.iter().map(Group::from_row).collect()
+    rows.into_iter().map(Group::from_row).collect()
 }
 
 /// The project, then its parents up to and with the domain.
@@ -297,7 +297,7 @@ pub fn endpoint_groups_of(tx: &mut Tx, project_id: &str) -> Result<Vec<EndpointG
         ),
         params![project_id],
     )?;
-    rows.iter().map(EndpointGroup::from_row).collect()
+    rows.into_iter().map(EndpointGroup::from_row).collect()
 }
 
 pub fn forget_consumer(tx: &mut Tx, id: &str) -> Result<()> {
@@ -358,7 +358,7 @@ pub fn old_passwords(tx: &mut Tx, user_id: &str) -> Result<Vec<OldPassword>> {
         ),
         params![user_id],
     )?;
-    rows.iter().map(OldPassword::from_row).collect()
+    rows.into_iter().map(OldPassword::from_row).collect()
 }
 
 /// Revocations that may still concern a living token.
@@ -370,7 +370,7 @@ pub fn revocations_since(tx: &mut Tx, moment: Timestamp) -> Result<Vec<Revocatio
         ),
         params![moment],
     )?;
-    rows.iter().map(Revocation::from_row).collect()
+    rows.into_iter().map(Revocation::from_row).collect()
 }
 
 /// Revocations whose tokens have all expired are forgotten.
