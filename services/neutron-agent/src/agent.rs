@@ -11,6 +11,7 @@ use host_net::{Depth, HostNet, Report};
 use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash, Hasher},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -73,9 +74,11 @@ impl Agent {
         let mut told = self.told.lock().await;
         let mut depth = depth;
         if self.must_sync.swap(false, Ordering::AcqRel) {
+            self.memory.lock().asks(true);
             match self.reports.host_state(&cx, &self.name).await {
                 Ok(state) => self.memory.lock().whole(state),
                 Err(error) => {
+                    self.memory.lock().asks(false);
                     self.must_sync.store(true, Ordering::Release);
                     if !told.first_ports {
                         return Err(error);
@@ -158,7 +161,11 @@ impl Agent {
 #[async_trait]
 impl NetworkAgent for Agent {
     async fn changed(&self, _cx: &Context, change: &Change) -> Result<()> {
-        if self.memory.lock().change(change.clone()) {
+        let heard = self.memory.lock().change(change.clone());
+        if heard.doubt {
+            self.must_sync.store(true, Ordering::Release);
+        }
+        if heard.news || heard.doubt {
             self.news.notify_one();
         }
         Ok(())
@@ -182,7 +189,8 @@ pub async fn run(agent: Arc<Agent>) {
     let mut reports = every(options.report_interval_seconds);
     let mut repairs = every(options.repair_interval_seconds);
     let mut resyncs = every(options.resync_interval_seconds);
-    resyncs.reset();
+    // Hosts that began together do not ask together.
+    resyncs.reset_after(resyncs.period().mul_f64(0.5 + 0.5 * share(agent.host())));
     let mut retry = false;
     loop {
         let retry_at = tokio::time::sleep(RETRY_AFTER);
@@ -198,6 +206,13 @@ pub async fn run(agent: Arc<Agent>) {
         }
         retry = done.is_err() || agent.failed() || agent.must_sync.load(Ordering::Acquire);
     }
+}
+
+/// Of a name, between 0 and 1, and mostly another than of other names.
+fn share(name: &str) -> f64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish() as f64 / u64::MAX as f64
 }
 
 #[cfg(test)]

@@ -32,8 +32,9 @@ pub const L2: Kind = Kind { name: "Linux bridge agent", binary: "neutron-linuxbr
 pub const DHCP: Kind = Kind { name: "DHCP agent", binary: "neutron-dhcp-agent", topic: "dhcp_agent" };
 pub const L3: Kind = Kind { name: "L3 agent", binary: "neutron-l3-agent", topic: "l3_agent" };
 
-/// Mostly all hosts have answered by then, and the next change goes out behind this one.
+/// When no host has answered for so long, or not all have after so long, the next change goes out behind this one.
 const TOLD_WITHIN: Duration = Duration::from_millis(300);
+const ALL_TOLD_WITHIN: Duration = Duration::from_secs(2);
 /// Before agents are told again what could not be read.
 const TOLD_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How often a host that missed something is told to ask for everything, until it has heard that.
@@ -229,8 +230,9 @@ impl Neutron {
             telling.spawn(async move { neutron.tell_one(&host, change).await });
         }
         // A host that does not answer keeps the others from nothing: what comes late has an older revision.
-        let all = async { while telling.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(TOLD_WITHIN, all).await;
+        let answers =
+            async { while let Ok(Some(_)) = tokio::time::timeout(TOLD_WITHIN, telling.join_next()).await {} };
+        let _ = tokio::time::timeout(ALL_TOLD_WITHIN, answers).await;
         telling.detach_all();
         Ok(())
     }

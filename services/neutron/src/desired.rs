@@ -7,10 +7,10 @@ use crate::{
     model::*,
     ports, qos_ports,
     schedule::Layout,
-    store::{self, WholePort},
+    store::{self, Neighbour, WholePort},
 };
 use base::Result;
-use contracts::agents::network as contract;
+use contracts::agents::network::{self as contract, Members};
 use db::{List, Tx};
 use ipnet::IpNet;
 use std::{
@@ -44,17 +44,19 @@ fn ids<T: db::Resource>(tx: &mut Tx, id: impl Fn(&T) -> &String) -> Result<Vec<S
 /// What is the same for every host: read once, however many are told.
 #[derive(Default)]
 pub struct Read {
+    /// The ports that were touched, and the hosts where each is or goes.
+    ports: Option<Vec<(WholePort, BTreeSet<String>)>>,
     networks: HashMap<String, Option<NetworkRows>>,
     /// Addresses of security groups' ports.
-    members: HashMap<String, BTreeSet<IpNet>>,
+    members: HashMap<String, Members>,
 }
 
-/// A network with its ports, and the hosts where each of them is.
+/// A network with its ports.
 struct NetworkRows {
     network: Network,
-    ports: Vec<WholePort>,
-    places: Vec<BTreeSet<String>>,
-    /// All of them, and those where a router of the network is.
+    ports: Vec<Neighbour>,
+    ends: Vec<End>,
+    /// Those where its ports are, and those where a router of the network is.
     hosts: BTreeSet<String>,
     router_hosts: BTreeSet<String>,
     dhcp_port: Option<WholePort>,
@@ -62,7 +64,15 @@ struct NetworkRows {
     subnets: Vec<Subnet>,
 }
 
-/// What was touched, as it is now for a host; its number is the caller's.
+/// Where tunnels to a port end.
+struct End {
+    /// None while it moves, and where it is in several places.
+    mac: Option<contract::Mac>,
+    places: Vec<(String, IpAddr)>,
+}
+
+/// What was touched, as it is now for a host; its number is the caller's. All that is read with the same `read` is of
+/// the same touch.
 pub fn change(
     tx: &mut Tx,
     options: &Options,
@@ -73,12 +83,13 @@ pub fn change(
 ) -> Result<contract::Change> {
     let mut change = contract::Change::default();
     let mut groups = touched.security_groups.clone();
-    let moving = store::inactive_bindings(tx, &touched.ports)?;
-    for whole in whole_ports(tx, &touched.ports)? {
-        if is_guest(&whole.port) && hosts_of(&whole.port, &moving).contains(host) {
-            groups.extend(whole.groups.iter().cloned());
-            change.ports.insert(whole.port.id.clone(), Some(guest(tx, &whole)?));
-        }
+    let ports = match &mut read.ports {
+        Some(ports) => ports,
+        unread => unread.insert(guests(tx, &touched.ports)?),
+    };
+    for (whole, _) in ports.iter().filter(|(_, hosts)| hosts.contains(host)) {
+        groups.extend(whole.groups.iter().cloned());
+        change.ports.insert(whole.port.id.clone(), Some(guest(tx, whole)?));
     }
     for id in &touched.ports {
         change.ports.entry(id.clone()).or_insert(None);
@@ -97,7 +108,7 @@ pub fn change(
             read.networks.insert(id.clone(), rows);
         }
         let found = match &read.networks[id] {
-            Some(rows) => network_of(options, layout, host, rows)?,
+            Some(rows) => network_of(options, host, rows)?,
             None => None,
         };
         change.networks.insert(id.clone(), found);
@@ -106,26 +117,29 @@ pub fn change(
     Ok(change)
 }
 
-fn whole_ports(tx: &mut Tx, ids: &BTreeSet<String>) -> Result<Vec<WholePort>> {
-    let ports = store::any_of::<Port>(tx, "id", ids)?;
-    store::whole(tx, ports)
-}
-
-fn is_guest(port: &Port) -> bool {
-    !port.device_owner.starts_with("network:") && !port.host_id.is_empty()
+/// Those of these ports that are guests', with the hosts where each is or goes.
+fn guests(tx: &mut Tx, ids: &BTreeSet<String>) -> Result<Vec<(WholePort, BTreeSet<String>)>> {
+    let moving = store::inactive_bindings(tx, ids)?;
+    let mut ports = store::any_of::<Port>(tx, "id", ids)?;
+    ports.retain(|port| !port.device_owner.starts_with("network:") && !port.host_id.is_empty());
+    let with_hosts = |whole: WholePort| {
+        let hosts = hosts_of(&whole.port.id, &whole.port.host_id, &moving);
+        (whole, hosts)
+    };
+    Ok(store::whole(tx, ports)?.into_iter().map(with_hosts).collect())
 }
 
 /// Where these ports are and where they go.
 pub fn hosts_of_ports(tx: &mut Tx, ids: &BTreeSet<String>) -> Result<BTreeSet<String>> {
     let moving = store::inactive_bindings(tx, ids)?;
     let ports = store::any_of::<Port>(tx, "id", ids)?;
-    Ok(ports.iter().flat_map(|port| hosts_of(port, &moving)).collect())
+    Ok(ports.iter().flat_map(|port| hosts_of(&port.id, &port.host_id, &moving)).collect())
 }
 
 /// Where a guest's port is and where it goes.
-fn hosts_of(port: &Port, moving: &HashMap<String, Vec<PortBinding>>) -> BTreeSet<String> {
-    let others = moving.get(&port.id).into_iter().flatten().map(|binding| binding.host.clone());
-    others.chain([port.host_id.clone()]).filter(|host| !host.is_empty()).collect()
+fn hosts_of(port_id: &str, host_id: &str, moving: &HashMap<String, Vec<PortBinding>>) -> BTreeSet<String> {
+    let others = moving.get(port_id).into_iter().flatten().map(|binding| binding.host.clone());
+    others.chain([host_id.to_string()]).filter(|host| !host.is_empty()).collect()
 }
 
 fn addresses(whole: &WholePort) -> Vec<IpAddr> {
@@ -183,16 +197,15 @@ fn qos(tx: &mut Tx, policy_id: Option<&String>) -> Result<contract::Qos> {
 }
 
 fn network_rows(tx: &mut Tx, layout: &Layout, network: Network) -> Result<NetworkRows> {
-    let all = store::all_of::<Port>(tx, "network_id", &network.id)?;
-    let all = store::whole(tx, all)?;
+    let all = store::neighbours(tx, &network.id)?;
     let dhcp_port = ports::dhcp_port(tx, &network.id)?;
     let dhcp_host = layout.dhcp_host(&network).map(str::to_string);
-    let ids = all.iter().map(|whole| whole.port.id.clone()).collect();
-    let moving = store::inactive_bindings(tx, &ids)?;
-    let devices = all.iter().map(|whole| whole.port.device_id.clone()).collect();
-    let routers = store::any_of::<Router>(tx, "id", &devices)?;
-    let places = |whole: &WholePort| -> BTreeSet<String> {
-        let port = &whole.port;
+    let moving = store::moving_on(tx, &network.id)?;
+    let of_routers =
+        all.iter().filter(|port| matches!(port.device_owner.as_str(), OWNER_ROUTER | OWNER_GATEWAY));
+    let routers = of_routers.map(|port| port.device_id.clone()).collect();
+    let routers = store::any_of::<Router>(tx, "id", &routers)?;
+    let places = |port: &Neighbour| -> BTreeSet<String> {
         match port.device_owner.as_str() {
             OWNER_DHCP => dhcp_host.clone().into_iter().collect(),
             OWNER_ROUTER | OWNER_GATEWAY => {
@@ -200,31 +213,35 @@ fn network_rows(tx: &mut Tx, layout: &Layout, network: Network) -> Result<Networ
                 router.and_then(|router| layout.router_host(router)).map(str::to_string).into_iter().collect()
             }
             OWNER_FLOATING => BTreeSet::new(),
-            _ => hosts_of(port, &moving),
+            _ => hosts_of(&port.id, &port.host_id, &moving),
         }
     };
-    let places: Vec<BTreeSet<String>> = all.iter().map(places).collect();
-    let hosts = places.iter().flatten().cloned().collect();
-    let of_router = all.iter().zip(&places).filter(|(whole, _)| whole.port.device_owner == OWNER_ROUTER);
-    let router_hosts = of_router.flat_map(|(_, places)| places).cloned().collect();
+    let (mut ends, mut hosts, mut router_hosts) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+    for port in &all {
+        let places = places(port);
+        let with_tunnels = places.iter().filter_map(|host| Some((host.clone(), layout.tunnel_ip(host)?)));
+        let with_tunnels: Vec<(String, IpAddr)> = with_tunnels.collect();
+        if !with_tunnels.is_empty() {
+            let mac = if places.len() == 1 { port.mac_address.parse().ok() } else { None };
+            ends.push(End { mac, places: with_tunnels });
+        }
+        if port.device_owner == OWNER_ROUTER {
+            router_hosts.extend(places.iter().cloned());
+        }
+        hosts.extend(places);
+    }
     let subnets = store::all_of::<Subnet>(tx, "network_id", &network.id)?;
-    Ok(NetworkRows { network, ports: all, places, hosts, router_hosts, dhcp_port, dhcp_host, subnets })
+    Ok(NetworkRows { network, ports: all, ends, hosts, router_hosts, dhcp_port, dhcp_host, subnets })
 }
 
-fn network_of(
-    options: &Options,
-    layout: &Layout,
-    host: &str,
-    rows: &NetworkRows,
-) -> Result<Option<contract::Network>> {
-    let NetworkRows { network, ports: all, places, hosts, router_hosts, dhcp_port, dhcp_host, subnets } =
-        rows;
+fn network_of(options: &Options, host: &str, rows: &NetworkRows) -> Result<Option<contract::Network>> {
+    let NetworkRows { network, ports: all, ends, hosts, router_hosts, dhcp_port, dhcp_host, subnets } = rows;
     if !hosts.contains(host) {
         return Ok(None);
     }
     let serves = dhcp_port.is_some() && dhcp_host.as_deref() == Some(host);
     let kind = match network.network_type.as_str() {
-        "vxlan" => contract::NetworkKind::Vxlan(segment(layout, host, network, all, places)),
+        "vxlan" => contract::NetworkKind::Vxlan(segment(host, network, ends)),
         "flat" => {
             let physical_network = network.physical_network.clone().unwrap_or_default();
             contract::NetworkKind::Flat { physical_network }
@@ -254,13 +271,12 @@ fn network_of(
     let hosts = all
         .iter()
         .filter(|_| is_asked)
-        .filter(|whole| !matches!(whole.port.device_owner.as_str(), OWNER_DHCP | OWNER_FLOATING))
-        .filter_map(|whole| {
-            let port = &whole.port;
+        .filter(|port| !matches!(port.device_owner.as_str(), OWNER_DHCP | OWNER_FLOATING))
+        .filter_map(|port| {
             Some(contract::DhcpHost {
                 port_id: port.id.clone(),
                 mac: port.mac_address.parse().ok()?,
-                addresses: addresses(whole),
+                addresses: port.addresses.clone(),
                 hostname: (!port.dns_name.is_empty()).then(|| port.dns_name.clone()),
                 device_id: port.device_id.clone(),
                 project_id: port.project_id.clone(),
@@ -273,21 +289,13 @@ fn network_of(
 
 /// Frames for a port go to its host alone; those for nobody known go to all hosts of the network. While a port moves
 /// it is nobody known, so that what is for it arrives wherever it is at the moment.
-fn segment(
-    layout: &Layout,
-    host: &str,
-    network: &Network,
-    all: &[WholePort],
-    places: &[BTreeSet<String>],
-) -> contract::Segment {
+fn segment(host: &str, network: &Network, ends: &[End]) -> contract::Segment {
     let mut remotes = BTreeSet::new();
     let mut ports = Vec::new();
-    for (whole, places) in all.iter().zip(places) {
-        let others = places.iter().filter(|place| *place != host);
-        let others: Vec<IpAddr> = others.filter_map(|place| layout.tunnel_ip(place)).collect();
-        remotes.extend(&others);
-        if let ([address], 1, Ok(mac)) = (others.as_slice(), places.len(), whole.port.mac_address.parse()) {
-            ports.push(contract::RemotePort { mac, host: *address });
+    for End { mac, places } in ends {
+        for (_, address) in places.iter().filter(|(place, _)| place != host) {
+            remotes.insert(*address);
+            ports.extend(mac.map(|mac| contract::RemotePort { mac, host: *address }));
         }
     }
     let vni = network.segmentation_id.and_then(|vni| u32::try_from(vni).ok()).unwrap_or(0);
@@ -422,11 +430,10 @@ fn add_groups(
         let made = rules_of(&rule, &addresses);
         rules.entry(rule.security_group_id).or_default().extend(made);
     }
-    let unread = needed.iter().filter(|id| !read.members.contains_key(*id)).cloned().collect();
-    let mut found = members(tx, &unread)?;
-    for id in unread {
-        let addresses = found.remove(&id).unwrap_or_default();
-        read.members.insert(id, addresses);
+    for id in &needed {
+        if !read.members.contains_key(id) {
+            read.members.insert(id.clone(), store::members(tx, id)?.into());
+        }
     }
     for id in wanted {
         let group = needed.contains(&id).then(|| contract::SecurityGroup {
@@ -436,23 +443,6 @@ fn add_groups(
         change.security_groups.insert(id, group);
     }
     Ok(())
-}
-
-fn members(tx: &mut Tx, groups: &BTreeSet<String>) -> Result<HashMap<String, BTreeSet<IpNet>>> {
-    let rows = store::any_of::<PortGroup>(tx, "security_group_id", groups)?;
-    let ports: BTreeSet<String> = rows.iter().map(|row| row.port_id.clone()).collect();
-    let mut addresses: HashMap<String, Vec<IpNet>> = HashMap::new();
-    for row in store::any_of::<IpAllocation>(tx, "port_id", &ports)? {
-        if let Ok(address) = row.ip_address.parse::<IpAddr>() {
-            addresses.entry(row.port_id).or_default().push(IpNet::from(address));
-        }
-    }
-    let mut found: HashMap<String, BTreeSet<IpNet>> = HashMap::new();
-    for row in rows {
-        let own = addresses.get(&row.port_id).into_iter().flatten().copied();
-        found.entry(row.security_group_id).or_default().extend(own);
-    }
-    Ok(found)
 }
 
 /// The addresses of the address groups that rules name.

@@ -16,6 +16,8 @@ pub struct Layout {
     now: Timestamp,
     down_after: Duration,
     placements: HashMap<String, Option<String>>,
+    /// By host.
+    tunnels: HashMap<String, IpAddr>,
 }
 
 impl Layout {
@@ -25,7 +27,9 @@ impl Layout {
         let placements = tx.list::<Placement>(&List::all())?;
         let placements = placements.into_iter().map(|row| (row.resource_id, row.host)).collect();
         let down_after = Duration::from_secs(options.agent_down_time_seconds);
-        Ok(Self { agents, now, down_after, placements })
+        let tunnels = agents.iter().filter(|agent| agent.agent_type == agents::L2.name);
+        let tunnels = tunnels.filter_map(|a| Some((a.host.clone(), a.tunnel_ip.as_deref()?.parse().ok()?)));
+        Ok(Self { tunnels: tunnels.collect(), agents, now, down_after, placements })
     }
 
     pub fn lives(&self, agent: &Agent) -> bool {
@@ -87,7 +91,7 @@ impl Layout {
 
     /// Where a host's tunnels end. Also of one whose agent is silent: its guests go on.
     pub fn tunnel_ip(&self, host: &str) -> Option<IpAddr> {
-        self.agent(&agents::L2, host)?.tunnel_ip.as_deref()?.parse().ok()
+        self.tunnels.get(host).copied()
     }
 
     /// The zones in which a network is served.

@@ -4,7 +4,11 @@ use crate::{errors::missing, model::*, qos_ports};
 use base::{Result, Timestamp, id};
 use contracts::networks::RequestGroup;
 use db::{Filter, List, Resource, Tx, params, sql};
-use std::collections::{BTreeSet, HashMap};
+use ipnet::IpNet;
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+};
 
 /// Counts every change that agents are told of.
 pub const REVISION: &str = "revision";
@@ -259,6 +263,81 @@ pub fn inactive_bindings(tx: &mut Tx, ports: &BTreeSet<String>) -> Result<HashMa
     let mut found: HashMap<String, Vec<PortBinding>> = HashMap::new();
     for row in any_of::<PortBinding>(tx, "port_id", ports)? {
         found.entry(row.port_id.clone()).or_default().push(row);
+    }
+    Ok(found)
+}
+
+/// A port as others on its network know it.
+#[derive(Clone, Debug)]
+pub struct Neighbour {
+    pub id: String,
+    pub mac_address: String,
+    pub device_owner: String,
+    pub device_id: String,
+    pub project_id: String,
+    pub dns_name: String,
+    pub host_id: String,
+    pub addresses: Vec<IpAddr>,
+}
+
+/// All ports of a network.
+pub fn neighbours(tx: &mut Tx, network_id: &str) -> Result<Vec<Neighbour>> {
+    let rows = tx.query(
+        sql!("SELECT port_id, ip_address FROM ip_allocations WHERE network_id = $1 ORDER BY position"),
+        params![network_id],
+    )?;
+    let mut addresses: HashMap<String, Vec<IpAddr>> = HashMap::new();
+    for mut row in rows {
+        if let Ok(address) = row.take::<String>(1)?.parse() {
+            addresses.entry(row.take(0)?).or_default().push(address);
+        }
+    }
+    let rows = tx.query(
+        sql!(
+            "SELECT id, mac_address, device_owner, device_id, project_id, dns_name, host_id
+             FROM ports WHERE network_id = $1 ORDER BY mac_address"
+        ),
+        params![network_id],
+    )?;
+    let neighbour = |mut row: db::Row| {
+        let id: String = row.take(0)?;
+        Ok(Neighbour {
+            addresses: addresses.remove(&id).unwrap_or_default(),
+            id,
+            mac_address: row.take(1)?,
+            device_owner: row.take(2)?,
+            device_id: row.take(3)?,
+            project_id: row.take(4)?,
+            dns_name: row.take(5)?,
+            host_id: row.take(6)?,
+        })
+    };
+    rows.into_iter().map(neighbour).collect()
+}
+
+/// Bindings of a network's ports that are not their active ones.
+pub fn moving_on(tx: &mut Tx, network_id: &str) -> Result<HashMap<String, Vec<PortBinding>>> {
+    let rows = tx.query(
+        sql!(
+            "SELECT b.port_id FROM ports p JOIN port_bindings b ON b.port_id = p.id WHERE p.network_id = $1"
+        ),
+        params![network_id],
+    )?;
+    inactive_bindings(tx, &rows.iter().map(|row| row.at(0)).collect::<Result<_>>()?)
+}
+
+/// The addresses of a security group's ports.
+pub fn members(tx: &mut Tx, group_id: &str) -> Result<BTreeSet<IpNet>> {
+    let rows = tx.query(
+        sql!(
+            "SELECT a.ip_address FROM port_security_groups g JOIN ip_allocations a ON a.port_id = g.port_id
+             WHERE g.security_group_id = $1"
+        ),
+        params![group_id],
+    )?;
+    let mut found = BTreeSet::new();
+    for row in rows {
+        found.extend(row.at::<String>(0)?.parse::<IpAddr>().map(IpNet::from));
     }
     Ok(found)
 }

@@ -1,6 +1,7 @@
 //! What neutron and the agent on a host say to each other: what the host's networks shall be, and what stands. The
 //! agent has no database; every message may arrive twice or late, and its revision says which is newer.
 
+pub use super::members::Members;
 use async_trait::async_trait;
 use base::{Context, Error, Result};
 use ipnet::IpNet;
@@ -332,7 +333,7 @@ pub struct AddressPair {
 pub struct SecurityGroup {
     pub rules: Vec<Rule>,
     /// Addresses of the ports in the group, wherever they are.
-    pub members: BTreeSet<IpNet>,
+    pub members: Members,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
