@@ -23,7 +23,7 @@ const PARTS: [Part; 9] = [
     Part { name: "placement", tables: placement::TABLES, migrations: &[] },
     Part { name: "neutron", tables: neutron::TABLES, migrations: neutron::MIGRATIONS },
     Part { name: "cinder", tables: cinder::TABLES, migrations: cinder::MIGRATIONS },
-    Part { name: "nova", tables: nova::TABLES, migrations: &[] },
+    Part { name: "nova", tables: nova::TABLES, migrations: nova::MIGRATIONS },
     Part { name: "swift", tables: swift::TABLES, migrations: &[] },
     Part { name: "hosts", tables: hosts::TABLES, migrations: &[] },
     Part { name: "hosts", tables: shared::TABLES, migrations: &[] },

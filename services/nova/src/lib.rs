@@ -28,7 +28,7 @@ mod torture;
 
 pub use api::routes;
 pub use drain::Drain;
-pub use model::TABLES;
+pub use model::{MIGRATIONS, TABLES};
 pub use options::Options;
 pub use rules::RULES;
 

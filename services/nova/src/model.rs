@@ -28,6 +28,16 @@ pub const TABLES: &[&Table] = &[
     flow::TABLES[2],
 ];
 
+/// What databases from before have that is no longer asked for.
+pub const MIGRATIONS: &[db::Migration] = &[db::Migration {
+    number: 1,
+    name: "lists of servers by an index of their whole order",
+    statements: &[
+        "DROP INDEX IF EXISTS instances_deleted_project_id_created_atDESC_uuid",
+        "DROP INDEX IF EXISTS instances_deleted_created_atDESC_uuid",
+    ],
+}];
+
 text_enum! {
     /// What a server is when nothing is being done to it.
     #[derive(Serialize, Deserialize)]
@@ -66,8 +76,8 @@ text_enum! {
     table = "instances",
     singular = "server",
     unique = "number",
-    index = "deleted, project_id, created_at DESC, uuid",
-    index = "deleted, created_at DESC, uuid",
+    index = "deleted, project_id, created_at DESC, uuid DESC",
+    index = "deleted, created_at DESC, uuid DESC",
     // What hosts and projects use is summed up without a look at the servers themselves.
     index = "deleted, host, task_state, vcpus, memory_mb, disk_gb",
     index = "project_id, deleted, vcpus, memory_mb",

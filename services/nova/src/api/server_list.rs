@@ -19,18 +19,22 @@ use web::{Reply, Request};
 
 pub async fn index(nova: Arc<Nova>, request: Request) -> Result<Reply> {
     request.can(&own_project(&request))?;
-    let (found, more) = find(&nova, &request, "index").await?;
-    let shown = found.iter().map(|instance| server_view::basic(&request, instance)).collect();
-    Ok(Reply::ok(page(&request, "servers", shown, &found, more)))
+    let found = names(&nova, &request).await?;
+    let shown = found.iter().map(|(uuid, name)| server_view::basic(&request, uuid, name)).collect();
+    Ok(Reply::ok(page(&nova, &request, "servers", shown, found.last().map(|(uuid, _)| uuid.as_str()))?))
 }
 
 pub async fn detail(nova: Arc<Nova>, request: Request) -> Result<Reply> {
     request.can(&own_project(&request))?;
-    let (found, more) = find(&nova, &request, "detail").await?;
+    let found = match asked(&nova, &request, "detail")? {
+        Some(asked) => find(&nova, asked).await?,
+        None => Vec::new(),
+    };
     let around = nova.around(&found).await?;
     let one = |instance: &Instance| server_view::detail(&request, instance, &around, In::List);
     let shown = found.iter().map(one).collect();
-    Ok(Reply::ok(page(&request, "servers/detail", shown, &found, more)))
+    let last = found.last().map(|instance| instance.uuid.as_str());
+    Ok(Reply::ok(page(&nova, &request, "servers/detail", shown, last)?))
 }
 
 /// Query keys that everybody may filter by; others are an administrator's.
@@ -66,8 +70,34 @@ const FOR_ALL_SINCE_2_83: &[&str] = &[
 ];
 const ALL_FILTERS: &str = "os_compute_api:servers:allow_all_filters";
 
-/// A page of what matches, and whether there may be more.
-async fn find(nova: &Nova, request: &Request, verb: &str) -> Result<(Vec<Instance>, bool)> {
+struct Asked {
+    wanted: List,
+    /// What only we can compare is compared after the database's part, so the page is cut there.
+    matches: Matches,
+    limit: u64,
+}
+
+async fn find(nova: &Nova, asked: Asked) -> Result<Vec<Instance>> {
+    let Asked { wanted, matches, limit } = asked;
+    let mut found = nova.read(move |tx| tx.list::<Instance>(&wanted)).await?;
+    found.retain(|instance| matches.fit(instance));
+    found.truncate(limit as usize);
+    Ok(found)
+}
+
+/// Ids and names: of most lists no more is read.
+async fn names(nova: &Nova, request: &Request) -> Result<Vec<(String, String)>> {
+    let Some(asked) = asked(nova, request, "index")? else { return Ok(Vec::new()) };
+    if !asked.matches.nothing() {
+        let found = find(nova, asked).await?;
+        return Ok(found.into_iter().map(|instance| (instance.uuid, instance.display_name)).collect());
+    }
+    let rows = nova.read(move |tx| tx.columns::<Instance>(&["uuid", "display_name"], &asked.wanted)).await?;
+    rows.into_iter().map(|mut row| Ok((row.take(0)?, row.take(1)?))).collect()
+}
+
+/// None: nothing can match.
+fn asked(nova: &Nova, request: &Request, verb: &str) -> Result<Option<Asked>> {
     schemas::check_query(&schemas::SERVER_QUERY, request)?;
     let admin = request.may(ALL_FILTERS, &own_project(request));
     let asked: Vec<(String, String)> = request
@@ -88,7 +118,7 @@ async fn find(nova: &Nova, request: &Request, verb: &str) -> Result<(Vec<Instanc
     } else if let Some(project) = get("project_id").or_else(|| get("tenant_id")) {
         wanted = wanted.eq("project_id", project);
     }
-    let Some(mut wanted) = by_state(request, wanted, &asked, admin)? else { return Ok((Vec::new(), false)) };
+    let Some(mut wanted) = by_state(request, wanted, &asked, admin)? else { return Ok(None) };
     for (key, column) in [
         ("user_id", "user_id"),
         ("host", "host"),
@@ -119,17 +149,10 @@ async fn find(nova: &Nova, request: &Request, verb: &str) -> Result<(Vec<Instanc
         wanted = wanted.marker(marker);
     }
     let matches = Matches::new(&asked, request)?;
-    // What only we can compare is compared after the database's part, so the page is cut here.
     if matches.nothing() {
         wanted = wanted.limit(limit);
     }
-    let mut found = nova.read(move |tx| tx.list::<Instance>(&wanted)).await?;
-    found.retain(|instance| matches.fit(instance));
-    found.truncate(limit as usize);
-    let more = limit > 0
-        && found.len() as u64 == limit
-        && (request.query.has("limit") || limit == nova.options.max_limit);
-    Ok((found, more))
+    Ok(Some(Asked { wanted, matches, limit }))
 }
 
 fn all_tenants(request: &Request, verb: &str) -> Result<bool> {
@@ -309,14 +332,17 @@ impl Matches {
     }
 }
 
-fn page(request: &Request, path: &str, shown: Vec<Json>, found: &[Instance], more: bool) -> Json {
+/// With a link to the next one where there may be more.
+fn page(nova: &Nova, request: &Request, path: &str, shown: Vec<Json>, last: Option<&str>) -> Result<Json> {
+    let limit = limit(nova, request)?;
+    let more = shown.len() as u64 == limit && (request.query.has("limit") || limit == nova.options.max_limit);
     let mut body = json!({"servers": shown});
-    if let (true, Some(last)) = (more, found.last()) {
+    if let (true, Some(last)) = (more, last) {
         // Upstream's order: sorted by name, the marker in its place when it was there before.
         let mut pairs: Vec<(String, String)> =
             request.query.0.iter().filter(|(key, _)| key != "marker").cloned().collect();
         pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let marker = ("marker".to_string(), last.uuid.clone());
+        let marker = ("marker".to_string(), last.to_string());
         if request.query.has("marker") {
             let at = pairs.iter().position(|(key, _)| key.as_str() > "marker").unwrap_or(pairs.len());
             pairs.insert(at, marker);
@@ -333,5 +359,5 @@ fn page(request: &Request, path: &str, shown: Vec<Json>, found: &[Instance], mor
         });
         body["servers_links"] = json!([{"rel": "next", "href": href}]);
     }
-    body
+    Ok(body)
 }

@@ -68,11 +68,11 @@ impl Nova {
     }
 }
 
-pub fn basic(request: &Request, instance: &Instance) -> Json {
+pub fn basic(request: &Request, uuid: &str, name: &str) -> Json {
     json!({
-        "id": instance.uuid,
-        "name": instance.display_name,
-        "links": links(request, "servers", &instance.uuid),
+        "id": uuid,
+        "name": name,
+        "links": links(request, "servers", uuid),
     })
 }
 

@@ -4,7 +4,7 @@ use super::{Host, Request};
 use crate::Options;
 use base::Json;
 
-type Filter = fn(&Options, &Request, &Host) -> Result<(), String>;
+pub type Filter = fn(&Options, &Request, &Host) -> Result<(), String>;
 
 pub const FILTERS: &[(&str, Filter)] = &[
     ("AvailabilityZoneFilter", availability_zone),

@@ -14,7 +14,7 @@ use crate::{
 use base::{Error, Result, Timestamp};
 use contracts::placement::Candidate;
 use db::{List, Tx};
-use filters::FILTERS;
+use filters::{FILTERS, Filter};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// A host as the scheduler sees it. Cheap to clone.
@@ -105,8 +105,10 @@ fn used(tx: &mut Tx) -> Result<HashMap<String, (i64, i64, i64, i64)>> {
 pub fn choose(options: &Options, request: &Request, hosts: &[Host]) -> Result<Vec<Host>> {
     let mut refusals: Vec<(String, &str, String)> = Vec::new();
     let mut fitting = Vec::new();
+    let is_enabled = |(name, _): &&(&str, Filter)| options.enabled_filters.iter().any(|on| on == name);
+    let filters: Vec<_> = FILTERS.iter().filter(is_enabled).collect();
     for host in hosts {
-        match refusal(options, request, host) {
+        match refusal(options, &filters, request, host) {
             None => fitting.push(host.clone()),
             Some((filter, why)) => refusals.push((host.node.host.clone(), filter, why)),
         }
@@ -124,7 +126,12 @@ pub fn choose(options: &Options, request: &Request, hosts: &[Host]) -> Result<Ve
     Ok(best)
 }
 
-fn refusal(options: &Options, request: &Request, host: &Host) -> Option<(&'static str, String)> {
+fn refusal(
+    options: &Options,
+    filters: &[&'static (&'static str, Filter)],
+    request: &Request,
+    host: &Host,
+) -> Option<(&'static str, String)> {
     if request.excluded.contains(&host.node.host) {
         return Some(("RetryFilter", "it was tried before and failed".into()));
     }
@@ -133,10 +140,8 @@ fn refusal(options: &Options, request: &Request, host: &Host) -> Option<(&'stati
     if !forced {
         return Some(("requested destination", "another host was asked for".into()));
     }
-    for (name, filter) in FILTERS {
-        if options.enabled_filters.iter().any(|enabled| enabled == name)
-            && let Err(why) = filter(options, request, host)
-        {
+    for (name, filter) in filters {
+        if let Err(why) = filter(options, request, host) {
             return Some((name, why));
         }
     }
