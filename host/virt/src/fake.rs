@@ -134,8 +134,9 @@ impl Fake {
 
     /// The guest is on the other host now. There first: a guest that is on both is still to be sent.
     fn hand_over(&self, uuid: &str, to: &Destination) -> Result<()> {
-        let peer =
-            self.0.wire.0.lock().get(to.uri.trim_start_matches(SCHEME)).and_then(std::sync::Weak::upgrade);
+        // Held to the end: whoever sends back meanwhile waits, and nobody sees the guest run on both.
+        let wire = self.0.wire.0.lock();
+        let peer = wire.get(to.uri.trim_start_matches(SCHEME)).and_then(std::sync::Weak::upgrade);
         let peer = Self(peer.ok_or_else(|| Error::unavailable(format!("{}: no such host", to.uri)))?);
         let spec: DomainSpec = serde_json::from_str(&to.definition)?;
         let vnc_port = free_vnc_port(peer.0.guests.lock().entries());
@@ -146,9 +147,11 @@ impl Fake {
             }
             _ => Err(Error::conflict("libvirt: the domain is not running")),
         })?;
-        peer.0.guests.lock().insert(uuid, moved)?;
+        let (mut there, mut here) = (peer.0.guests.lock(), self.0.guests.lock());
+        there.insert(uuid, moved)?;
+        here.remove(uuid)?;
+        drop((there, here));
         peer.tell(uuid, Change::Started);
-        self.0.guests.lock().remove(uuid)?;
         self.tell(uuid, Change::Undefined);
         Ok(())
     }

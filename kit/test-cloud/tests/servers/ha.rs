@@ -137,16 +137,27 @@ async fn runs(fake: &Fake, uuid: &str) -> bool {
     fake.domain(uuid).await.unwrap().is_some_and(|domain| domain.state == State::Running)
 }
 
+/// Of some hosts, those on which a server runs, one looked at after the other.
+async fn running<'a>(fakes: Vec<&'a Fake>, uuid: &str) -> Vec<&'a Fake> {
+    let mut found = Vec::new();
+    for fake in fakes {
+        if runs(fake, uuid).await {
+            found.push(fake);
+        }
+    }
+    found
+}
+
 /// Looks all the time; ends with what it saw.
 fn watch(fakes: Vec<Fake>, servers: Vec<String>) -> JoinHandle<()> {
     tokio::spawn(async move {
         loop {
             for server in &servers {
-                let mut running = 0;
-                for fake in &fakes {
-                    running += usize::from(runs(fake, server).await);
+                let seen = running(fakes.iter().collect(), server).await;
+                // One that moved between two looks was seen on both; where it runs twice it still does.
+                if seen.len() > 1 {
+                    assert!(running(seen, server).await.len() < 2, "{server} runs twice");
                 }
-                assert!(running < 2, "{server} runs twice");
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
