@@ -55,19 +55,21 @@ impl Keystone {
     }
 
     /// The users of a domain (or of each that has a directory) as the directory has them now.
-    pub(crate) async fn refresh_users(&self, domain_id: Option<&str>, name: Option<&str>) -> Result<()> {
-        for (domain_id, directory) in self.directories(domain_id).await? {
+    pub(crate) async fn refresh_users(&self, asked: Option<&str>, name: Option<&str>) -> Result<()> {
+        for (domain_id, directory) in self.directories(asked).await? {
             let which = name.map_or(Which::All, Which::Name);
-            let people = directory.people(which).await?;
+            let Some(people) = answered(asked, &domain_id, directory.people(which).await)? else { continue };
             self.keep_people(&domain_id, people, name.is_none()).await?;
         }
         Ok(())
     }
 
-    pub(crate) async fn refresh_groups(&self, domain_id: Option<&str>, name: Option<&str>) -> Result<()> {
-        for (domain_id, directory) in self.directories(domain_id).await? {
+    pub(crate) async fn refresh_groups(&self, asked: Option<&str>, name: Option<&str>) -> Result<()> {
+        for (domain_id, directory) in self.directories(asked).await? {
             let which = name.map_or(Which::All, Which::Name);
-            let circles = directory.circles(which).await?;
+            let Some(circles) = answered(asked, &domain_id, directory.circles(which).await)? else {
+                continue;
+            };
             self.keep_circles(&domain_id, circles, name.is_none()).await?;
         }
         Ok(())
@@ -276,6 +278,17 @@ impl Keystone {
     /// Who is gone from the directory is gone here; its rights wait for it to come back.
     async fn forget(&self, entry: DirectoryEntry) -> Result<()> {
         self.write(move |tx| forget(tx, &entry)).await
+    }
+}
+
+/// A directory that does not answer is an error for who asks of its domain, not for who asks of all.
+fn answered<T>(asked: Option<&str>, domain_id: &str, answer: Result<T>) -> Result<Option<T>> {
+    match answer {
+        Err(error) if asked.is_none() => {
+            tracing::warn!(domain_id, %error, "its directory does not answer: what was known is listed");
+            Ok(None)
+        }
+        answer => answer.map(Some),
     }
 }
 

@@ -416,3 +416,22 @@ async fn every_statement_is_understood() {
         assert!(db::testing::prepare_all(&test.db, TABLES).await.unwrap() > 30);
     }
 }
+
+#[tokio::test]
+async fn a_directory_that_is_away_hides_its_own_people_alone() {
+    let cloud = Cloud::new().await;
+    let ask = async |method: &str, path: &str, body: Json| cloud.call(method, path, &cloud.admin, body).await;
+    let domain =
+        ask("POST", "/v3/domains", json!({"domain": {"name": "staff"}})).await.body["domain"]["id"].clone();
+    let domain = domain.as_str().unwrap();
+    let config = json!({"config": {"identity": {"driver": "ldap"}, "ldap": {"url": "ldap://127.0.0.1:1"}}});
+    assert_eq!(ask("PUT", &format!("/v3/domains/{domain}/config"), config).await.status, 201);
+    ask("POST", "/v3/groups", json!({"group": {"name": "ours"}})).await;
+    for (noun, name) in [("users", "admin"), ("groups", "ours")] {
+        let all = ask("GET", &format!("/v3/{noun}"), Json::Null).await;
+        assert_eq!(all.status, 200);
+        assert!(all.body[noun].as_array().unwrap().iter().any(|one| one["name"] == name));
+        let its_own = ask("GET", &format!("/v3/{noun}?domain_id={domain}"), Json::Null).await;
+        assert_eq!(its_own.status, 500, "{}", its_own.body);
+    }
+}
