@@ -20,8 +20,8 @@ pub trait Placement: Send + Sync {
     /// What a consumer has; nothing for one that nobody knows.
     async fn allocations(&self, cx: &Context, consumer_id: &str) -> Result<Allocated>;
 
-    /// What one consumer has another, of a type as in [`Allocation`], has from now on, instead of what it had. One that has nothing changes nothing: a
-    /// repeated call is harmless.
+    /// What one consumer has another, of a type as in [`Allocation`], has from now on, instead of what it had. One that has
+    /// nothing changes nothing: a repeated call is harmless.
     async fn move_allocations(&self, cx: &Context, from: &str, to: &str, consumer_type: &str) -> Result<()>;
 
     /// More and less for some consumers, all or none. `Conflict` when it does not fit, `NotFound` for a consumer that
