@@ -134,6 +134,8 @@ impl Cloud {
         let policy = settings.policy("neutron")?;
         let networks = neutron.service(policy.as_deref(), keystone.clone(), &identity_url)?.into_router()?;
         serve("neutron", networks.clone())?;
+        let stopped = neutron.clone();
+        held.stop.get_mut().push(Box::pin(async move { stopped.stop().await }));
 
         let db = database::open(&settings, "cinder").await?;
         let peers = cinder::Peers { images: glance.clone(), image_maker: glance.clone() };

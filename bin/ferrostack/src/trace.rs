@@ -6,7 +6,7 @@ use base::{Clock, Error, Result, Timestamp};
 use flow::trail::{self, State, Told};
 use std::fmt::Write;
 
-const SERVICES: [&str; 2] = ["nova", "cinder"];
+const SERVICES: [&str; 3] = ["nova", "cinder", "neutron"];
 
 pub fn print(settings: &Settings, id: &str) -> Result<()> {
     let now = Clock::real().now();

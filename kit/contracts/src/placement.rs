@@ -24,9 +24,13 @@ pub trait Placement: Send + Sync {
     /// nothing changes nothing: a repeated call is harmless.
     async fn move_allocations(&self, cx: &Context, from: &str, to: &str, consumer_type: &str) -> Result<()>;
 
-    /// More and less for some consumers, all or none. `Conflict` when it does not fit, `NotFound` for a consumer that
-    /// has nothing. Not to be repeated.
-    async fn change_allocations(&self, cx: &Context, changes: &[AllocationChange]) -> Result<()>;
+    /// More and less for some consumers, all or none. `Conflict` when it does not fit or was taken back, `NotFound` for
+    /// a consumer that has nothing. What has an id is made once, however often it is asked for within a month.
+    async fn change_allocations(&self, cx: &Context, id: &str, changes: &[AllocationChange]) -> Result<()>;
+
+    /// Undoes a change if it was made; it will not be made any more. A consumer that is gone has nothing to give back.
+    async fn take_back_allocations(&self, cx: &Context, id: &str, changes: &[AllocationChange])
+    -> Result<()>;
 
     /// Gives up all room of a consumer; one that has none is fine.
     async fn release(&self, cx: &Context, consumer_id: &str) -> Result<()>;

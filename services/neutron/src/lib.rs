@@ -9,6 +9,7 @@ mod desired;
 mod drain;
 mod errors;
 mod events;
+mod flows;
 mod forwardings;
 mod ipam;
 mod listing;
@@ -25,6 +26,8 @@ mod rules;
 mod schedule;
 mod sg_rules;
 mod store;
+#[cfg(test)]
+mod torture;
 
 pub use api::routes;
 pub use model::{MIGRATIONS, TABLES};
@@ -41,6 +44,7 @@ use contracts::{
 };
 use db::{Db, Tx};
 use events::Event;
+use flow::Flows;
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, OnceLock, Weak},
@@ -64,8 +68,7 @@ pub struct Neutron {
     /// What placement is still to be told of hosts.
     reported: mpsc::UnboundedSender<AgentState>,
     to_placement: Mutex<Option<mpsc::UnboundedReceiver<AgentState>>>,
-    /// Held while ports get other policies that placement counts.
-    reallocations: tokio::sync::Mutex<()>,
+    flows: Flows,
     /// Hosts that are to ask for everything and have not heard it yet.
     missed: parking_lot::Mutex<BTreeSet<String>>,
 }
@@ -99,6 +102,7 @@ const SERVICE: web::Declaration<Neutron> = web::Declaration {
 impl Neutron {
     /// On a database opened with [`TABLES`]. Nothing runs before [`Neutron::start`].
     pub fn new(db: Db, clock: Clock, options: Options, bus: Bus, placement: Arc<dyn Placement>) -> Arc<Self> {
+        let flows = Flows::new(db.clone(), clock.clone(), flow::Options::default());
         let (reported, to_placement) = mpsc::unbounded_channel();
         let (touched, to_tell) = mpsc::unbounded_channel();
         let (happened, to_nova) = mpsc::unbounded_channel();
@@ -116,7 +120,7 @@ impl Neutron {
             placement,
             reported,
             to_placement: Mutex::new(Some(to_placement)),
-            reallocations: tokio::sync::Mutex::default(),
+            flows,
             missed: parking_lot::Mutex::default(),
         })
     }
@@ -135,6 +139,8 @@ impl Neutron {
     pub async fn start(self: &Arc<Self>) -> Result<Running> {
         self.options.vlan_ranges()?;
         self.write(|tx, _| rbac::complete(tx)).await?;
+        flows::register(self);
+        self.flows.resume().await?;
         let reports = network_reports_handlers(self.clone());
         let serving = self.bus.serve(Topic::any(REPORTS_TOPIC), reports).await?;
         let to_tell = self.to_tell.lock().ok().and_then(|mut held| held.take());
@@ -148,6 +154,16 @@ impl Neutron {
             tokio::spawn(resources::tell(self.clone(), to_placement)),
         ];
         Ok(Running { _serving: serving, telling })
+    }
+
+    /// Stops the operations where they stand; a later start goes on.
+    pub async fn stop(&self) {
+        self.flows.leave().await;
+    }
+
+    /// Returns when no operation runs any more.
+    pub async fn settled(&self) {
+        self.flows.settled().await;
     }
 
     /// The HTTP service, its rules with those of a `policy.yaml` over them.
@@ -170,24 +186,34 @@ impl Neutron {
     /// A transaction, and afterwards word to the agents of what it touched, and to nova of what happened.
     async fn write<T: Send + 'static>(
         &self,
-        mut work: impl FnMut(&mut Tx, &mut Touched) -> Result<T> + Send + 'static,
+        work: impl FnMut(&mut Tx, &mut Touched) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        self.db.write(self.telling(work)).await
+    }
+
+    /// The same as the effect of a flow's step.
+    fn effect(&self, work: impl FnMut(&mut Tx, &mut Touched) -> Result<()> + Send + 'static) -> flow::Effect {
+        flow::Effect::write(self.telling(work))
+    }
+
+    fn telling<T>(
+        &self,
+        mut work: impl FnMut(&mut Tx, &mut Touched) -> Result<T> + Send + 'static,
+    ) -> impl FnMut(&mut Tx) -> Result<T> + Send + 'static {
         let (sender, happened) = (self.touched.clone(), self.happened.clone());
-        self.db
-            .write(move |tx| {
-                let mut touched = Touched::default();
-                let done = work(tx, &mut touched)?;
-                let events = std::mem::take(&mut touched.events);
-                if !events.is_empty() {
-                    let happened = happened.clone();
-                    tx.after_commit(move || drop(happened.send(events)));
-                }
-                if !touched.is_empty() {
-                    let sender = sender.clone();
-                    tx.after_commit(move || drop(sender.send(touched)));
-                }
-                Ok(done)
-            })
-            .await
+        move |tx| {
+            let mut touched = Touched::default();
+            let done = work(tx, &mut touched)?;
+            let events = std::mem::take(&mut touched.events);
+            if !events.is_empty() {
+                let happened = happened.clone();
+                tx.after_commit(move || drop(happened.send(events)));
+            }
+            if !touched.is_empty() {
+                let sender = sender.clone();
+                tx.after_commit(move || drop(sender.send(touched)));
+            }
+            Ok(done)
+        }
     }
 }

@@ -27,6 +27,9 @@ pub static TABLES: &[&db::Table] = &[
     Placement::TABLE,
     PortBinding::TABLE,
     Counter::TABLE,
+    flow::TABLES[0],
+    flow::TABLES[1],
+    flow::TABLES[2],
 ];
 
 pub static MIGRATIONS: &[db::Migration] = &[

@@ -1,19 +1,17 @@
 //! What ports with QoS policies ask of placement, and what changes in its books when a server's port gets another policy.
 
 use crate::{
-    Neutron,
     agents::Touched,
-    attributes::python,
-    errors::conflict,
     model::*,
     store::{self, WholePort},
 };
-use base::{Context, Error, ErrorKind, Json, Result};
+use base::{Error, Json, Result};
 use contracts::{
     networks::{PortAllocation, RequestGroup},
     placement::AllocationChange,
 };
 use db::Tx;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -143,12 +141,10 @@ pub fn set_allocation(profile: &mut Json, allocation: &PortAllocation) {
 }
 
 /// Another policy of a server's port, as placement is to count it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reallocation {
     pub port_id: String,
-    /// The port on which it was decided.
-    revision_number: i64,
-    change: AllocationChange,
+    pub change: AllocationChange,
     allocation: PortAllocation,
 }
 
@@ -193,27 +189,14 @@ pub fn reallocation(tx: &mut Tx, whole: &WholePort, policy: Option<&String>) -> 
     difference.retain(|_, resources| !resources.is_empty());
     Ok(Some(Reallocation {
         port_id: port.id.clone(),
-        revision_number: port.revision_number,
         change: AllocationChange { consumer_id: port.device_id.clone(), difference },
         allocation: given,
     }))
 }
 
 impl Reallocation {
-    /// Into the port, unless it has changed meanwhile.
-    pub fn apply(&self, port: &mut Port) -> Result<()> {
-        if port.revision_number != self.revision_number {
-            let text = format!("Port {} was changed by another request meanwhile.", port.id);
-            return Err(conflict("RevisionNumberConstraintFailed", text));
-        }
+    pub fn apply(&self, port: &mut Port) {
         set_allocation(&mut port.profile, &self.allocation);
-        Ok(())
-    }
-
-    fn undone(&self) -> AllocationChange {
-        let mut undone = self.change.clone();
-        undone.difference.values_mut().flat_map(BTreeMap::values_mut).for_each(|amount| *amount = -*amount);
-        undone
     }
 }
 
@@ -226,58 +209,11 @@ pub fn apply_all(
 ) -> Result<()> {
     for one in all {
         let mut port = store::get::<Port>(tx, store::PORT, &one.port_id)?;
-        one.apply(&mut port)?;
+        one.apply(&mut port);
         port.change(tx, now)?;
         touched.ports.insert(port.id);
     }
     Ok(())
-}
-
-impl Neutron {
-    /// Does the work that gives ports other policies with placement's books changed before it. They are changed back when
-    /// it fails. One at a time: what is decided on holds until it is done.
-    pub async fn reallocating<T>(
-        &self,
-        decide: impl FnMut(&mut Tx) -> Result<Vec<Reallocation>> + Send + 'static,
-        work: impl AsyncFnOnce(Vec<Reallocation>) -> Result<T>,
-    ) -> Result<T> {
-        let _turn = self.reallocations.lock().await;
-        let all = self.read(decide).await?;
-        let counted: Vec<AllocationChange> = all
-            .iter()
-            .filter(|one| !one.change.difference.is_empty())
-            .map(|one| one.change.clone())
-            .collect();
-        if counted.is_empty() {
-            return work(all).await;
-        }
-        let back: Vec<AllocationChange> =
-            all.iter().filter(|one| !one.change.difference.is_empty()).map(Reallocation::undone).collect();
-        let cx = Context::internal();
-        self.placement.change_allocations(&cx, &counted).await.map_err(|error| refused(error, &counted))?;
-        match work(all).await {
-            Ok(done) => Ok(done),
-            Err(error) => {
-                if let Err(error) = self.placement.change_allocations(&cx, &back).await {
-                    tracing::error!(%error, "placement counts what ports were not given");
-                }
-                Err(error)
-            }
-        }
-    }
-}
-
-fn refused(error: Error, wanted: &[AllocationChange]) -> Error {
-    let Some(first) = wanted.first().filter(|_| error.is(ErrorKind::Conflict)) else { return error };
-    conflict(
-        "QosPlacementAllocationUpdateConflict",
-        format!(
-            "Updating placement allocation with {} for consumer {} failed. The requested resources would exceed the \
-             capacity available.",
-            python(&json!(first.difference)),
-            first.consumer_id
-        ),
-    )
 }
 
 #[cfg(test)]

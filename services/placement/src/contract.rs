@@ -4,15 +4,18 @@ use crate::{
     Placement, candidates,
     claims::{self, Claim, Generation},
     groups::{Group, Traits, Wanted},
-    model::{Consumer, Inventory, Provider, ResourceClass, Trait},
+    model::{Change, Consumer, Inventory, Provider, ResourceClass, Trait},
     standard, store,
     trees::At,
 };
 use async_trait::async_trait;
-use base::{Context, Error, Result};
+use base::{Context, Error, Result, Timestamp};
 use contracts::placement as contract;
 use db::{List, Tx};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 #[async_trait]
 impl contract::Placement for Placement {
@@ -84,27 +87,53 @@ impl contract::Placement for Placement {
             .await
     }
 
-    async fn change_allocations(&self, _: &Context, changes: &[contract::AllocationChange]) -> Result<()> {
-        let (changes, clock) = (changes.to_vec(), self.clock.clone());
+    async fn change_allocations(
+        &self,
+        _: &Context,
+        id: &str,
+        changes: &[contract::AllocationChange],
+    ) -> Result<()> {
+        let (id, changes, clock) = (id.to_string(), changes.to_vec(), self.clock.clone());
         self.db
             .write(move |tx| {
-                let mut claims: Vec<Claim> = Vec::new();
-                for change in &changes {
-                    let id = &change.consumer_id;
-                    let known = claims.iter().position(|claim| claim.consumer_uuid == *id);
-                    let at = match known {
-                        Some(at) => at,
-                        None => {
-                            let missing = || Error::not_found(format!("Consumer {id} has no allocations."));
-                            let consumer = tx.find::<Consumer>(id)?.ok_or_else(missing)?;
-                            let has = claims::held_by(tx, id)?;
-                            claims.push(claims::of(&consumer, has));
-                            claims.len() - 1
-                        }
-                    };
-                    claims::add(&mut claims[at].allocations, &change.difference);
+                match tx.find::<Change>(&id)? {
+                    Some(change) if change.taken_back => {
+                        return Err(Error::conflict("The change was taken back."));
+                    }
+                    Some(_) => return Ok(()),
+                    None => {}
                 }
-                claims::replace(tx, &claims, clock.now())
+                let now = clock.now();
+                remember(tx, &id, false, now)?;
+                change(tx, &changes, now)
+            })
+            .await
+    }
+
+    async fn take_back_allocations(
+        &self,
+        _: &Context,
+        id: &str,
+        changes: &[contract::AllocationChange],
+    ) -> Result<()> {
+        let (id, changes, clock) = (id.to_string(), changes.to_vec(), self.clock.clone());
+        self.db
+            .write(move |tx| {
+                let now = clock.now();
+                let Some(made) = tx.find::<Change>(&id)? else { return remember(tx, &id, true, now) };
+                if made.taken_back {
+                    return Ok(());
+                }
+                tx.update(&Change { taken_back: true, ..made })?;
+                let mut back = Vec::new();
+                for mut one in changes.clone() {
+                    let amounts = one.difference.values_mut().flat_map(BTreeMap::values_mut);
+                    amounts.for_each(|amount| *amount = -*amount);
+                    if tx.find::<Consumer>(&one.consumer_id)?.is_some() {
+                        back.push(one);
+                    }
+                }
+                change(tx, &back, now)
             })
             .await
     }
@@ -183,6 +212,34 @@ impl contract::Placement for Placement {
     }
 }
 
+/// How long it is known that a change was made.
+const CHANGES_KNOWN_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
+
+fn remember(tx: &mut Tx, id: &str, taken_back: bool, now: Timestamp) -> Result<()> {
+    store::forget_changes(tx, now.minus(CHANGES_KNOWN_FOR))?;
+    tx.insert(&Change { id: id.into(), taken_back, created_at: now })
+}
+
+fn change(tx: &mut Tx, changes: &[contract::AllocationChange], now: Timestamp) -> Result<()> {
+    let mut claims: Vec<Claim> = Vec::new();
+    for change in changes {
+        let id = &change.consumer_id;
+        let known = claims.iter().position(|claim| claim.consumer_uuid == *id);
+        let at = match known {
+            Some(at) => at,
+            None => {
+                let missing = || Error::not_found(format!("Consumer {id} has no allocations."));
+                let consumer = tx.find::<Consumer>(id)?.ok_or_else(missing)?;
+                let has = claims::held_by(tx, id)?;
+                claims.push(claims::of(&consumer, has));
+                claims.len() - 1
+            }
+        };
+        claims::add(&mut claims[at].allocations, &change.difference);
+    }
+    claims::replace(tx, &claims, now)
+}
+
 /// Those below it first.
 fn remove_tree(tx: &mut Tx, id: &str) -> Result<()> {
     for child in store::children(tx, id)? {
@@ -220,7 +277,7 @@ fn question(wanted: &contract::Wanted) -> Wanted {
     }
 }
 
-fn inventory(id: &str, class: &str, wanted: &contract::Inventory, now: base::Timestamp) -> Inventory {
+fn inventory(id: &str, class: &str, wanted: &contract::Inventory, now: Timestamp) -> Inventory {
     let signed = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX);
     Inventory {
         provider_uuid: id.into(),

@@ -12,6 +12,7 @@ pub static TABLES: &[&db::Table] = &[
     ResourceClass::TABLE,
     Consumer::TABLE,
     Allocation::TABLE,
+    Change::TABLE,
 ];
 
 #[derive(Clone, Debug, Resource)]
@@ -121,4 +122,15 @@ pub struct Allocation {
     pub resource_class: String,
     pub used: i64,
     pub updated_at: Timestamp,
+}
+
+/// A change of allocations that was asked for by an id: so that it is made once.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "allocation_changes", index = "created_at")]
+pub struct Change {
+    #[field(key)]
+    pub id: String,
+    /// It was undone, or is never to be made.
+    pub taken_back: bool,
+    pub created_at: Timestamp,
 }

@@ -348,3 +348,7 @@ fn chunks(uuids: &BTreeSet<String>) -> impl Iterator<Item = Vec<&str>> {
         Some(some.to_vec())
     })
 }
+
+pub fn forget_changes(tx: &mut Tx, before: Timestamp) -> Result<()> {
+    tx.execute(sql!("DELETE FROM allocation_changes WHERE created_at < $1"), params![before]).map(drop)
+}

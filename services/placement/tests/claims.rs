@@ -193,18 +193,34 @@ async fn what_a_consumer_has_moves_and_changes() {
             difference: BTreeMap::from([(provider.into(), BTreeMap::from([(class.into(), amount)]))]),
         };
         let bandwidth = |amount: i64| change("h1-eth1", "NET_BW_EGR_KILOBIT_PER_SEC", amount);
-        placement.change_allocations(&cx, &[bandwidth(500), change("h1", "VCPU", 1)]).await.unwrap();
+        let more = [bandwidth(500), change("h1", "VCPU", 1)];
+        // However often it is said, it is made once.
+        for _ in 0..2 {
+            placement.change_allocations(&cx, "more", &more).await.unwrap();
+        }
         let now = has("server").await;
         assert_eq!((now["h1-eth1"]["NET_BW_EGR_KILOBIT_PER_SEC"], now["h1"]["VCPU"]), (900, 3));
         // All or none: one of the two does not fit.
-        let refused = placement.change_allocations(&cx, &[change("h1", "VCPU", -1), bandwidth(101)]).await;
+        let refused =
+            placement.change_allocations(&cx, "a", &[change("h1", "VCPU", -1), bandwidth(101)]).await;
         assert!(refused.unwrap_err().is(ErrorKind::Conflict));
         assert_eq!(has("server").await, now);
-        placement.change_allocations(&cx, &[bandwidth(-900)]).await.unwrap();
+        // What is taken back is so once, and does not come back; what was never made is not made later.
+        for _ in 0..2 {
+            placement.take_back_allocations(&cx, "more", &more).await.unwrap();
+            assert_eq!(has("server").await["h1-eth1"]["NET_BW_EGR_KILOBIT_PER_SEC"], 400);
+            let late = placement.change_allocations(&cx, "more", &more).await;
+            assert!(late.unwrap_err().is(ErrorKind::Conflict));
+            placement.take_back_allocations(&cx, "never", &more).await.unwrap();
+            assert!(placement.change_allocations(&cx, "never", &more).await.is_err());
+            assert_eq!(has("server").await["h1"]["VCPU"], 2);
+        }
+        placement.change_allocations(&cx, "b", &[bandwidth(-400)]).await.unwrap();
         assert!(!has("server").await.contains_key("h1-eth1"));
         let nobody = AllocationChange { consumer_id: "nobody".into(), ..bandwidth(1) };
-        let refused = placement.change_allocations(&cx, &[nobody]).await;
+        let refused = placement.change_allocations(&cx, "c", std::slice::from_ref(&nobody)).await;
         assert!(refused.unwrap_err().is(ErrorKind::NotFound));
+        placement.take_back_allocations(&cx, "c", &[nobody]).await.unwrap();
 
         // Who does not know the consumer as it is changes nothing.
         let known = placement.allocations(&cx, "server").await.unwrap().generation;

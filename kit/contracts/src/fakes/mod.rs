@@ -3,4 +3,5 @@
 
 pub mod compute;
 pub mod peers;
+pub mod placement;
 pub mod volume;

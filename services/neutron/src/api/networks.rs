@@ -6,6 +6,7 @@ use crate::{
     agents::Touched,
     attributes::{self, Attribute, Given, Kind, both, flag_or, post, shown, text, text_or},
     errors::{conflict, invalid},
+    flows::reallocate::Change,
     listing::{Wanted, chosen},
     model::*,
     ports,
@@ -14,7 +15,7 @@ use crate::{
     schedule::Layout,
     store::{self, NETWORK, OnNetwork},
 };
-use base::{Error, Json, Result, id};
+use base::{Error, Json, Result, Timestamp, id};
 use db::{Filter, List, Stored, Tx};
 use serde_json::json;
 use std::{collections::BTreeSet, sync::Arc};
@@ -93,7 +94,7 @@ fn insert(
     touched: &mut Touched,
     options: &crate::Options,
     given: &Given,
-    now: base::Timestamp,
+    now: Timestamp,
 ) -> Result<Network> {
     let project_id = text_or(given, "project_id", "");
     quota::take(tx, options, &project_id, "network")?;
@@ -372,47 +373,32 @@ async fn update(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     attributes::check_rules(&request, "network", ATTRIBUTES, &given, &target)?;
     super::qos::check(&neutron, &request, &given).await?;
     check_revision(&request, network.revision_number)?;
-    let (options, clock, id) = (neutron.options.clone(), neutron.clock.clone(), network.id.clone());
-    let cx = request.ctx.clone();
-    let (network_id, given_policy) = (id.clone(), given.get("qos_policy_id").cloned());
-    let work = async |reallocations: Vec<Reallocation>| {
-        neutron
-            .write(move |tx, touched| {
-                let mut network = load::<Network>(tx, NETWORK, &id)?;
-                apply(tx, &options, &mut network, &given)?;
-                qos_ports::apply_all(tx, touched, &reallocations, clock.now())?;
-                if !given.is_empty() {
-                    network.change(tx, clock.now())?;
-                    touched.networks.insert(id.clone());
-                }
-                if given.contains_key("qos_policy_id") {
-                    let ports = store::all_of::<Port>(tx, "network_id", &id)?;
-                    touched.ports.extend(ports.into_iter().map(|port| port.id));
-                }
-                rbac::load::<Network>(tx, &cx, &id)
-            })
-            .await
-    };
-    let network = match given_policy {
-        None => work(Vec::new()).await?,
-        Some(policy) => {
-            let decide = move |tx: &mut Tx| reallocations(tx, &network_id, policy.as_str());
-            neutron.reallocating(decide, work).await?
-        }
-    };
+    let (cx, id) = (request.ctx.clone(), network.id);
+    neutron.change(&cx, Change::Network { id: id.clone(), given }).await?;
+    let network = neutron.read(move |tx| rbac::load::<Network>(tx, &cx, &id)).await?;
     Ok(Reply::ok(json!({"network": chosen(&request, view(&request, &network, &on))})))
 }
 
-/// What changes in placement's books when a network gets another policy: that of its servers' ports without one.
-fn reallocations(tx: &mut Tx, id: &str, policy: Option<&str>) -> Result<Vec<Reallocation>> {
-    let mut ports = store::all_of::<Port>(tx, "network_id", id)?;
-    ports.retain(|port| port.qos_policy_id.is_none() && qos_ports::is_servers(port));
-    let policy = policy.map(String::from);
-    let mut all = Vec::new();
-    for whole in store::whole(tx, ports)? {
-        all.extend(qos_ports::reallocation(tx, &whole, policy.as_ref())?);
+pub fn change(
+    tx: &mut Tx,
+    touched: &mut Touched,
+    options: &crate::Options,
+    (id, given): (&str, &Given),
+    reallocations: &[Reallocation],
+    now: Timestamp,
+) -> Result<()> {
+    let mut network = load::<Network>(tx, NETWORK, id)?;
+    apply(tx, options, &mut network, given)?;
+    qos_ports::apply_all(tx, touched, reallocations, now)?;
+    if !given.is_empty() {
+        network.change(tx, now)?;
+        touched.networks.insert(id.into());
     }
-    Ok(all)
+    if given.contains_key("qos_policy_id") {
+        let ports = store::all_of::<Port>(tx, "network_id", id)?;
+        touched.ports.extend(ports.into_iter().map(|port| port.id));
+    }
+    Ok(())
 }
 
 fn apply(tx: &mut Tx, options: &crate::Options, network: &mut Network, given: &Given) -> Result<()> {

@@ -6,7 +6,9 @@ use crate::{
     agents::Touched,
     attributes::{self, Attribute, Given, Kind, both, flag_or, mac, post, shown, text, text_or},
     errors::{bad, conflict, named_bad, not_allowed},
-    events, forwardings, ipam,
+    events,
+    flows::reallocate::Change,
+    forwardings, ipam,
     listing::{Wanted, chosen},
     model::*,
     ports,
@@ -345,38 +347,20 @@ async fn update(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
     check_rules(&request, &given, &target, &network)?;
     super::qos::check(&neutron, &request, &given).await?;
     check_revision(&request, whole.port.revision_number)?;
-    let (options, clock, id) = (neutron.options.clone(), neutron.clock.clone(), whole.port.id.clone());
-    let (port_id, given_policy) = (id.clone(), given.get("qos_policy_id").cloned());
-    let work = async |reallocations: Vec<Reallocation>| {
-        neutron
-            .write(move |tx, touched| {
-                change(tx, touched, &options, (&id, &given), &reallocations, clock.now())
-            })
-            .await
-    };
-    let whole = match given_policy {
-        // Of a port that keeps its policy placement hears nothing.
-        None => work(Vec::new()).await?,
-        Some(policy) => {
-            let decide = move |tx: &mut Tx| {
-                let whole = store::whole_port(tx, &port_id)?;
-                let policy = policy.as_str().map(String::from).or(whole.network_qos.clone());
-                Ok(qos_ports::reallocation(tx, &whole, policy.as_ref())?.into_iter().collect())
-            };
-            neutron.reallocating(decide, work).await?
-        }
-    };
+    let id = whole.port.id;
+    neutron.change(&request.ctx, Change::Port { id: id.clone(), given }).await?;
+    let whole = neutron.read(move |tx| store::whole_port(tx, &id)).await?;
     Ok(Reply::ok(json!({"port": chosen(&request, view(&request, &whole))})))
 }
 
-fn change(
+pub fn change(
     tx: &mut Tx,
     touched: &mut Touched,
     options: &Options,
     (id, given): (&str, &Given),
     reallocations: &[Reallocation],
     now: Timestamp,
-) -> Result<WholePort> {
+) -> Result<()> {
     let whole = store::whole_port(tx, id)?;
     touched.port(&whole);
     let WholePort { mut port, addresses, groups, .. } = whole;
@@ -416,7 +400,7 @@ fn change(
         port.qos_policy_id = text(given, "qos_policy_id");
     }
     for reallocation in reallocations {
-        reallocation.apply(&mut port)?;
+        reallocation.apply(&mut port);
     }
     let named = given.contains_key("security_groups").then(|| attributes::texts(given, "security_groups"));
     let secured = flag_or(given, "port_security_enabled", port.port_security_enabled);
@@ -457,7 +441,7 @@ fn change(
     if ["fixed_ips", "mac_address", "security_groups"].iter().any(|name| given.contains_key(*name)) {
         touched.server(&whole.port, events::CHANGED);
     }
-    Ok(whole)
+    Ok(())
 }
 
 /// Each wish takes one of the addresses that are there, those that name theirs first. The others are given up before

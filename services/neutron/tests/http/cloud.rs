@@ -1,18 +1,18 @@
 //! Neutron over its HTTP surface with people who need no keystone, and a nova that only listens.
 
 use async_trait::async_trait;
-use base::{Clock, Context, Error, Json, Result, Timestamp};
+use base::{Clock, Context, Json, Result, Timestamp};
 use bus::Bus;
 use contracts::{
     agents::network::{AgentState, NetworkReports, PortsState},
-    placement::{Allocated, Allocation, AllocationChange, Candidate, Placement, Provider, Wanted},
+    fakes::placement::Books,
     servers::{ExternalEvent, Servers},
 };
 use db::testing::TestDb;
 use neutron::{MIGRATIONS, Neutron, Options, Running, TABLES};
 use serde_json::json;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::{Arc, Mutex},
 };
 pub use web::testing::{Answer, OTHER, PROJECT as OWN};
@@ -35,79 +35,6 @@ impl Servers for Heard {
     async fn attachment(&self, _: &Context, _: &str, _: &str) -> Result<Option<String>> {
         Ok(None)
     }
-}
-
-/// Placement as neutron sees it: the providers that it is told of, and what one server has.
-#[derive(Default)]
-pub struct Books {
-    pub providers: Mutex<Vec<Provider>>,
-    /// By provider and class.
-    pub held: Mutex<BTreeMap<String, BTreeMap<String, i64>>>,
-    /// The most that anybody may have of a class.
-    pub most: Mutex<i64>,
-}
-
-#[async_trait]
-impl Placement for Books {
-    async fn provider_id(&self, _: &Context, name: &str) -> Result<Option<String>> {
-        let providers = self.providers.lock().unwrap();
-        Ok(providers.iter().find(|provider| provider.name == name).map(|provider| provider.id.clone()))
-    }
-
-    async fn provide(&self, _: &Context, provider: &Provider) -> Result<()> {
-        let mut providers = self.providers.lock().unwrap();
-        providers.retain(|known| known.id != provider.id);
-        providers.push(provider.clone());
-        Ok(())
-    }
-
-    async fn change_allocations(&self, _: &Context, changes: &[AllocationChange]) -> Result<()> {
-        let mut held = self.held.lock().unwrap();
-        let mut then = held.clone();
-        for (provider, difference) in changes.iter().flat_map(|change| &change.difference) {
-            for (class, amount) in difference {
-                *then.entry(provider.clone()).or_default().entry(class.clone()).or_default() += amount;
-            }
-        }
-        if then.values().flat_map(BTreeMap::values).any(|amount| amount > &*self.most.lock().unwrap()) {
-            return Err(Error::conflict("It does not fit."));
-        }
-        then.values_mut().for_each(|resources| resources.retain(|_, amount| *amount != 0));
-        *held = then;
-        Ok(())
-    }
-
-    async fn candidates(&self, _: &Context, _: &Wanted) -> Result<Vec<Candidate>> {
-        Err(novas())
-    }
-
-    async fn allocate(&self, _: &Context, _: &Allocation) -> Result<()> {
-        Err(novas())
-    }
-
-    async fn allocate_together(&self, _: &Context, _: &[Allocation]) -> Result<()> {
-        Err(novas())
-    }
-
-    async fn allocations(&self, _: &Context, _: &str) -> Result<Allocated> {
-        Err(novas())
-    }
-
-    async fn move_allocations(&self, _: &Context, _: &str, _: &str, _: &str) -> Result<()> {
-        Err(novas())
-    }
-
-    async fn release(&self, _: &Context, _: &str) -> Result<()> {
-        Err(novas())
-    }
-
-    async fn remove_provider(&self, _: &Context, _: &str) -> Result<()> {
-        Err(novas())
-    }
-}
-
-fn novas() -> Error {
-    Error::internal("that is nova's matter")
 }
 
 pub struct Cloud {

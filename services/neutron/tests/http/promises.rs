@@ -59,7 +59,7 @@ async fn bound_port(cloud: &Cloud, network: &str, policy: Option<&str>) -> Strin
         let provider = if is_packets { "agent" } else { "eth1" };
         allocation.insert(group["id"].as_str().unwrap().into(), provider.into());
         for (class, amount) in group["resources"].as_object().unwrap() {
-            let mut held = cloud.books.held.lock().unwrap();
+            let mut held = cloud.books.held.lock();
             held.entry(provider.into()).or_default().insert(class.clone(), amount.as_i64().unwrap());
         }
     }
@@ -76,7 +76,7 @@ async fn bound_port(cloud: &Cloud, network: &str, policy: Option<&str>) -> Strin
 }
 
 fn held(cloud: &Cloud) -> String {
-    let held = cloud.books.held.lock().unwrap().clone();
+    let held = cloud.books.held.lock().clone();
     let of = |(provider, resources): (&String, &BTreeMap<String, i64>)| {
         let all: Vec<String> = resources.iter().map(|(class, amount)| format!("{class}:{amount}")).collect();
         (!all.is_empty()).then(|| format!("{provider} {}", all.join(",")))
@@ -151,7 +151,7 @@ async fn vlans_are_those_of_the_options() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_policy_of_a_servers_port_is_counted() {
     on_all(options(), async |cloud| {
-        *cloud.books.most.lock().unwrap() = 5000;
+        *cloud.books.most.lock() = 5000;
         let network = vlan_network(cloud).await;
         let first =
             policy(cloud, &[("minimum_bandwidth", 1000, "ingress"), ("minimum_packet_rate", 100, "any")])
@@ -200,7 +200,7 @@ async fn another_policy_of_a_servers_port_is_counted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn policies_that_come_at_once() {
     on_all(options(), async |cloud| {
-        *cloud.books.most.lock().unwrap() = 5000;
+        *cloud.books.most.lock() = 5000;
         let network = vlan_network(cloud).await;
         let mut policies = Vec::new();
         for amount in [10, 20, 30, 40] {
@@ -220,10 +220,52 @@ async fn policies_that_come_at_once() {
     .await;
 }
 
+/// Who asked goes away while placement counts: the change is made nevertheless, and the next one finds it so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_who_hangs_up() {
+    on_all(options(), async |cloud| {
+        *cloud.books.most.lock() = 5000;
+        let network = vlan_network(cloud).await;
+        let first = policy(cloud, &[("minimum_bandwidth", 10, "egress")]).await;
+        let second = policy(cloud, &[("minimum_bandwidth", 20, "egress")]).await;
+        let third = policy(cloud, &[("minimum_bandwidth", 30, "egress")]).await;
+        let port = bound_port(cloud, &network, Some(&first)).await;
+        let path = format!("ports/{port}");
+        let set = async |policy: &str| {
+            cloud.call("member", "PUT", &path, json!({"port": {"qos_policy_id": policy}})).await
+        };
+        let held_up = cloud.books.door.write().await;
+        tokio::select! {
+            _ = set(&second) => panic!("placement has not answered"),
+            () = async { while held(cloud) != format!("eth1 {EGRESS}:20") { tokio::task::yield_now().await } } => {}
+        }
+        assert_eq!(shown(cloud, &port).await["qos_policy_id"], json!(first));
+        drop(held_up);
+        assert_eq!(set(&third).await.status, 200);
+        assert_eq!(held(cloud), format!("eth1 {EGRESS}:30"));
+        assert_eq!(shown(cloud, &port).await["qos_policy_id"], json!(third));
+
+        // The port goes from its server meanwhile: what was counted is given back, and the caller is told.
+        let held_up = cloud.books.door.write().await;
+        let gone = async {
+            while held(cloud) != format!("eth1 {EGRESS}:10") {
+                tokio::task::yield_now().await;
+            }
+            cloud.neutron.unbind_port(&Context::internal(), &port).await.unwrap();
+            drop(held_up);
+        };
+        let (refused, ()) = tokio::join!(set(&first), gone);
+        assert_eq!((refused.status, refused.error()), (409, "RevisionNumberConstraintFailed"));
+        assert_eq!(held(cloud), format!("eth1 {EGRESS}:30"));
+        assert_eq!(shown(cloud, &port).await["qos_policy_id"], json!(third));
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_policy_of_a_network_is_that_of_its_servers_ports() {
     on_all(options(), async |cloud| {
-        *cloud.books.most.lock().unwrap() = 5000;
+        *cloud.books.most.lock() = 5000;
         let network = vlan_network(cloud).await;
         let first = policy(cloud, &[("minimum_bandwidth", 100, "egress")]).await;
         let second = policy(cloud, &[("minimum_bandwidth", 300, "egress")]).await;
@@ -306,7 +348,7 @@ async fn placement_is_told_what_hosts_have() {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
         assert_eq!(synced().await, json!(true));
-        let told = cloud.books.providers.lock().unwrap().clone();
+        let told = cloud.books.providers.lock().clone();
         let names: Vec<&str> = told.iter().map(|provider| provider.name.as_str()).collect();
         assert_eq!(names, ["h", "h:Linux bridge agent", "h:Linux bridge agent:eth1"]);
         assert_eq!(told[2].parent_id.as_ref(), Some(&told[1].id));

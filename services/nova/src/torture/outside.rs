@@ -269,7 +269,11 @@ impl Placement for Outside {
         Ok(())
     }
 
-    async fn change_allocations(&self, _: &Context, _: &[AllocationChange]) -> Result<()> {
+    async fn change_allocations(&self, _: &Context, _: &str, _: &[AllocationChange]) -> Result<()> {
+        Err(Error::internal("that is neutron's matter"))
+    }
+
+    async fn take_back_allocations(&self, _: &Context, _: &str, _: &[AllocationChange]) -> Result<()> {
         Err(Error::internal("that is neutron's matter"))
     }
 
