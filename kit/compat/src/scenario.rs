@@ -235,4 +235,33 @@ mod tests {
             assert!(Scenario::parse(Path::new("x"), text).is_err(), "{text}");
         }
     }
+
+    /// What a microversion changed is seen by the same request just below it and with it.
+    #[test]
+    fn every_microversion_of_placement_shows_its_change() {
+        const OF_VERSIONS: [&str; 3] = ["openstack-api-version", "vary", "x-openstack-request-id"];
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../compat/placement");
+        let mut asked = Vec::new();
+        for path in crate::files_below(&folder).unwrap() {
+            let scenario = Scenario::read(&path).unwrap();
+            for step in &scenario.steps {
+                let version = scenario.setting(step, "microversion").and_then(Value::as_str).unwrap();
+                let request = (step.0.get("request").cloned(), step.0.get("body").cloned());
+                let mut expected = step.0["expect"].clone();
+                if let Some(headers) = expected["headers"].as_object_mut() {
+                    headers.retain(|name, _| !OF_VERSIONS.contains(&name.as_str()));
+                }
+                asked.push((step.0["name"].as_str().unwrap().to_owned(), version.to_owned(), request, expected));
+            }
+        }
+        let shown = |minor: u32| {
+            let of = |version: u32| {
+                let (name, version) = (format!("1.{minor}: "), format!("1.{version}"));
+                asked.iter().filter(move |step| step.0.starts_with(&name) && step.1 == version)
+            };
+            of(minor - 1).any(|below| of(minor).any(|with| below.2 == with.2 && below.3 != with.3))
+        };
+        let not_shown: Vec<u32> = (1..=39).filter(|minor| !shown(*minor)).collect();
+        assert_eq!(not_shown, [0u32; 0]);
+    }
 }

@@ -13,21 +13,41 @@ use web::{Reply, Request};
 /// What goes along with a request.
 const PASSED_ON: [&str; 4] = ["x-auth-token", "content-type", "accept", "x-image-meta-store"];
 
+/// By which node. Nobody passes it on again: a name that leads to a load balancer would send it round for ever.
+const BY: &str = "x-image-passed-on-by";
+
 impl Glance {
     /// Where another node is reached that has the image's staged bytes.
     pub fn staged_elsewhere(&self, image: &Image) -> Option<String> {
         let is_staged = matches!(image.status, Status::Uploading | Status::Importing);
         image.stage_host.clone().filter(|host| is_staged && *host != self.node())
     }
+
+    /// Its answer, whatever it is. `Timeout`: nobody answers there. `Unavailable`: another one than it was meant.
+    pub async fn pass_on(&self, host: &str, request: &Request) -> Result<Reply> {
+        if let Some(by) = request.header(BY) {
+            tracing::error!(host, by, "the node of that name was meant: worker_self_reference_url leads to others");
+            return Err(Error::unavailable(format!("{host} leads to another node than the one that staged the image")));
+        }
+        pass_on(&self.node(), host, request).await
+    }
+
+    /// Nodes of one name mean each other's bytes. `Unavailable`: those of another one.
+    pub fn check_staged_here(&self, image: &Image) -> Result<()> {
+        if self.stores.staged.path(&image.id).exists() {
+            return Ok(());
+        }
+        tracing::error!(image = image.id, node = self.node(), "staged by another node of this name, or lost");
+        Err(Error::unavailable(format!("What was staged of image {} is not on this node", image.id)))
+    }
 }
 
-/// Its answer, whatever it is. `Timeout`: nobody answers there.
-pub async fn pass_on(host: &str, request: &Request) -> Result<Reply> {
+async fn pass_on(node: &str, host: &str, request: &Request) -> Result<Reply> {
     let url = format!("{}{}", host.trim_end_matches('/'), request.path);
     tracing::info!(url, method = %request.method, "passed on to who staged the image");
     let absent = |error: Error| Error::timeout("Stage host is unavailable").cause(error);
     let target = Target::trusted(&url).await.map_err(absent)?;
-    let mut builder = http::request(&target, request.method.as_str());
+    let mut builder = http::request(&target, request.method.as_str()).header(BY, node);
     for name in PASSED_ON {
         if let Some(value) = request.headers.get(name) {
             builder = builder.header(name, value);

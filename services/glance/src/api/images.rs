@@ -6,7 +6,7 @@ use crate::{
     list::Wanted,
     model::{Image, Status, Visibility, Whole},
     protections::Deed,
-    proxy, quotas, schemas, store,
+    quotas, schemas, store,
 };
 use base::{Error, Json, Result, id};
 use serde_json::json;
@@ -272,7 +272,7 @@ async fn remove(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     }
     // Who staged it may be gone: then it is deleted here, and what was staged remains there until he starts again.
     if let Some(host) = glance.staged_elsewhere(&whole.image)
-        && let Ok(reply) = proxy::pass_on(&host, &request).await
+        && let Ok(reply) = glance.pass_on(&host, &request).await
         && !reply.status.is_server_error()
     {
         return Ok(reply);

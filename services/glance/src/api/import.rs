@@ -4,7 +4,7 @@ use super::body;
 use crate::{
     Glance,
     model::{Image, Status},
-    proxy, quotas,
+    quotas,
     remote::Remote,
     stores,
     tasks::{self, Import, Source},
@@ -61,8 +61,11 @@ async fn import(glance: Arc<Glance>, request: Request) -> Result<Reply> {
         // It is everywhere already.
         return Ok(Reply::empty(StatusCode::ACCEPTED));
     }
-    if let (Source::Staged, Some(host)) = (&source, glance.staged_elsewhere(image)) {
-        return proxy::pass_on(&host, &request).await;
+    if let Source::Staged = source {
+        if let Some(host) = glance.staged_elsewhere(image) {
+            return glance.pass_on(&host, &request).await;
+        }
+        glance.check_staged_here(image)?;
     }
     let wanted: &[(&'static str, u64)] = match source {
         Source::Stored => &[(quotas::SIZE_TOTAL, 0)],

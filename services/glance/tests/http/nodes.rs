@@ -127,6 +127,49 @@ async fn the_node_that_staged_is_away() {
     assert!(!one.staged(&id));
 }
 
+/// A load balancer's name instead of the node's own leads to others: they do not send it round.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_leads_to_another_node() {
+    let database = sqlite().await;
+    let balancer = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let (glance, surface) = open(&database, &directory, named(&balancer, directory.path())).await;
+    let one = Cloud { glance, surface, database, directory };
+    let staging = tempfile::tempdir().unwrap();
+    let own = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (other, surface) = open(&one.database, &one.directory, named(&own, staging.path())).await;
+    serve(balancer, &other);
+    let id = one.image("raw").await;
+    assert_eq!(one.put(&id, "stage", IMAGE).await.status, 204);
+    let (status, text) = import(&surface, OWNER, &id).await;
+    assert_eq!(status, 503);
+    assert!(text.contains("leads to another node than the one that staged the image"), "{text}");
+    assert_eq!(one.show(&id).await["status"], "uploading");
+    // It is deleted where it ends up.
+    assert_eq!(surface.call(OWNER, "DELETE", &format!("/v2/images/{id}"), Json::Null).await.status, 204);
+    assert_eq!(one.get(OWNER, &format!("/v2/images/{id}")).await.status, 404);
+}
+
+/// Of two nodes with one name, each takes for its own what the other staged.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_of_one_name() {
+    let database = sqlite().await;
+    let balancer = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let (glance, surface) = open(&database, &directory, named(&balancer, directory.path())).await;
+    let one = Cloud { glance, surface, database, directory };
+    let staging = tempfile::tempdir().unwrap();
+    let (_other, surface) = open(&one.database, &one.directory, named(&balancer, staging.path())).await;
+    let id = one.image("raw").await;
+    assert_eq!(one.put(&id, "stage", IMAGE).await.status, 204);
+    let (status, text) = import(&surface, OWNER, &id).await;
+    assert_eq!(status, 503);
+    assert!(text.contains("is not on this node"), "{text}");
+    // The next try may reach the one that has it.
+    assert_eq!(import(&one.surface, OWNER, &id).await.0, 202);
+    one.until(&id, "active").await;
+}
+
 /// Bytes that come one at a time, as long as the other end is held.
 fn slowly() -> (mpsc::UnboundedSender<std::io::Result<Bytes>>, Body) {
     let (sender, receiver) = mpsc::unbounded();
