@@ -26,7 +26,7 @@ async fn cinder() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn glance() {
-    play("glance", 7).await;
+    play("glance", 10).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

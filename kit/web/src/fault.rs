@@ -84,10 +84,13 @@ impl Faults {
         }
     }
 
-    /// What an answer goes by in logs; swift has a form of its own.
-    pub(crate) fn request_id(self) -> String {
-        match self {
-            Faults::Swift => crate::swob::transaction_id(),
+    /// What an answer goes by in logs; swift has a form of its own, and glance lets its callers say it.
+    pub(crate) fn request_id(self, headers: &axum::http::HeaderMap) -> String {
+        let said = || headers.get("x-openstack-request-id")?.to_str().ok().filter(|id| is_request_id(id));
+        match (self, said()) {
+            (Faults::Swift, _) => crate::swob::transaction_id(),
+            (Faults::Glance, Some(id)) if id.starts_with("req-") => id.into(),
+            (Faults::Glance, Some(id)) => format!("req-{id}"),
             _ => base::id::request(),
         }
     }
@@ -335,7 +338,7 @@ pub const DETAIL: &str = "webob.detail";
 /// accepts.
 fn webob(status: StatusCode, message: &str, is_detail: bool, about: &About) -> Response {
     let title = format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or("Error"));
-    let title = title.replace("416 Range Not", "416 Request Range Not");
+    let title = title.replace("416 Range Not", "416 Request Range Not").replace("Payload", "Request Entity");
     let kind = about.content_type.unwrap_or("None");
     let (explanation, detail, tail) = match (is_detail, status) {
         (true, StatusCode::UNSUPPORTED_MEDIA_TYPE) => {
@@ -428,4 +431,40 @@ fn escaped(text: &str) -> String {
 pub(crate) fn only_key(body: &Json) -> Option<&str> {
     let object = body.as_object()?;
     object.keys().next().filter(|_| object.len() == 1).map(String::as_str)
+}
+
+/// Short, and nothing that a log could not show.
+fn is_request_id(text: &str) -> bool {
+    let is_shown = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=64).contains(&text.len()) && text.bytes().all(is_shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderMap;
+
+    #[test]
+    fn callers_of_glance_say_what_a_request_goes_by() {
+        let long = "a".repeat(65);
+        for (faults, said, is_taken) in [
+            (Faults::Glance, "req-11111111-2222-4333-8444-555555555555", true),
+            (Faults::Glance, "hello", true),
+            (Faults::Glance, "a b", false),
+            (Faults::Glance, &long, false),
+            (Faults::Nova, "req-11111111-2222-4333-8444-555555555555", false),
+        ] {
+            let headers = HeaderMap::from_iter([(
+                header::HeaderName::from_static("x-openstack-request-id"),
+                HeaderValue::from_str(said).unwrap(),
+            )]);
+            let id = faults.request_id(&headers);
+            assert!(id.starts_with("req-"));
+            assert_eq!(id.ends_with(said), is_taken, "{said}");
+        }
+        assert_ne!(
+            Faults::Glance.request_id(&HeaderMap::new()),
+            Faults::Glance.request_id(&HeaderMap::new())
+        );
+    }
 }

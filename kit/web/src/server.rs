@@ -93,7 +93,7 @@ impl<S: Send + Sync + 'static> Served<S> {
     }
 
     async fn answer(&self, request: HttpRequest) -> Response {
-        let request_id = self.service.faults.request_id();
+        let request_id = self.service.faults.request_id(request.headers());
         let is_head = request.method() == Method::HEAD;
         let mut negotiated = None;
         let (start, method) = (Instant::now(), request.method().clone());

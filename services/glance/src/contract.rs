@@ -5,6 +5,7 @@ use crate::{
     api::image_data::{activate, keep, turn, turn_back},
     bytes::{CHUNK_BYTES, Facts},
     model::{Image, Property, Status, Visibility, Whole},
+    quotas::Quota,
     signatures, store,
     stores::Store,
 };
@@ -174,7 +175,7 @@ impl ImageSink for Glance {
         if whole.image.status == Status::Active {
             return Ok(());
         }
-        turn(self, image_id, &[Status::Queued, Status::Saving], Status::Saving).await?;
+        turn(self, image_id, &[Status::Queued, Status::Saving], Status::Saving, Quota::none()).await?;
         let store = self.stores.default();
         match receive(self, cx, store, &whole, from).await {
             Ok(facts) => activate(self, image_id, Status::Saving, facts, &store.id).await,

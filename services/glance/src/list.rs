@@ -32,7 +32,15 @@ impl Wanted {
         };
         wanted.add("status <> ?", [Status::PendingDelete.store()]);
         wanted.visible(cx, query)?;
-        let hidden = query.get("os_hidden").is_some_and(|text| text.eq_ignore_ascii_case("true"));
+        let hidden = match query.get("os_hidden").map(str::to_lowercase).as_deref() {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(text) => {
+                return Err(Error::bad_request(format!(
+                    "Invalid value '{text}' for 'os_hidden' filter. Valid values are 'true' or 'false'."
+                )));
+            }
+        };
         wanted.add("os_hidden = ?", [hidden.store()]);
         let mut names: Vec<&str> = Vec::new();
         for (name, _) in &query.0 {

@@ -9,6 +9,7 @@ pub mod metadefs;
 
 pub static TABLES: &[&db::Table] = &[
     Image::TABLE,
+    Deleted::TABLE,
     Tag::TABLE,
     Property::TABLE,
     Member::TABLE,
@@ -100,6 +101,15 @@ pub struct Image {
     pub stage_host: Option<String>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+}
+
+/// The id of an image that is gone. Nobody gets it again: others may still trust it.
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "deleted_images")]
+pub struct Deleted {
+    #[field(key)]
+    pub id: String,
+    pub deleted_at: Timestamp,
 }
 
 #[derive(Clone, Debug, Resource)]

@@ -26,8 +26,14 @@ impl Glance {
     /// Its answer, whatever it is. `Timeout`: nobody answers there. `Unavailable`: another one than it was meant.
     pub async fn pass_on(&self, host: &str, request: &Request) -> Result<Reply> {
         if let Some(by) = request.header(BY) {
-            tracing::error!(host, by, "the node of that name was meant: worker_self_reference_url leads to others");
-            return Err(Error::unavailable(format!("{host} leads to another node than the one that staged the image")));
+            tracing::error!(
+                host,
+                by,
+                "the node of that name was meant: worker_self_reference_url leads to others"
+            );
+            return Err(Error::unavailable(format!(
+                "{host} leads to another node than the one that staged the image"
+            )));
         }
         pass_on(&self.node(), host, request).await
     }
@@ -48,6 +54,7 @@ async fn pass_on(node: &str, host: &str, request: &Request) -> Result<Reply> {
     let absent = |error: Error| Error::timeout("Stage host is unavailable").cause(error);
     let target = Target::trusted(&url).await.map_err(absent)?;
     let mut builder = http::request(&target, request.method.as_str()).header(BY, node);
+    builder = builder.header("x-openstack-request-id", &request.ctx.request_id);
     for name in PASSED_ON {
         if let Some(value) = request.headers.get(name) {
             builder = builder.header(name, value);

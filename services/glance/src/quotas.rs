@@ -2,6 +2,7 @@
 
 use crate::{Glance, store};
 use base::{Context, Error, Json, Result};
+use db::Tx;
 use serde_json::{Map, json};
 use std::collections::BTreeMap;
 
@@ -25,12 +26,13 @@ impl Glance {
         self.peers.limits.limits("image", &self.peers.region, &cx.project_id).await.map(Some)
     }
 
-    /// Whether the caller's project may have so much more of these.
-    pub async fn check_limits(&self, cx: &Context, wanted: &[(&'static str, u64)]) -> Result<()> {
-        let Some(limits) = self.limits(cx).await? else { return Ok(()) };
-        let project_id = cx.project_id.clone();
-        let used = self.db.read(move |tx| store::usage(tx, &project_id)).await?;
-        check(&cx.project_id, &limits, &used, wanted)
+    /// So much more of these, if the caller's project may have it now.
+    pub async fn quota(&self, cx: &Context, wanted: &[(&'static str, u64)]) -> Result<Quota> {
+        let (limits, project_id) = (self.limits(cx).await?, cx.project_id.clone());
+        let quota = Quota { project_id, limits, wanted: wanted.to_vec() };
+        let asked = quota.clone();
+        self.db.read(move |tx| asked.check(tx)).await?;
+        Ok(quota)
     }
 
     pub async fn usage(&self, cx: &Context) -> Result<Json> {
@@ -42,6 +44,26 @@ impl Glance {
             (name.to_string(), json!({"limit": limit, "usage": used.of(name)}))
         };
         Ok(Json::Object(ALL.into_iter().map(one).collect::<Map<_, _>>()))
+    }
+}
+
+/// What somebody wants for his project. Asked again in the transaction that takes it, for many may come at once.
+#[derive(Clone, Debug, Default)]
+pub struct Quota {
+    project_id: String,
+    limits: Limits,
+    wanted: Vec<(&'static str, u64)>,
+}
+
+impl Quota {
+    /// What services do for themselves.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    pub fn check(&self, tx: &mut Tx) -> Result<()> {
+        let Some(limits) = &self.limits else { return Ok(()) };
+        check(&self.project_id, limits, &store::usage(tx, &self.project_id)?, &self.wanted)
     }
 }
 

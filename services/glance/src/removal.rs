@@ -80,8 +80,8 @@ impl Glance {
     }
 
     async fn forget(&self, image_id: &str) -> Result<()> {
-        let id = image_id.to_string();
-        self.db.write(move |tx| store::remove(tx, &id)).await
+        let (id, now) = (image_id.to_string(), self.clock.now());
+        self.db.write(move |tx| store::remove(tx, &id, now)).await
     }
 
     /// What was deleted long enough ago leaves its stores. What is in use, or whose store does not answer, waits for the

@@ -82,13 +82,22 @@ pub fn set_locations(tx: &mut Tx, image_id: &str, locations: &[Location]) -> Res
     locations.iter().try_for_each(|location| tx.insert(location))
 }
 
-pub fn remove(tx: &mut Tx, image_id: &str) -> Result<()> {
+/// Whether an image has this id, or had it.
+pub fn is_taken(tx: &mut Tx, image_id: &str) -> Result<bool> {
+    Ok(tx.find::<Image>(image_id)?.is_some() || tx.find::<Deleted>(image_id)?.is_some())
+}
+
+/// All of an image but its id.
+pub fn remove(tx: &mut Tx, image_id: &str, now: Timestamp) -> Result<()> {
     tx.execute(sql!("DELETE FROM image_members WHERE image_id = $1"), params![image_id])?;
     set_tags(tx, image_id, &BTreeSet::new())?;
     set_properties(tx, image_id, &[])?;
     set_locations(tx, image_id, &[])?;
     tx.execute(sql!("DELETE FROM cached_images WHERE image_id = $1"), params![image_id])?;
-    tx.remove::<Image>(image_id).map(drop)
+    if tx.remove::<Image>(image_id)? && tx.find::<Deleted>(image_id)?.is_none() {
+        tx.insert(&Deleted { id: image_id.into(), deleted_at: now })?;
+    }
+    Ok(())
 }
 
 /// Images that have bytes, and the stores they are in.

@@ -7,6 +7,7 @@ use crate::{
     bytes::{self, Arrived, Facts},
     http::Target,
     model::{Image, Status, Task, TaskKind, TaskStatus, Whole},
+    quotas::Quota,
     remote::Remote,
     signatures::{self, Verifier},
     store,
@@ -34,6 +35,7 @@ pub struct Import {
     pub all_must_succeed: bool,
     /// Properties that the image gets by being imported.
     pub properties: Vec<(String, String)>,
+    pub quota: Quota,
 }
 
 /// Where an import takes its bytes from.
@@ -57,11 +59,12 @@ pub async fn begin(glance: &Arc<Glance>, cx: &Context, asked: &Json, import: Imp
         Source::Web(_) | Source::Glance(_) => Status::Queued,
         Source::Stored => Status::Active,
     };
-    let (inserted, stores) = (task.clone(), import.stores.join(","));
+    let (inserted, stores, quota) = (task.clone(), import.stores.join(","), import.quota.clone());
     glance
         .db
         .write(move |tx| {
             let id = &inserted.image_id;
+            quota.check(tx)?;
             claim(tx, &inserted, wanted)?;
             store::forget_expired_tasks(tx, now)?;
             store::set_property(tx, id, IMPORTING_TO, &stores)?;
@@ -318,13 +321,20 @@ impl<'a> Run<'a> {
         self.glance.db.write(move |tx| note(tx, &id, &left, &failed)).await
     }
 
-    /// What is not the image's goes.
-    async fn undo(&self) -> Result<()> {
-        for (store, _) in &self.placed[self.shown..] {
-            let stores = &self.glance.stores;
-            stores.remove_from(stores.asked(store)?, &self.import.whole).await?;
+    /// What is not the image's goes. The import has failed whether it does or not.
+    async fn undo(&self) {
+        let (stores, whole) = (&self.glance.stores, &self.import.whole);
+        for (id, _) in &self.placed[self.shown..] {
+            let Some(store) = stores.find(id) else { continue };
+            if let Err(error) = stores.remove_from(store, whole).await {
+                tracing::warn!(
+                    image = whole.image.id,
+                    store = id,
+                    ?error,
+                    "a store may keep what is nobody's"
+                );
+            }
         }
-        Ok(())
     }
 }
 
@@ -359,10 +369,16 @@ async fn run(glance: &Glance, mut task: Task, import: Import) -> Result<()> {
     let done = run.go().await;
     let is_failed = done.is_err();
     if is_failed {
-        run.undo().await?;
+        run.undo().await;
     }
     // Imported or not, nobody imports it again.
-    glance.stores.staged.remove(&import.whole.image.id)?;
+    if let Err(error) = glance.stores.staged.remove(&import.whole.image.id) {
+        tracing::warn!(
+            image = import.whole.image.id,
+            ?error,
+            "what was staged may stay until the next start"
+        );
+    }
     let size = run.placed.first().map_or(0, |(_, facts)| facts.size);
     ended(&mut task, glance, done.as_ref().map(|()| size));
     let now = task.updated_at;

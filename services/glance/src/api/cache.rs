@@ -1,10 +1,11 @@
 //! The cache of images as its operators see it.
 
+use super::not_found;
 use crate::{
     Glance,
     model::{CacheState, Cached, Status},
 };
-use base::{Error, ErrorKind, Json, Result, Timestamp};
+use base::{Error, Json, Result, Timestamp};
 use serde_json::json;
 use std::sync::Arc;
 use web::{Reply, Request, Routes, StatusCode, delete, get, post, put};
@@ -70,7 +71,7 @@ async fn prune(glance: Arc<Glance>, request: Request) -> Result<Reply> {
 }
 
 async fn queue(glance: Arc<Glance>, request: Request) -> Result<Reply> {
-    let (whole, target) = glance.image(&request).await.map_err(|error| missing(error, &request))?;
+    let (whole, target) = glance.image(&request).await.map_err(|error| not_found(error, &request))?;
     request.can(&target)?;
     if whole.image.status != Status::Active {
         return Err(Error::bad_request("Only images with status active can be targeted for queueing"));
@@ -85,7 +86,7 @@ async fn remove(glance: Arc<Glance>, request: Request) -> Result<Reply> {
         Ok((_, target)) => target,
         Err(error) => {
             if !glance.is_cached_or_queued(request.param("image_id")).await? {
-                return Err(missing(error, &request));
+                return Err(not_found(error, &request));
             }
             json!({})
         }
@@ -98,18 +99,11 @@ async fn remove(glance: Arc<Glance>, request: Request) -> Result<Reply> {
 /// A node that was given no name of its own is the one that is asked.
 async fn nodes(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     request.can(&json!({}))?;
-    let (whole, _) = glance.image(&request).await.map_err(|error| missing(error, &request))?;
+    let (whole, _) = glance.image(&request).await.map_err(|error| not_found(error, &request))?;
     let id = whole.image.id;
     let mut nodes = glance.db.read(move |tx| crate::store::caching(tx, &id)).await?;
     for node in nodes.iter_mut().filter(|node| node.is_empty()) {
         node.clone_from(&request.base_url);
     }
     Ok(Reply::ok(json!(nodes)))
-}
-
-fn missing(error: Error, request: &Request) -> Error {
-    match error.kind {
-        ErrorKind::NotFound => Error::not_found(format!("Image {} not found.", request.param("image_id"))),
-        _ => error,
-    }
 }

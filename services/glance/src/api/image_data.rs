@@ -5,7 +5,7 @@ use crate::{
     Glance,
     bytes::{Arrived, Facts, Upload},
     model::{Image, Status},
-    quotas,
+    quotas::{self, Quota},
     signatures::{self, Verifier},
     store,
     stores::Store,
@@ -63,14 +63,10 @@ async fn upload(glance: Arc<Glance>, mut request: Request) -> Result<Reply> {
         Some(id) => glance.stores.asked(id).map_err(unknown)?.id.clone(),
         None => glance.stores.default().id.clone(),
     };
-    glance
-        .check_limits(
-            &request.ctx,
-            &[(quotas::SIZE_TOTAL, announced(&request)), (quotas::COUNT_UPLOADING, 0)],
-        )
-        .await?;
+    let wanted = [(quotas::SIZE_TOTAL, announced(&request)), (quotas::COUNT_UPLOADING, 0)];
+    let quota = glance.quota(&request.ctx, &wanted).await?;
     let verifier = signatures::verifier(&glance, &request.ctx, &whole).await?;
-    let said = Said { image_id: image.id, disk_format, container_format, store, verifier };
+    let said = Said { image_id: image.id, disk_format, container_format, store, verifier, quota };
     to_its_end(take(glance, said, request.stream())).await?;
     Ok(super::nothing())
 }
@@ -93,12 +89,13 @@ struct Said {
     container_format: String,
     store: String,
     verifier: Option<Verifier>,
+    quota: Quota,
 }
 
 async fn take(glance: Arc<Glance>, said: Said, body: Body) -> Result<()> {
-    let Said { image_id, disk_format, container_format, store, verifier } = said;
+    let Said { image_id, disk_format, container_format, store, verifier, quota } = said;
     // The claim goes to the disk while the bytes come.
-    let claim = turn(&glance, &image_id, &[Status::Queued], Status::Saving);
+    let claim = turn(&glance, &image_id, &[Status::Queued], Status::Saving, quota);
     let (claimed, received) = tokio::join!(claim, async {
         let mut incoming = glance.stores.begin(glance.stores.asked(&store)?)?;
         incoming.verified_by(verifier);
@@ -153,7 +150,13 @@ async fn receive(glance: &Glance, mut incoming: Upload, body: Body) -> Result<Up
 }
 
 /// From one of these states to another, in which this process takes its bytes; `Conflict` from any other.
-pub async fn turn(glance: &Glance, image_id: &str, from: &'static [Status], to: Status) -> Result<()> {
+pub async fn turn(
+    glance: &Glance,
+    image_id: &str,
+    from: &'static [Status],
+    to: Status,
+    quota: Quota,
+) -> Result<()> {
     let (id, now) = (image_id.to_string(), glance.clock.now());
     let process = glance.processes.owner().to_string();
     glance
@@ -161,6 +164,7 @@ pub async fn turn(glance: &Glance, image_id: &str, from: &'static [Status], to: 
         .write(move |tx| {
             let known = [Filter::eq("id", &*id), Filter::any("status", from.iter().copied())];
             let changes = [("status", to.store()), ("process", process.store()), ("updated_at", now.store())];
+            quota.check(tx)?;
             if tx.set::<Image>(&known, &changes)? > 0 {
                 return Ok(());
             }
@@ -233,13 +237,13 @@ async fn stage(glance: Arc<Glance>, mut request: Request) -> Result<Reply> {
     check_media_type(&request)?;
     let (whole, _) = glance.allowed(&request).await?;
     let wanted = [(quotas::STAGE_TOTAL, announced(&request)), (quotas::COUNT_UPLOADING, 0)];
-    glance.check_limits(&request.ctx, &wanted).await?;
-    to_its_end(take_aside(glance, whole.image.id, request.stream())).await?;
+    let quota = glance.quota(&request.ctx, &wanted).await?;
+    to_its_end(take_aside(glance, whole.image.id, request.stream(), quota)).await?;
     Ok(super::nothing())
 }
 
-async fn take_aside(glance: Arc<Glance>, image_id: String, body: Body) -> Result<()> {
-    turn(&glance, &image_id, &[Status::Queued], Status::Uploading).await?;
+async fn take_aside(glance: Arc<Glance>, image_id: String, body: Body, quota: Quota) -> Result<()> {
+    turn(&glance, &image_id, &[Status::Queued], Status::Uploading, quota).await?;
     let staged = async {
         let staged = &glance.stores.staged;
         let incoming = receive(&glance, staged.begin()?, body).await?;

@@ -11,14 +11,14 @@ use crate::{
 use base::{Error, Json, Result, id};
 use serde_json::json;
 use std::{collections::BTreeSet, sync::Arc};
-use web::{Reply, Request, Routes, delete, get, patch as patch_route, post};
+use web::{Mark, Reply, Request, Routes, delete, get, patch as patch_route, post};
 
 pub fn routes() -> Routes<Glance> {
     vec![
         get("/v2/images", "get_images", list),
         post("/v2/images", "add_image", create),
         get("/v2/images/{image_id}", "get_image", show),
-        patch_route("/v2/images/{image_id}", "modify_image", update),
+        patch_route("/v2/images/{image_id}", "modify_image", update).marks(&[Mark::Raw]),
         delete("/v2/images/{image_id}", "delete_image", remove),
     ]
 }
@@ -41,7 +41,9 @@ pub const READ_ONLY: [&str; 14] = [
     "stores",
 ];
 /// Names that no property may have.
-pub const RESERVED: [&str; 4] = ["location", "deleted", "deleted_at", "is_public"];
+pub const RESERVED: [&str; 3] = ["location", "deleted", "deleted_at"];
+/// Bytes of the name of a property of one's own.
+const NAME_BYTES_MAX: usize = 255;
 /// What glance notes at images while it imports them.
 pub const RESERVED_PREFIX: &str = "os_glance";
 /// What has a column.
@@ -70,13 +72,11 @@ async fn create(glance: Arc<Glance>, request: Request) -> Result<Reply> {
             request.can(&json!({"project_id": request.ctx.project_id, "owner": request.ctx.project_id}))?;
             return Err(Error::forbidden(format!("Attribute '{name}' is read-only.")));
         }
-        if RESERVED.contains(&name.as_str()) {
-            return Err(Error::forbidden(format!("Attribute '{name}' is reserved.")));
-        }
-        if name.starts_with(RESERVED_PREFIX) {
+        if RESERVED.contains(&name.as_str()) || name.starts_with(RESERVED_PREFIX) {
             return Err(detailed(Error::forbidden(format!("Attribute '{name}' is reserved."))));
         }
     }
+    object.iter().try_for_each(|(name, value)| check_property(name, value))?;
     let text = |name: &str| given[name].as_str().map(str::to_string);
     let owner = text("owner").unwrap_or_else(|| request.ctx.project_id.clone());
     let visibility = text("visibility").and_then(|v| Visibility::parse(&v)).unwrap_or(Visibility::Shared);
@@ -128,7 +128,7 @@ async fn create(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     let whole = glance
         .db
         .write(move |tx| {
-            if tx.find::<Image>(&image.id)?.is_some() {
+            if store::is_taken(tx, &image.id)? {
                 return Err(Error::conflict(format!("Image ID {} already exists!", image.id)));
             }
             if let Some(limits) = &limits {
@@ -163,6 +163,25 @@ pub fn check_visibility(request: &Request, wanted: Visibility, target: &Json) ->
     }
 }
 
+/// What no schema says of an image's own and of its columns.
+pub fn check_property(name: &str, value: &Json) -> Result<()> {
+    let number = value.as_i64().filter(|_| matches!(name, "min_disk" | "min_ram"));
+    match number {
+        Some(number) if number < 0 => Err(Error::bad_request(format!(
+            "Invalid value '{number}' for parameter '{name}': Cannot be a negative value"
+        ))),
+        Some(number) if number > i64::from(i32::MAX) => {
+            let sentence = format!("'{name}' value out of range, must not exceed {}.", i32::MAX);
+            Err(Error::bad_request(sentence))
+        }
+        _ if name.len() > NAME_BYTES_MAX => {
+            let sentence = format!("The name of a property has at most {NAME_BYTES_MAX} bytes.");
+            Err(Error::bad_request(sentence))
+        }
+        _ => Ok(()),
+    }
+}
+
 pub fn check_quotas(glance: &Glance, tags: &BTreeSet<String>, properties: &[(String, String)]) -> Result<()> {
     let options = &glance.options;
     let checks = [
@@ -171,9 +190,8 @@ pub fn check_quotas(glance: &Glance, tags: &BTreeSet<String>, properties: &[(Str
     ];
     for (what, attempted, maximum) in checks {
         if maximum >= 0 && attempted > maximum {
-            let word = if what == "tags" { "tags" } else { "image properties" };
             let sentence = format!(
-                "The limit has been exceeded on the number of allowed {word}. Attempted: {attempted}, Maximum: {maximum}"
+                "The limit has been exceeded on the number of allowed image {what}. Attempted: {attempted}, Maximum: {maximum}"
             );
             return Err(Error::too_large(sentence));
         }
@@ -232,6 +250,9 @@ async fn show(glance: Arc<Glance>, request: Request) -> Result<Reply> {
 async fn update(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     let changes = patch::parse(&request)?;
     let (before, target) = glance.allowed(&request).await?;
+    if changes.iter().any(|change| change.name == "locations" && change.op == patch::Op::Remove) {
+        request.can_rule("delete_image_location", &target)?;
+    }
     let judged = locations::judge(&glance, &before, &changes).await?;
     if let Some(wanted) = patch::visibility(&changes) {
         check_visibility(&request, wanted, &target)?;

@@ -59,7 +59,7 @@ async fn import(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     };
     if stores.is_empty() {
         // It is everywhere already.
-        return Ok(Reply::empty(StatusCode::ACCEPTED));
+        return Ok(accepted());
     }
     if let Source::Staged = source {
         if let Some(host) = glance.staged_elsewhere(image) {
@@ -72,15 +72,20 @@ async fn import(glance: Arc<Glance>, request: Request) -> Result<Reply> {
         Source::Staged => &[(quotas::SIZE_TOTAL, 0), (quotas::COUNT_UPLOADING, 0)],
         _ => &[(quotas::SIZE_TOTAL, 0), (quotas::STAGE_TOTAL, 0), (quotas::COUNT_UPLOADING, 0)],
     };
-    glance.check_limits(&request.ctx, wanted).await?;
+    let quota = glance.quota(&request.ctx, wanted).await?;
     let properties = match request.ctx.is_admin() {
         true => Vec::new(),
         false => glance.options.import_properties.clone().into_iter().collect(),
     };
     let cx = request.ctx.clone();
-    let import = Import { cx, whole, source, stores, all_must_succeed, properties };
+    let import = Import { cx, whole, source, stores, all_must_succeed, properties, quota };
     tasks::begin(&glance, &request.ctx, asked, import).await?;
-    Ok(Reply::empty(StatusCode::ACCEPTED))
+    Ok(accepted())
+}
+
+/// With the content type that upstream leaves on it.
+fn accepted() -> Reply {
+    Reply::empty(StatusCode::ACCEPTED).header("content-type", "text/html; charset=UTF-8")
 }
 
 fn method<'a>(glance: &Glance, asked: &'a Json) -> Result<&'a str> {

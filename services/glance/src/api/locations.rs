@@ -122,6 +122,9 @@ pub fn patch(
     judged: &HashMap<String, u64>,
 ) -> Result<()> {
     let (verb, status) = (change.op, whole.image.status);
+    if verb == Op::Replace && change.value.as_array().is_some_and(Vec::is_empty) {
+        return Err(detailed(Error::forbidden("Cannot set locations to empty list.")));
+    }
     if !glance.options.show_multiple_locations {
         let word = if verb == Op::Replace { "update" } else { verb.as_str() };
         return Err(Error::forbidden(format!(

@@ -1,12 +1,12 @@
 //! The projects that an image is shared with.
 
-use super::{body, target};
+use super::{body, not_found, target};
 use crate::{
     Glance,
-    model::{Member, MemberStatus, Visibility},
+    model::{Image, Member, MemberStatus, Visibility},
     store,
 };
-use base::{Error, ErrorKind, Json, Result};
+use base::{Context, Error, ErrorKind, Json, Result};
 use db::Stored;
 use serde_json::json;
 use std::sync::Arc;
@@ -33,18 +33,17 @@ fn view(member: &Member) -> Json {
 }
 
 const ONLY_SHARED: &str = "Only shared images have members.";
+const MEMBER_BYTES_MAX: usize = 255;
 
 async fn list(glance: Arc<Glance>, request: Request) -> Result<Reply> {
-    let (whole, _) = glance.allowed(&request).await?;
+    let (whole, _) = glance.allowed(&request).await.map_err(|error| not_found(error, &request))?;
+    let id = &whole.image.id;
     if whole.image.visibility != Visibility::Shared {
-        return Err(Error::forbidden(ONLY_SHARED));
+        return Err(Error::forbidden(format!("Not allowed to list members for image {id}: {ONLY_SHARED}")));
     }
     let (id, cx) = (whole.image.id.clone(), request.ctx.clone());
     let mut found = glance.db.read(move |tx| store::members(tx, &id)).await?;
-    // Members see themselves alone.
-    if !cx.is_admin() && whole.image.owner.as_deref() != Some(&cx.project_id) {
-        found.retain(|member| member.member_id == cx.project_id);
-    }
+    found.retain(|member| sees(&cx, &whole.image, member));
     let views: Vec<Json> = found.iter().map(view).collect();
     Ok(Reply::ok(json!({"members": views, "schema": "/v2/schemas/members"})))
 }
@@ -61,7 +60,10 @@ async fn create(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     if member_id.is_empty() {
         return Err(Error::bad_request("Member can't be empty"));
     }
-    let (whole, _) = glance.allowed(&request).await?;
+    if member_id.len() > MEMBER_BYTES_MAX {
+        return Err(Error::bad_request(format!("A member's id has at most {MEMBER_BYTES_MAX} bytes.")));
+    }
+    let (whole, _) = glance.allowed(&request).await.map_err(|error| not_found(error, &request))?;
     let id = whole.image.id.clone();
     if whole.image.visibility != Visibility::Shared {
         return Err(Error::forbidden(format!("Not allowed to create members for image {id}.")));
@@ -85,8 +87,8 @@ async fn create(glance: Arc<Glance>, request: Request) -> Result<Reply> {
             let attempted = members.len() as i64 + 1;
             if quota >= 0 && attempted > quota {
                 return Err(Error::too_large(format!(
-                    "The limit has been exceeded on the number of allowed image members for this image. Attempted: \
-                     {attempted}, Maximum: {quota}"
+                    "Image member limit exceeded for image {id}: The limit has been exceeded on the number of allowed \
+                     image members for this image. Attempted: {attempted}, Maximum: {quota}:"
                 )));
             }
             tx.insert(&member)
@@ -95,7 +97,7 @@ async fn create(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     Ok(Reply::ok(reply))
 }
 
-/// The member of the path, asked about by the route's rule.
+/// The member of the path, asked about by the route's rule. `PreconditionFailed`: the image has none.
 async fn member(glance: &Glance, request: &Request) -> Result<Member> {
     let (cx, id) = (request.ctx.clone(), request.param("image_id").to_string());
     let member_id = request.param("member_id").to_string();
@@ -106,26 +108,42 @@ async fn member(glance: &Glance, request: &Request) -> Result<Member> {
             let target = target(tx, &cx, &whole)?;
             Ok((whole, target, store::member(tx, &id, &member_id)?))
         })
-        .await?;
-    let (id, member_id) = (request.param("image_id"), request.param("member_id"));
+        .await
+        .map_err(|error| not_found(error, request))?;
     if whole.image.visibility != Visibility::Shared {
-        return Err(Error::forbidden(ONLY_SHARED));
+        return Err(Error::new(ErrorKind::PreconditionFailed, ONLY_SHARED));
     }
-    let found = found.ok_or_else(|| {
-        Error::not_found(format!("{member_id} not found in the member list of the image {id}."))
-    })?;
+    let found = found.filter(|found| sees(&request.ctx, &whole.image, found)).ok_or_else(|| lost(request))?;
     target["member_id"] = json!(found.member_id);
     request.can(&target)?;
     Ok(found)
 }
 
+fn lost(request: &Request) -> Error {
+    let (id, member_id) = (request.param("image_id"), request.param("member_id"));
+    Error::not_found(format!("{member_id} not found in the member list of the image {id}."))
+}
+
+/// Members see themselves alone.
+fn sees(cx: &Context, image: &Image, member: &Member) -> bool {
+    cx.is_admin() || image.owner.as_deref() == Some(&cx.project_id) || member.member_id == cx.project_id
+}
+
+/// What is said of an image that has no members to be changed.
+fn not_allowed(verb: &str, request: &Request, error: Error) -> Error {
+    match error.kind {
+        ErrorKind::PreconditionFailed => {
+            let id = request.param("image_id");
+            Error::forbidden(format!("Not allowed to {verb} members for image {id}."))
+        }
+        _ => error,
+    }
+}
+
 async fn show(glance: Arc<Glance>, request: Request) -> Result<Reply> {
-    let hidden = || {
-        let (id, member_id) = (request.param("image_id"), request.param("member_id"));
-        Error::not_found(format!("{member_id} not found in the member list of the image {id}."))
-    };
     let found = member(&glance, &request).await.map_err(|error| match error.kind {
-        ErrorKind::Forbidden => hidden(),
+        ErrorKind::PreconditionFailed => Error::not_found(ONLY_SHARED),
+        ErrorKind::Forbidden => lost(&request),
         _ => error,
     })?;
     Ok(Reply::ok(view(&found)))
@@ -139,7 +157,8 @@ async fn update(glance: Arc<Glance>, request: Request) -> Result<Reply> {
             false => Error::bad_request("Expected a status in the form: {\"status\": \"status\"}"),
         });
     };
-    let found = member(&glance, &request).await?;
+    let refused = |error| not_allowed("update", &request, error);
+    let found = member(&glance, &request).await.map_err(refused)?;
     let Some(status) = status.as_str().and_then(MemberStatus::parse) else {
         let sentence = "Incorrect request: Status must be \"pending\", \"accepted\" or \"rejected\".";
         return Err(Error::bad_request(sentence));
@@ -151,7 +170,8 @@ async fn update(glance: Arc<Glance>, request: Request) -> Result<Reply> {
 }
 
 async fn remove(glance: Arc<Glance>, request: Request) -> Result<Reply> {
-    let found = member(&glance, &request).await?;
+    let refused = |error| not_allowed("delete", &request, error);
+    let found = member(&glance, &request).await.map_err(refused)?;
     glance
         .db
         .write(move |tx| tx.delete::<Member>(&[found.image_id.store(), found.member_id.store()]))

@@ -16,7 +16,7 @@ mod tasks;
 mod versions;
 
 use crate::{Glance, model::Whole, protections::Deed, store};
-use base::{Context, Error, Json, Result};
+use base::{Context, Error, ErrorKind, Json, Result};
 use db::Tx;
 use serde_json::json;
 use web::{Reply, Request, Routes};
@@ -82,6 +82,14 @@ impl Glance {
         let (whole, target) = self.image(request).await?;
         request.can(&target)?;
         Ok((whole, target))
+    }
+}
+
+/// An image that is not the caller's to see.
+fn not_found(error: Error, request: &Request) -> Error {
+    match error.kind {
+        ErrorKind::NotFound => Error::not_found(format!("Image {} not found.", request.param("image_id"))),
+        _ => error,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     detailed,
-    images::{BASE, READ_ONLY, RESERVED, RESERVED_PREFIX},
+    images::{BASE, READ_ONLY, RESERVED, RESERVED_PREFIX, check_property},
     locations,
 };
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 };
 use base::{Context, Error, Json, Result};
 use serde_json::json;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use web::Request;
 
 pub struct Change {
@@ -51,7 +51,13 @@ pub fn parse(request: &Request) -> Result<Vec<Change>> {
         let sentence = format!("Image PATCH expects Content-Type one of: {V2_0}, {V2_1}");
         return Err(detailed(Error::unsupported_media_type(sentence)));
     }
-    let Json::Array(list) = super::body(request)? else {
+    // What it is said to be is looked at first.
+    let bytes = request.bytes();
+    if bytes.is_empty() {
+        return Err(Error::bad_request("Body expected in request."));
+    }
+    let malformed = |_| Error::bad_request("Malformed JSON in request body.");
+    let Json::Array(list) = serde_json::from_slice(&bytes).map_err(malformed)? else {
         return Err(Error::bad_request("Request body must be a JSON array of operation objects."));
     };
     list.iter().map(|one| operation(one, media_type == V2_0)).collect()
@@ -86,12 +92,19 @@ fn operation(one: &Json, old: bool) -> Result<Change> {
         }
         (first.0, first.1)
     } else {
-        let absent =
-            |name: &str| Error::bad_request(format!("Unable to find '{name}' in JSON Schema change"));
-        let Some(name) = object.get("op") else { return Err(absent("op")) };
+        let Some(name) = object.get("op") else {
+            return Err(Error::bad_request(
+                "Unable to find `op` in JSON Schema change. It must be one of the following: add, remove, replace.",
+            ));
+        };
         let name = name.as_str().map_or_else(|| name.to_string(), str::to_string);
         let op = kind(&name).ok_or_else(|| unknown(&name))?;
-        (op, object.get("path").ok_or_else(|| absent("path"))?)
+        (
+            op,
+            object
+                .get("path")
+                .ok_or_else(|| Error::bad_request("Unable to find 'path' in JSON Schema change"))?,
+        )
     };
     let path = path.as_str().unwrap_or_default();
     let (name, rest) = pointer(path)?;
@@ -119,8 +132,13 @@ fn pointer(path: &str) -> Result<(String, Option<String>)> {
     if body.contains("//") {
         return Err(Error::bad_request(format!("Pointer `{path}` contains adjacent \"/\".")));
     }
+    if body.replace("~0", "").replace("~1", "").contains('~') {
+        return Err(Error::bad_request(format!(
+            "Pointer `{path}` contains \"~\" not part of a recognized escape sequence."
+        )));
+    }
     let plain = |token: &str| token.replace("~1", "/").replace("~0", "~");
-    let mut tokens = body.split('/').map(plain);
+    let mut tokens = body.trim_start_matches('/').split('/').map(plain);
     let (name, rest, more) = (tokens.next().unwrap_or_default(), tokens.next(), tokens.next());
     if more.is_some() || (rest.is_some() && !matches!(name.as_str(), "tags" | "locations")) {
         return Err(Error::bad_request(format!("Invalid JSON pointer for this resource: '{path}'")));
@@ -168,6 +186,7 @@ pub fn apply(
         return remove(glance, cx, whole, name);
     }
     schemas::check(&json!({ name: change.value }))?;
+    check_property(name, &change.value)?;
     if BASE.contains(&name) {
         return set(whole, name, &change.value);
     }
@@ -193,7 +212,7 @@ fn no_property(name: &str) -> Error {
 
 fn remove(glance: &Glance, cx: &Context, whole: &mut Whole, name: &str) -> Result<()> {
     if BASE.contains(&name) {
-        return Err(Error::forbidden(format!("Property {name} may not be removed.")));
+        return Err(detailed(Error::forbidden(format!("Property {name} may not be removed."))));
     }
     let place = whole.properties.iter().position(|(known, _)| known == name);
     let may_see = glance.protections.may(&cx.roles, Deed::Read, name);
@@ -227,8 +246,9 @@ fn set(whole: &mut Whole, name: &str, value: &Json) -> Result<()> {
         "min_ram" => image.min_ram = value.as_i64().unwrap_or(image.min_ram),
         "min_disk" => image.min_disk = value.as_i64().unwrap_or(image.min_disk),
         _ => {
-            whole.tags =
-                value.as_array().into_iter().flatten().filter_map(Json::as_str).map(str::to_string).collect();
+            let tags = value.as_array().into_iter().flatten().filter_map(Json::as_str);
+            let each_once: BTreeSet<&str> = tags.collect();
+            whole.tags = each_once.into_iter().map(str::to_string).collect();
         }
     }
     Ok(())

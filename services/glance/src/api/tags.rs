@@ -1,6 +1,6 @@
 //! Tags of an image, one at a time.
 
-use super::images::check_quotas;
+use super::{images::check_quotas, not_found};
 use crate::{Glance, model::Tag, schemas, store};
 use base::{Error, Result};
 use db::Stored;
@@ -17,7 +17,7 @@ pub fn routes() -> Routes<Glance> {
 
 async fn add(glance: Arc<Glance>, request: Request) -> Result<Reply> {
     let tag = request.param("tag_value").to_string();
-    let (_, _) = glance.allowed(&request).await?;
+    glance.allowed(&request).await.map_err(|error| not_found(error, &request))?;
     schemas::check(&json!({"tags": [tag]}))?;
     let (cx, id, quotas) = (request.ctx.clone(), request.param("image_id").to_string(), glance.clone());
     glance
@@ -36,7 +36,7 @@ async fn add(glance: Arc<Glance>, request: Request) -> Result<Reply> {
 }
 
 async fn remove(glance: Arc<Glance>, request: Request) -> Result<Reply> {
-    glance.allowed(&request).await?;
+    glance.allowed(&request).await.map_err(|error| not_found(error, &request))?;
     let (id, tag) = (request.param("image_id").to_string(), request.param("tag_value").to_string());
     match glance.db.write(move |tx| tx.delete::<Tag>(&[id.store(), tag.store()])).await? {
         true => Ok(super::nothing()),

@@ -165,12 +165,13 @@ async fn create(glance: Arc<Glance>, request: Request) -> Result<Reply> {
         }
     }
     schemas::check_task(given)?;
-    let uri = given["input"]["import_from"].as_str();
-    if given["type"] == "import"
-        && web_download::target(uri.unwrap_or_default(), &glance.options).await.is_none()
-    {
-        let uri = uri.unwrap_or("None");
-        return Err(Error::bad_request(format!("URI for legacy import task does not pass filtering: {uri}")));
+    if given["type"] == "import" {
+        let uri = given["input"]["import_from"].as_str().filter(|uri| !uri.is_empty());
+        let uri = uri.ok_or_else(|| Error::bad_request("Invalid location: None"))?;
+        if web_download::target(uri, &glance.options).await.is_none() {
+            let sentence = format!("URI for legacy import task does not pass filtering: {uri}");
+            return Err(Error::bad_request(sentence));
+        }
     }
     Err(Error::not_implemented("Tasks begin with an import: POST /v2/images/{image_id}/import"))
 }

@@ -157,6 +157,36 @@ async fn half_gone_is_said_to_be_so() {
     assert!(shelf.disk(&id).is_err());
 }
 
+/// An import that fails in its second store has ended, even though the first does not give back what it got.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_import_ends_whatever_stores_say() {
+    let (cloud, shelf) = cloud(options()).await;
+    let id = cloud.image("raw").await;
+    assert_eq!(cloud.put(&id, "stage", "abcdefgh").await.status, 204);
+    std::fs::create_dir(cloud.directory.path().join(&id)).unwrap();
+    shelf.used.lock().unwrap().insert(id.clone());
+    let direct = json!({"method": {"name": "glance-direct"}, "stores": ["ceph", "file"]});
+    assert_eq!(cloud.import(OWNER, &id, direct).await.status, 202);
+    assert_eq!(cloud.task(&id).await["status"], "failure");
+    let shown = cloud.show(&id).await;
+    assert_eq!((&shown["status"], &shown["os_glance_failed_import"]), (&json!("queued"), &json!("file")));
+    assert!(shelf.disk(&id).is_ok());
+}
+
+/// Others may trust the image that had it.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_gets_the_id_of_one_that_is_gone() {
+    let (cloud, _) = cloud(options()).await;
+    let id = image(&cloud).await;
+    assert_eq!(delete(&cloud, &id).await.status, 204);
+    for token in [OWNER, FOREIGN] {
+        let again = json!({"id": id, "name": "another"});
+        let refused = cloud.call(token, "POST", "/v2/images", again).await;
+        assert_eq!(refused.status, 409);
+        assert!(said(&refused).contains(&format!("Image ID {id} already exists!")), "{}", said(&refused));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn delayed_deletes_are_scrubbed() {
     let (cloud, shelf) = cloud(Options { delayed_delete: true, ..options() }).await;
