@@ -66,6 +66,14 @@ impl HostNet for Fake {
             }
         }
         done.ports.retain(|id, _| !failed.contains_key(id));
+        for (id, port) in &desired.ports {
+            let parent = port.subport.as_ref().map(|place| &place.parent);
+            if let Some(parent) = parent.filter(|parent| !done.ports.contains_key(*parent)) {
+                let why = || format!("its parent {parent} is not on this host");
+                failed.entry(id.clone()).or_insert_with(why);
+            }
+        }
+        done.ports.retain(|id, _| !failed.contains_key(id));
         state.desired = desired.clone();
         state.converged += 1;
         Ok(Report { up: linux::up(&done), failed })

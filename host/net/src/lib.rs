@@ -13,6 +13,7 @@ mod nat;
 mod netns;
 mod nft;
 mod shape;
+pub mod trunk;
 
 pub use fake::Fake;
 pub use linux::{Linux, Options};

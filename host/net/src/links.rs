@@ -81,7 +81,7 @@ impl Links {
         }
     }
 
-    async fn need(&self, name: &str) -> Result<Link> {
+    pub async fn need(&self, name: &str) -> Result<Link> {
         let gone = || Error::internal(format!("the interface {name} is gone"));
         self.find(name).await?.ok_or_else(gone)
     }
@@ -138,6 +138,17 @@ impl Links {
         let moved = LinkUnspec::new_with_name(inner).setns_by_fd(file.as_raw_fd()).build();
         self.handle.link().set(moved).execute().await.map_err(|e| failed(&format!("move {inner}"), e))?;
         Ok(true)
+    }
+
+    /// A pair of which both ends stay here. A half pair, or something else of the name, is made anew.
+    pub async fn pair(&self, name: &str, other: &str) -> Result<(Link, Link)> {
+        if self.find(name).await?.is_none() || self.find(other).await?.is_none() {
+            for half in [name, other] {
+                self.remove(half).await?;
+            }
+            self.add(name, LinkVeth::new(name, other).build()).await?;
+        }
+        Ok((self.need(name).await?, self.need(other).await?))
     }
 
     async fn add(&self, name: &str, message: LinkMessage) -> Result<()> {

@@ -5,10 +5,10 @@ use crate::{
     Depth, HostNet, Report, dhcp, filter,
     links::{Link, Links, Wanted},
     metadata::{Directory, MetadataOptions, Place, Proxy},
-    names::{bridge, short, tap, vlan_link},
+    names::{bridge, short, subport, tap, vlan_link},
     nat, netns,
     nft::{self, Applied, Side},
-    shape,
+    shape, trunk,
 };
 use async_trait::async_trait;
 use base::{Error, Result};
@@ -44,6 +44,12 @@ pub struct Linux {
     state: Mutex<State>,
 }
 
+/// Why ports were not wired.
+type Failures = BTreeMap<String, Error>;
+
+/// By the id of a subport, its VLAN.
+type Wires = BTreeMap<String, u16>;
+
 /// What the last convergence made.
 #[derive(Default)]
 struct State {
@@ -55,6 +61,8 @@ struct State {
     states: Applied,
     host: Applied,
     routers: BTreeMap<String, Applied>,
+    /// The subports of each parent that are wired to it.
+    trunks: BTreeMap<String, Wires>,
     /// By the name of their namespace.
     proxies: BTreeMap<String, Proxy>,
 }
@@ -212,13 +220,79 @@ impl Linux {
             Some(known) => known.qos.bandwidth.ingress.is_some(),
             None => self.links.find(&name).await?.is_some(),
         };
-        let link = self.links.tap(&name).await?;
+        let link = match &port.subport {
+            None => self.links.tap(&name).await?,
+            Some(_) => self.subport(id, network, &name).await?,
+        };
         silence(&name).await?;
         if known.is_none_or(|known| known.qos.bandwidth.ingress != port.qos.bandwidth.ingress) {
             shape::apply(&name, port.qos.bandwidth.ingress, had).await?;
         }
         let wanted = Wanted { down: !port.admin_state_up, ..self.wanted(None, network, Some(index)) };
         self.links.make(&link, &wanted).await
+    }
+
+    /// A pair instead of a tap: what comes out of its other end is put on the parent's tap, and the other way round.
+    async fn subport(&self, id: &str, network: &Network, name: &str) -> Result<Link> {
+        let other = subport(id);
+        let (link, end) = self.links.pair(name, &other).await?;
+        silence(&other).await?;
+        self.links.make(&end, &self.wanted(None, network, None)).await?;
+        Ok(link)
+    }
+
+    /// Wires the subports that stand to their parents; those of `new` are not what they were.
+    async fn trunks(
+        &self,
+        state: &mut State,
+        done: &Desired,
+        new: &BTreeSet<String>,
+        depth: Depth,
+    ) -> Failures {
+        let wanted = wires(done);
+        let mut failures = Failures::new();
+        let mut gone: BTreeSet<String> =
+            state.trunks.keys().filter(|parent| !wanted.contains_key(*parent)).map(|id| tap(id)).collect();
+        if depth == Depth::Everything {
+            let taps = done.ports.keys().filter(|id| !wanted.contains_key(*id)).map(|id| tap(id));
+            let wired = trunk::wired().await.unwrap_or_default();
+            gone.extend(taps.filter(|tap| wired.contains(tap)));
+        }
+        for tap in gone {
+            trunk::detach(&tap).await;
+        }
+        state.trunks.retain(|parent, _| wanted.contains_key(parent));
+        for (parent, wires) in wanted {
+            let is_new = new.contains(&parent) || wires.keys().any(|id| new.contains(id));
+            if !is_new && depth == Depth::Changes && state.trunks.get(&parent) == Some(&wires) {
+                continue;
+            }
+            match self.trunk(done, &parent, &wires).await {
+                Ok(()) => drop(state.trunks.insert(parent, wires)),
+                Err(error) => {
+                    state.trunks.remove(&parent);
+                    failures.extend(wires.into_keys().map(|id| (id, error.clone())));
+                }
+            }
+        }
+        failures
+    }
+
+    async fn trunk(&self, done: &Desired, parent: &str, wires: &Wires) -> Result<()> {
+        if !done.ports.contains_key(parent) {
+            return Err(Error::unavailable(format!("its parent {parent} is not on this host")));
+        }
+        let tap = self.links.need(&tap(parent)).await?;
+        let dir = self.options.dir.join("trunks");
+        tokio::fs::create_dir_all(&dir).await?;
+        let mut ends = Vec::new();
+        for (id, vlan) in wires {
+            let end = self.links.need(&subport(id)).await?;
+            trunk::attach(&dir, &end.name, trunk::INGRESS, &trunk::to_parent(*vlan, tap.index)?).await?;
+            ends.push((*vlan, end.index));
+        }
+        trunk::attach(&dir, &tap.name, trunk::EGRESS, &trunk::guarded(&ends)?).await?;
+        trunk::attach(&dir, &tap.name, trunk::INGRESS, &trunk::from_parent(&ends)?).await
     }
 
     /// One leg of a namespace on a network's bridge. True when it is new.
@@ -346,13 +420,20 @@ impl HostNet for Linux {
         }
         // Without filters no port is plugged.
         self.filters(state, desired, depth).await?;
+        let mut new = BTreeSet::new();
         for (id, port) in &desired.ports {
-            if (fresh || state.done.ports.get(id) != Some(port))
-                && let Err(error) = self.port(state, desired, id, port).await
-            {
+            if !fresh && state.done.ports.get(id) == Some(port) {
+                continue;
+            }
+            new.insert(id.clone());
+            if let Err(error) = self.port(state, desired, id, port).await {
                 failed(&mut report, id, &error);
                 done.ports.remove(id);
             }
+        }
+        for (id, error) in self.trunks(state, &done, &new, depth).await {
+            failed(&mut report, &id, &error);
+            done.ports.remove(&id);
         }
         for (id, network) in &desired.networks {
             let Some(dhcp) = &network.dhcp else { continue };
@@ -387,7 +468,7 @@ impl HostNet for Linux {
             nft::remove(None, table).await?;
         }
         *state = State::default();
-        for dir in ["netns", "dhcp"] {
+        for dir in ["netns", "dhcp", "trunks"] {
             let _ = tokio::fs::remove_dir_all(self.options.dir.join(dir)).await;
         }
         Ok(())
@@ -426,11 +507,24 @@ fn names(desired: &Desired) -> (BTreeSet<String>, BTreeSet<String>) {
         }
     }
     links.extend(desired.ports.keys().map(|id| tap(id)));
+    let subports = desired.ports.iter().filter(|(_, port)| port.subport.is_some());
+    links.extend(subports.map(|(id, _)| subport(id)));
     for (id, router) in &desired.routers {
         namespaces.insert(format!("qrouter-{id}"));
         links.extend(legs(router).map(|(interface, _, _)| tap(&interface.port_id)));
     }
     (namespaces, links)
+}
+
+/// Subports by their parents.
+fn wires(desired: &Desired) -> BTreeMap<String, Wires> {
+    let mut wires: BTreeMap<String, Wires> = BTreeMap::new();
+    for (id, port) in &desired.ports {
+        if let Some(place) = &port.subport {
+            wires.entry(place.parent.clone()).or_default().insert(id.clone(), place.vlan);
+        }
+    }
+    wires
 }
 
 /// Interfaces of a router with their names and addresses inside.

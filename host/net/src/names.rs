@@ -12,6 +12,11 @@ pub fn vlan_link(network_id: &str) -> String {
     short("vlan", network_id)
 }
 
+/// The other end of a subport's pair, which is on no bridge.
+pub fn subport(port_id: &str) -> String {
+    short("sub", port_id)
+}
+
 pub fn short(prefix: &str, id: &str) -> String {
     format!("{prefix}{}", id.chars().take(11).collect::<String>())
 }

@@ -7,6 +7,7 @@ use crate::{
     ports,
     schedule::{self, Layout},
     store::{self, WholePort},
+    trunks,
 };
 use async_trait::async_trait;
 use base::{Context, Result, Timestamp, id};
@@ -51,6 +52,8 @@ pub struct Touched {
     pub ports: BTreeSet<String>,
     pub security_groups: BTreeSet<String>,
     pub routers: BTreeSet<String>,
+    /// Of whose ports a host is told: they stand when it was.
+    pub trunks: BTreeSet<String>,
     /// What nova is told; no host sees it.
     pub events: BTreeSet<Event>,
 }
@@ -61,6 +64,7 @@ impl Touched {
             && self.ports.is_empty()
             && self.security_groups.is_empty()
             && self.routers.is_empty()
+            && self.trunks.is_empty()
     }
 
     /// Nova is told of a port, if a server has it.
@@ -83,6 +87,7 @@ impl Touched {
         self.ports.extend(other.ports);
         self.security_groups.extend(other.security_groups);
         self.routers.extend(other.routers);
+        self.trunks.extend(other.trunks);
     }
 }
 
@@ -206,6 +211,7 @@ impl Neutron {
     async fn tell_all(self: &Arc<Self>, touched: Touched, whom: Whom) -> Result<()> {
         let (options, clock, revision) =
             (self.options.clone(), self.clock.clone(), self.next_revision().await?);
+        let trunks = touched.trunks.clone();
         let changes = self
             .read(move |tx| {
                 let near = match whom {
@@ -227,7 +233,8 @@ impl Neutron {
         let mut telling = JoinSet::new();
         for (host, change) in changes {
             let neutron = self.clone();
-            telling.spawn(async move { neutron.tell_one(&host, change).await });
+            let trunks = trunks.clone();
+            telling.spawn(async move { neutron.tell_one(&host, change, trunks).await });
         }
         // A host that does not answer keeps the others from nothing: what comes late has an older revision.
         let answers =
@@ -237,9 +244,10 @@ impl Neutron {
         Ok(())
     }
 
-    async fn tell_one(self: &Arc<Self>, host: &str, change: contract::Change) {
+    async fn tell_one(self: &Arc<Self>, host: &str, change: contract::Change, trunks: BTreeSet<String>) {
         let told = match self.agent(host).changed(&Context::internal(), &change).await {
             Ok(()) => {
+                self.trunks_stand(trunks, host).await;
                 let served = change.routers.into_iter().filter(|(_, router)| router.is_some());
                 self.floating_stand(served.map(|(id, _)| id).collect()).await
             }
@@ -273,6 +281,18 @@ impl Neutron {
                 }
             }
         });
+    }
+
+    /// Trunks whose subports are others are what their ports are once their host has heard of it.
+    async fn trunks_stand(&self, trunks: BTreeSet<String>, host: &str) {
+        if trunks.is_empty() {
+            return;
+        }
+        let (host, now) = (host.to_string(), self.clock.now());
+        let settled = self.write(move |tx, _| trunks::settle_all(tx, &trunks, &host, now));
+        if let Err(error) = settled.await {
+            tracing::warn!(%error, "trunks stay as they were");
+        }
     }
 
     /// Floating addresses that point somewhere are `ACTIVE` once their router's host was told and its gateway stands.
@@ -343,13 +363,20 @@ impl NetworkReports for Neutron {
             set_plugged(tx, touched, &state.host, &state.up, true)?;
             set_plugged(tx, touched, &state.host, &state.down, false)?;
             set_status(tx, touched, layout, (&state.host, &state.up), [DOWN, ACTIVE], now)?;
-            set_status(tx, touched, layout, (&state.host, &state.down), [ACTIVE, DOWN], now)
+            set_status(tx, touched, layout, (&state.host, &state.down), [ACTIVE, DOWN], now)?;
+            trunks::degrade(tx, &state.failed.keys().cloned().collect(), now)
         })
         .await
     }
 
     async fn host_state(&self, _: &Context, host: &str) -> Result<HostState> {
         let (host, options, clock) = (host.to_string(), self.options.clone(), self.clock.clone());
+        let (asks, now) = (host.clone(), clock.now());
+        self.write(move |tx, _| {
+            let all = trunks::on_host(tx, &asks)?;
+            trunks::settle_all(tx, &all, &asks, now)
+        })
+        .await?;
         let revision = self.next_revision().await?;
         self.read(move |tx| {
             let layout = Layout::load(tx, &options, clock.now())?;
@@ -459,7 +486,7 @@ fn set_status(
             tx.set::<FloatingIp>(&known, &[("status", to.store())])?;
         }
     }
-    Ok(())
+    trunks::settle_of(tx, &all, now)
 }
 
 /// Guests' ports, which are many, say so themselves.

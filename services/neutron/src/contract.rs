@@ -2,13 +2,15 @@
 
 use crate::{
     Neutron,
+    agents::Touched,
     ipam::Fixed,
     model::*,
     ports, qos_ports, quota, rbac,
     store::{self, WholePort},
+    trunks,
 };
 use async_trait::async_trait;
-use base::{Context, Result};
+use base::{Context, Result, Timestamp};
 use contracts::networks as contract;
 use db::{Filter, List, Stored, Tx};
 use std::collections::{BTreeSet, HashMap};
@@ -132,12 +134,8 @@ impl contract::Networks for Neutron {
     async fn unbind_port(&self, _: &Context, port_id: &str) -> Result<()> {
         let (id, clock) = (port_id.to_string(), self.clock.clone());
         self.write(move |tx, touched| {
-            let Some(mut port) = tx.find::<Port>(&id)? else { return Ok(()) };
-            port.device_id.clear();
-            port.device_owner.clear();
-            ports::bind(tx, &mut port, "")?;
-            qos_ports::set_allocation(&mut port.profile, &contract::PortAllocation::new());
-            store_changed(tx, touched, port, clock.now()).map(drop)
+            let Some(port) = tx.find::<Port>(&id)? else { return Ok(()) };
+            unbind(tx, touched, port, clock.now())
         })
         .await
     }
@@ -190,7 +188,12 @@ impl contract::Networks for Neutron {
 
     async fn delete_port(&self, _: &Context, port_id: &str) -> Result<()> {
         let (id, clock) = (port_id.to_string(), self.clock.clone());
-        self.write(move |tx, touched| ports::delete(tx, touched, &id, clock.now())).await
+        self.write(move |tx, touched| match tx.find::<Port>(&id)? {
+            // Whoever made a trunk of it keeps it.
+            Some(port) if trunks::check_unused(tx, &id).is_err() => unbind(tx, touched, port, clock.now()),
+            _ => ports::delete(tx, touched, &id, clock.now()),
+        })
+        .await
     }
 
     async fn ports_of(&self, _: &Context, device_ids: &[String]) -> Result<Vec<contract::Port>> {
@@ -212,13 +215,22 @@ fn wanted_groups(tx: &mut Tx, project_id: &str, wanted: &[String]) -> Result<Vec
     Ok(own.into_iter().map(|group| contract::SecurityGroup { id: group.id, name: group.name }).collect())
 }
 
+fn unbind(tx: &mut Tx, touched: &mut Touched, mut port: Port, now: Timestamp) -> Result<()> {
+    port.device_id.clear();
+    port.device_owner.clear();
+    ports::bind(tx, &mut port, "")?;
+    qos_ports::set_allocation(&mut port.profile, &contract::PortAllocation::new());
+    store_changed(tx, touched, port, now).map(drop)
+}
+
 fn store_changed(
     tx: &mut Tx,
-    touched: &mut crate::agents::Touched,
+    touched: &mut Touched,
     mut port: Port,
-    now: base::Timestamp,
+    now: Timestamp,
 ) -> Result<contract::Port> {
     port.change(tx, now)?;
+    trunks::follow(tx, touched, &port, now)?;
     let whole = store::whole(tx, vec![port])?.remove(0);
     touched.port(&whole);
     Ok(views(tx, vec![whole])?.remove(0))

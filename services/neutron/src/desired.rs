@@ -8,6 +8,7 @@ use crate::{
     ports, qos_ports,
     schedule::Layout,
     store::{self, Neighbour, WholePort},
+    trunks,
 };
 use base::Result;
 use contracts::agents::network::{self as contract, Members};
@@ -168,7 +169,17 @@ fn guest(tx: &mut Tx, whole: &WholePort) -> Result<contract::Port> {
         qos: qos(tx, whole.policy())?,
         stateless: !groups.is_empty() && groups.iter().all(|group| !group.stateful),
         admin_state_up: port.admin_state_up,
+        subport: subport(tx, port)?,
     })
+}
+
+/// The VLAN of another port that it is.
+fn subport(tx: &mut Tx, port: &Port) -> Result<Option<contract::Subport>> {
+    let found = match port.device_owner.as_str() {
+        trunks::OWNER_SUBPORT => trunks::place_of(tx, &port.id)?,
+        _ => None,
+    };
+    Ok(found.map(|(parent, vlan)| contract::Subport { parent, vlan }))
 }
 
 fn qos(tx: &mut Tx, policy_id: Option<&String>) -> Result<contract::Qos> {

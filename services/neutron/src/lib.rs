@@ -28,6 +28,7 @@ mod sg_rules;
 mod store;
 #[cfg(test)]
 mod torture;
+mod trunks;
 
 pub use api::routes;
 pub use model::{MIGRATIONS, TABLES};

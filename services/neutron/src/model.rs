@@ -26,6 +26,8 @@ pub static TABLES: &[&db::Table] = &[
     Agent::TABLE,
     Placement::TABLE,
     PortBinding::TABLE,
+    Trunk::TABLE,
+    Subport::TABLE,
     Counter::TABLE,
     flow::TABLES[0],
     flow::TABLES[1],
@@ -512,6 +514,34 @@ pub struct Quota {
     #[field(key)]
     pub resource: String,
     pub hard_limit: i64,
+}
+
+standard! {
+    #[resource(table = "trunks", singular = "trunk", plural = "trunks", unique = "port_id", index = "project_id, id")]
+    pub struct Trunk {
+        #[field(filter, sort)]
+        pub name: String,
+        #[field(filter)]
+        pub description: String,
+        /// The parent, on whose interface a guest has the subports' VLANs.
+        #[field(filter, sort)]
+        pub port_id: String,
+        #[field(filter, sort)]
+        pub admin_state_up: bool,
+        #[field(filter, sort)]
+        pub status: String,
+        pub tags: Vec<String>,
+    }
+}
+
+#[derive(Clone, Debug, Resource)]
+#[resource(table = "subports", unique = "trunk_id, segmentation_type, segmentation_id")]
+pub struct Subport {
+    #[field(key)]
+    pub port_id: String,
+    pub trunk_id: String,
+    pub segmentation_type: String,
+    pub segmentation_id: i64,
 }
 
 /// Ports of a floating address that are forwarded to a port inside.

@@ -44,6 +44,7 @@ pub struct Options {
     pub quota_security_group: i64,
     pub quota_security_group_rule: i64,
     pub quota_rbac_policy: i64,
+    pub quota_trunk: i64,
 }
 
 impl Default for Options {
@@ -75,6 +76,7 @@ impl Default for Options {
             quota_security_group: 10,
             quota_security_group_rule: 100,
             quota_rbac_policy: 10,
+            quota_trunk: -1,
         }
     }
 }

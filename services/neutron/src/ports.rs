@@ -9,6 +9,7 @@ use crate::{
     model::*,
     quota, rbac,
     store::{self, WholePort},
+    trunks,
 };
 use base::{Error, Result, Timestamp, id};
 use db::{Filter, Stored, Tx, params, sql};
@@ -183,6 +184,12 @@ pub fn add_binding(tx: &mut Tx, touched: &mut Touched, port: &Port, binding: &Po
         return Err(cannot_bind(&port.id, &binding.host));
     }
     tx.insert(binding)?;
+    for subport in trunks::ports_of(tx, &port.id)? {
+        let vif_type = vif_type(tx, &binding.host)?.into();
+        let vnic_type = subport.vnic_type.clone();
+        let with_it = PortBinding { port_id: subport.id.clone(), vif_type, vnic_type, ..binding.clone() };
+        add_binding(tx, touched, &subport, &with_it)?;
+    }
     touch(tx, touched, &port.id)
 }
 
@@ -208,12 +215,21 @@ pub fn activate(
     })?;
     port.status = if there.plugged { ACTIVE } else { DOWN }.into();
     port.change(tx, now)?;
+    for mut subport in trunks::ports_of(tx, &port.id)? {
+        if subport.host_id != host {
+            activate(tx, touched, &mut subport, host, now)?;
+        }
+    }
+    trunks::settle_of(tx, &[port.id.as_str()], now)?;
     touch(tx, touched, &port.id)
 }
 
 pub fn remove_binding(tx: &mut Tx, touched: &mut Touched, port_id: &str, host: &str) -> Result<()> {
     if !tx.delete::<PortBinding>(&[port_id.store(), host.store()])? {
         return Ok(());
+    }
+    for subport in trunks::ports_of(tx, port_id)? {
+        remove_binding(tx, touched, &subport.id, host)?;
     }
     touch(tx, touched, port_id)
 }

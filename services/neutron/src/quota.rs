@@ -5,7 +5,7 @@ use base::Result;
 use db::{Filter, Stored, Tx};
 
 /// All that is counted.
-pub const RESOURCES: [&str; 10] = [
+pub const RESOURCES: [&str; 11] = [
     "floatingip",
     "network",
     "port",
@@ -16,6 +16,7 @@ pub const RESOURCES: [&str; 10] = [
     "security_group_rule",
     "subnet",
     "subnetpool",
+    "trunk",
 ];
 
 pub fn default(options: &Options, resource: &str) -> i64 {
@@ -29,6 +30,7 @@ pub fn default(options: &Options, resource: &str) -> i64 {
         "floatingip" => options.quota_floatingip,
         "security_group" => options.quota_security_group,
         "security_group_rule" => options.quota_security_group_rule,
+        "trunk" => options.quota_trunk,
         _ => options.quota_rbac_policy,
     }
 }
@@ -50,6 +52,7 @@ pub fn used(tx: &mut Tx, project_id: &str, resource: &str) -> Result<i64> {
         "security_group" => tx.count::<SecurityGroup>(&own),
         "security_group_rule" => tx.count::<SecurityGroupRule>(&own),
         "rbac_policy" => tx.count::<RbacPolicy>(&own),
+        "trunk" => tx.count::<Trunk>(&own),
         // Counted for each router by itself.
         _ => Ok(0),
     }

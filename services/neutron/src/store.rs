@@ -1,6 +1,6 @@
 //! What neutron asks its database, one function per question.
 
-use crate::{errors::missing, model::*, qos_ports};
+use crate::{errors::missing, model::*, qos_ports, trunks};
 use base::{Result, Timestamp, id};
 use contracts::networks::RequestGroup;
 use db::{Filter, List, Resource, Tx, params, sql};
@@ -29,6 +29,7 @@ pub const ADDRESS_SCOPE: Noun = ("AddressScopeNotFound", "Address scope {} could
 pub const AGENT: Noun = ("AgentNotFound", "Agent {} could not be found.");
 pub const DEFAULT_RULE: Noun =
     ("DefaultSecurityGroupRuleNotFound", "Default Security Group rule {} does not exist");
+pub const TRUNK: Noun = ("TrunkNotFound", "Trunk {} could not be found.");
 pub const SUBNET_POOL: Noun = ("SubnetPoolNotFound", "Subnet pool {} could not be found.");
 
 pub fn get<T: Resource>(tx: &mut Tx, noun: Noun, id: &str) -> Result<T> {
@@ -112,6 +113,8 @@ pub struct WholePort {
     pub network_qos: Option<String>,
     /// What it asks of placement.
     pub resource_request: Vec<RequestGroup>,
+    /// The trunk whose parent it is.
+    pub trunk: Option<trunks::Details>,
 }
 
 impl WholePort {
@@ -131,6 +134,7 @@ pub fn whole(tx: &mut Tx, ports: Vec<Port>) -> Result<Vec<WholePort>> {
     for row in any_of::<PortGroup>(tx, "port_id", &ids)? {
         groups.entry(row.port_id).or_default().push(row.security_group_id);
     }
+    let mut details = trunks::details(tx, &ids)?;
     let networks: BTreeSet<String> = ports.iter().map(|port| port.network_id.clone()).collect();
     let networks: HashMap<String, Network> = any_of::<Network>(tx, "id", &networks)?
         .into_iter()
@@ -155,6 +159,7 @@ pub fn whole(tx: &mut Tx, ports: Vec<Port>) -> Result<Vec<WholePort>> {
                 groups: groups.remove(&port.id).unwrap_or_default(),
                 network_qos,
                 resource_request,
+                trunk: details.remove(&port.id),
                 port,
             }
         })

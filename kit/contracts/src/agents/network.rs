@@ -293,6 +293,17 @@ pub struct Port {
     #[serde(default)]
     pub stateless: bool,
     pub admin_state_up: bool,
+    /// Its guest has it as a VLAN of another port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subport: Option<Subport>,
+}
+
+/// A port without an interface of its own: its frames are those of a VLAN on another port of the same host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subport {
+    /// The id of the other port.
+    pub parent: String,
+    pub vlan: u16,
 }
 
 /// How much a port may send and get, and how what it sends is marked.
@@ -494,6 +505,7 @@ impl Desired {
             .chain(self.security_groups.keys())
             .chain(self.ports.values().flat_map(|port| &port.security_groups))
             .chain(self.ports.values().map(|port| &port.network_id))
+            .chain(self.ports.values().filter_map(|port| Some(&port.subport.as_ref()?.parent)))
             .chain(router_ports.flat_map(|interface| [&interface.port_id, &interface.network_id]))
             .chain(networks.clone().filter_map(|network| network.dhcp.as_ref()).map(|dhcp| &dhcp.port_id))
             .chain(networks.filter_map(|n| n.dhcp.as_ref()).flat_map(|d| d.subnets.iter().map(|s| &s.id)))

@@ -20,6 +20,7 @@ mod security_groups;
 mod subnet_pools;
 mod subnets;
 mod tags;
+mod trunks;
 mod versions;
 
 use crate::{
@@ -59,6 +60,7 @@ pub fn routes() -> Routes<Neutron> {
         quotas::routes(),
         qos::routes(),
         qos_rules::routes(),
+        trunks::routes(),
         agents::routes(),
         availability::routes(),
     ] {

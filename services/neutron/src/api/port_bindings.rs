@@ -10,6 +10,7 @@ use crate::{
     model::*,
     ports,
     store::{self, PORT},
+    trunks,
 };
 use base::{Error, Json, Result};
 use db::{Stored, Tx};
@@ -203,6 +204,7 @@ async fn remove(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
             }
             ports::bind(tx, &mut port, "")?;
             port.change(tx, clock.now())?;
+            trunks::follow(tx, touched, &port, clock.now())?;
             touched.port(&store::whole_port(tx, &id)?);
             Ok(())
         })

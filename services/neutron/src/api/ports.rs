@@ -15,6 +15,7 @@ use crate::{
     qos_ports::{self, Reallocation},
     rbac,
     store::{self, NETWORK, PORT, WholePort},
+    trunks,
 };
 use base::{Json, Result, Timestamp};
 use db::{Filter, Stored, Tx};
@@ -69,6 +70,7 @@ const ATTRIBUTES: &[Attribute] = &[
     both("qos_policy_id", Kind::UuidOrNull),
     shown("qos_network_policy_id"),
     shown("resource_request"),
+    shown("trunk_details"),
     shown("binding:vif_type"),
     shown("binding:vif_details"),
     shown("created_at"),
@@ -434,6 +436,7 @@ pub fn change(
         }
     }
     port.change(tx, now)?;
+    trunks::follow(tx, touched, &port, now)?;
     let whole = store::whole_port(tx, id)?;
     let kept: Vec<String> = whole.addresses.iter().map(|row| row.ip_address.clone()).collect();
     forwardings::left(tx, touched, id, &kept, now)?;
@@ -495,6 +498,7 @@ async fn remove(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
                     ),
                 ));
             }
+            trunks::check_unused(tx, &id)?;
             touched.server(&port, events::DELETED);
             ports::delete(tx, touched, &id, clock.now())
         })
@@ -518,6 +522,9 @@ pub fn view(request: &Request, whole: &WholePort) -> Json {
         "binding:vnic_type": port.vnic_type, "tags": port.tags, "qos_policy_id": port.qos_policy_id,
         "qos_network_policy_id": whole.network_qos,
     });
+    if let Some(trunk) = &whole.trunk {
+        view["trunk_details"] = trunk.view();
+    }
     if request.may("get_port:binding:host_id", &json!({"project_id": port.project_id})) {
         view["binding:host_id"] = json!(port.host_id);
         view["binding:profile"] = port.profile.clone();

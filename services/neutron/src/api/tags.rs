@@ -84,6 +84,8 @@ tagged! {
         |router, _| Ok(json!({"project_id": router.project_id}));
     FloatingIp store::FLOATING_IP, "floatingips" at "/v2.0/floatingips/{floatingip_id}" under "floatingip_id"
         ruled "floatingip", |floating, _| Ok(json!({"project_id": floating.project_id}));
+    Trunk store::TRUNK, "trunks" at "/v2.0/trunks/{trunk_id}" under "trunk_id" ruled "trunk",
+        |trunk, _| Ok(json!({"project_id": trunk.project_id}));
     SecurityGroup store::SECURITY_GROUP, "security_groups" at "/v2.0/security-groups/{security_group_id}"
         under "security_group_id" ruled "security_group",
         |group, _| Ok(json!({"project_id": group.project_id, "shared": group.shared}));

@@ -5,3 +5,4 @@ mod cloud;
 mod hosts;
 mod promises;
 mod stories;
+mod trunks;

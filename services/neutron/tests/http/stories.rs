@@ -119,7 +119,11 @@ async fn one_of_each(cloud: &Cloud) -> Vec<(&'static str, &'static str, String)>
     let policy = make("rbac-policies", "rbac_policy", policy).await;
     let floating = json!({"floating_network_id": cloud.external().await});
     let floating = make("floatingips", "floatingip", floating).await;
+    let parent = json!({"network_id": cloud.network("member").await});
+    let parent = make("ports", "port", parent).await;
+    let trunk = make("trunks", "trunk", json!({"port_id": parent})).await;
     vec![
+        ("trunks", "trunk", trunk),
         ("floatingips", "floatingip", floating),
         ("ports", "port", port),
         ("subnets", "subnet", subnet),
