@@ -217,7 +217,7 @@ impl Faults {
     }
 
     /// The body is not JSON; `at` is where the parser stopped.
-    pub(crate) fn malformed_json(self, path: &str, at: &serde_json::Error) -> Error {
+    pub(crate) fn malformed_json(self, path: &str) -> Error {
         // Neutron reads the bodies of its extensions' nouns elsewhere than those of its first ones.
         let is_first = |noun: &&str| path.strip_prefix("/v2.0/").is_some_and(|rest| rest.starts_with(noun));
         if self == Faults::Neutron && !["networks", "ports", "subnet"].iter().any(is_first) {
@@ -229,8 +229,8 @@ impl Faults {
             Faults::Nova | Faults::Cinder => "Malformed request body".into(),
             Faults::Neutron => "Body contains invalid data".into(),
             Faults::Glance => "Malformed JSON in request body.".into(),
-            Faults::Placement => format!("Malformed JSON: {at}"),
-            Faults::Swift => String::new(),
+            // They read what comes themselves.
+            Faults::Placement | Faults::Swift => String::new(),
         })
     }
 

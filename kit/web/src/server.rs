@@ -377,7 +377,7 @@ impl<S: Send + Sync + 'static> Served<S> {
             return Ok(Body::Empty);
         }
         let parsed: serde_json::Result<Json> = serde_json::from_slice(&bytes);
-        parsed.map(Body::Json).map_err(|error| self.service.faults.malformed_json(route.path, &error))
+        parsed.map(Body::Json).map_err(|_| self.service.faults.malformed_json(route.path))
     }
 
     /// The entry of an action table that the body's key names, or the only one.

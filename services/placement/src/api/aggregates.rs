@@ -36,7 +36,7 @@ async fn set(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     placement.db.read(move |tx| store::provider(tx, &known)).await?;
     let with_generation = request.since(1, 19);
     let schema = schemas::AGGREGATES.of(&request);
-    let given = body(&request, schema)?.clone();
+    let given = body(&request, schema)?;
     let (provider, wanted) = placement
         .db
         .write(move |tx| {

@@ -100,7 +100,7 @@ async fn set(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     }
     let schema = schemas::ALLOCATIONS.of(&request);
     let given = body(&request, schema)?;
-    let claim = claim(&placement, &request, &dashed(uuid), given);
+    let claim = claim(&placement, &request, &dashed(uuid), &given);
     let clock = placement.clock.clone();
     placement.db.write(move |tx| claims::replace(tx, std::slice::from_ref(&claim), clock.now())).await?;
     Ok(Reply::no_content())
@@ -109,7 +109,7 @@ async fn set(placement: Arc<Placement>, request: Request) -> Result<Reply> {
 async fn set_many(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
     let schema = schemas::MANY_ALLOCATIONS.of(&request);
-    let claims = all(&placement, &request, body(&request, schema)?);
+    let claims = all(&placement, &request, &body(&request, schema)?);
     let clock = placement.clock.clone();
     placement.db.write(move |tx| claims::replace(tx, &claims, clock.now())).await?;
     Ok(Reply::no_content())

@@ -129,7 +129,7 @@ async fn create(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     let (uuid, clock) = (request.param("uuid").to_string(), placement.clock.clone());
     let known = uuid.clone();
     placement.db.read(move |tx| store::provider(tx, &known)).await?;
-    let given = body(&request, &schemas::INVENTORY_CREATE)?.clone();
+    let given = body(&request, &schemas::INVENTORY_CREATE)?;
     let may_be_empty = request.since(1, 26);
     let (provider, inventory) = placement
         .db
@@ -164,7 +164,7 @@ async fn set(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     let (uuid, clock) = (request.param("uuid").to_string(), placement.clock.clone());
     let known = uuid.clone();
     placement.db.read(move |tx| store::provider(tx, &known)).await?;
-    let given = body(&request, &schemas::INVENTORIES)?.clone();
+    let given = body(&request, &schemas::INVENTORIES)?;
     let may_be_empty = request.since(1, 26);
     let (provider, found) = placement
         .db
@@ -211,7 +211,7 @@ async fn update(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     let (uuid, class) = (request.param("uuid").to_string(), request.param("resource_class").to_string());
     let (known, clock) = (uuid.clone(), placement.clock.clone());
     placement.db.read(move |tx| store::provider(tx, &known)).await?;
-    let given = body(&request, &schemas::INVENTORY_UPDATE)?.clone();
+    let given = body(&request, &schemas::INVENTORY_UPDATE)?;
     let may_be_empty = request.since(1, 26);
     let (provider, inventory) = placement.db
         .write(move |tx| {

@@ -16,7 +16,7 @@ pub use resource_providers::remove as remove_provider;
 use crate::{Placement, model::Provider, schemas::CONCURRENT_UPDATE};
 use base::{Error, Json, Result, Timestamp};
 use schema::Schema;
-use web::{Reply, Request, Routes};
+use web::{Mark, Method, Reply, Request, Route, Routes};
 
 pub fn routes() -> Routes<Placement> {
     let mut routes = versions::routes();
@@ -33,11 +33,15 @@ pub fn routes() -> Routes<Placement> {
     ] {
         routes.extend(table);
     }
+    let is_given = |route: &&mut Route<Placement>| matches!(route.method, Method::POST | Method::PUT);
+    for route in routes.iter_mut().filter(is_given).filter(|route| route.marks.is_empty()) {
+        route.marks = &[Mark::Raw];
+    }
     routes
 }
 
-/// The body, checked: it must be JSON and say so.
-fn body<'a>(request: &'a Request, schema: &Schema) -> Result<&'a Json> {
+/// The body, checked: it must be JSON and say so. Whether what it is for is there is looked at before.
+fn body(request: &Request, schema: &Schema) -> Result<Json> {
     let media_type = request.header("content-type").map(|text| text.split(';').next().unwrap_or(text).trim());
     if media_type != Some("application/json") {
         let given = media_type.filter(|text| !text.is_empty()).unwrap_or("None");
@@ -45,11 +49,14 @@ fn body<'a>(request: &'a Request, schema: &Schema) -> Result<&'a Json> {
             "The media type {given} is not supported, use application/json"
         )));
     }
-    if matches!(request.body, web::Body::Empty) {
+    let bytes = request.bytes();
+    if bytes.is_empty() {
         return Err(Error::bad_request("Malformed JSON: Expecting value: line 1 column 1 (char 0)"));
     }
-    crate::schemas::body(schema, request.json())?;
-    Ok(request.json())
+    let malformed = |at| Error::bad_request(format!("Malformed JSON: {at}"));
+    let given = serde_json::from_slice(&bytes).map_err(|at: serde_json::Error| malformed(at))?;
+    crate::schemas::body(schema, &given)?;
+    Ok(given)
 }
 
 /// Answers are JSON: who accepts none of it is told so.

@@ -24,7 +24,7 @@ fn conflict(provider: &Provider, wanted: &Json) -> String {
 async fn reshape(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
     let schema = schemas::RESHAPER.of(&request);
-    let given = body(&request, schema)?.clone();
+    let given = body(&request, schema)?;
     let claims = allocations::all(&placement, &request, &given["allocations"]);
     let clock = placement.clock.clone();
     placement

@@ -29,7 +29,7 @@ const CANNOT_DELETE_PARENT: &str = "placement.resource_provider.cannot_delete_pa
 async fn create(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
     let schema = schemas::PROVIDER_CREATE.of(&request);
-    let given = body(&request, schema)?.clone();
+    let given = body(&request, schema)?;
     let (uuid, clock) = (given["uuid"].as_str().map_or_else(id::uuid, dashed), placement.clock.clone());
     let provider = placement.db
         .write(move |tx| {
@@ -106,7 +106,7 @@ async fn update(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     let known = uuid.clone();
     placement.db.read(move |tx| store::provider(tx, &known)).await?;
     let schema = schemas::PROVIDER_UPDATE.of(&request);
-    let given = body(&request, schema)?.clone();
+    let given = body(&request, schema)?;
     let (may_move, clock) = (request.since(1, 37), placement.clock.clone());
     let provider = placement
         .db

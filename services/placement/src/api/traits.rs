@@ -167,7 +167,7 @@ fn view(placement: &Placement, request: &Request, generation: i64, traits: &[Str
 
 async fn set_of_provider(placement: Arc<Placement>, request: Request) -> Result<Reply> {
     request.can(&())?;
-    let given = body(&request, &schemas::PROVIDER_TRAITS)?.clone();
+    let given = body(&request, &schemas::PROVIDER_TRAITS)?;
     let (uuid, clock) = (request.param("uuid").to_string(), placement.clock.clone());
     let (generation, found) = placement
         .db
