@@ -18,6 +18,8 @@ struct Condition(String, Vec<Value>);
 
 const SORT_KEYS: [&str; 8] =
     ["name", "status", "container_format", "disk_format", "size", "id", "created_at", "updated_at"];
+/// What no image is.
+const NONE: &str = "1 = 0";
 /// Not conditions on images.
 const NO_FILTERS: [&str; 8] =
     ["limit", "marker", "sort", "sort_key", "sort_dir", "member_status", "visibility", "os_hidden"];
@@ -109,13 +111,23 @@ impl Wanted {
                 }
             }
             "name" | "status" | "container_format" | "disk_format" | "id" => {
-                let any: Vec<String> = match value.strip_prefix("in:") {
-                    Some(list) => words(list)?,
+                let any: Vec<String> = match value.split_once(':') {
                     None if name == "name" && value.starts_with('"') => words(value)?,
                     None => vec![value.to_string()],
+                    Some(("eq", text)) => vec![text.to_string()],
+                    Some(("in", list)) => words(list)?,
+                    Some((operator, _)) => {
+                        let sentence = format!("Unable to filter by unknown operator '{operator}'.");
+                        return Err(Error::bad_request(sentence));
+                    }
                 };
-                let places = vec!["?"; any.len()].join(", ");
-                self.add(&format!("{name} IN ({places})"), any.iter().map(Stored::store));
+                match any.is_empty() {
+                    true => self.add(NONE, []),
+                    false => {
+                        let places = vec!["?"; any.len()].join(", ");
+                        self.add(&format!("{name} IN ({places})"), any.iter().map(Stored::store));
+                    }
+                }
             }
             "owner" | "checksum" | "os_hash_value" | "os_hash_algo" => {
                 self.add(&format!("{name} = ?"), [value.store()]);
@@ -132,17 +144,20 @@ impl Wanted {
                 };
                 self.add("protected = ?", [flag.store()]);
             }
-            "size_min" | "size_max" | "size" | "min_ram" | "min_disk" => {
-                let number: i64 = value
-                    .parse()
-                    .map_err(|_| Error::bad_request(format!("Parameter {name} must be an integer")))?;
-                let column = name.strip_suffix("_min").or(name.strip_suffix("_max")).unwrap_or(name);
-                let operator = match name {
-                    "size_min" => ">=",
-                    "size_max" => "<=",
-                    _ => "=",
-                };
-                self.add(&format!("{column} {operator} ?"), [number.store()]);
+            "size_min" | "size_max" => {
+                let not_numeric =
+                    |_| Error::bad_request("Unable to filter on a range with a non-numeric value.");
+                let number: i64 = value.parse().map_err(not_numeric)?;
+                let operator = if name == "size_min" { ">=" } else { "<=" };
+                self.add(&format!("size {operator} ?"), [number.store()]);
+            }
+            "size" | "min_ram" | "min_disk" => match value.parse::<i64>() {
+                Ok(number) => self.add(&format!("{name} = ?"), [number.store()]),
+                Err(_) => self.add(NONE, []),
+            },
+            "changes-since" => {
+                let sentence = "The \"changes-since\" filter is no longer available on v2.";
+                return Err(Error::bad_request(sentence));
             }
             "created_at" | "updated_at" => self.time(name, value)?,
             // Anything else is a property of one's own.
@@ -160,6 +175,12 @@ impl Wanted {
             Some((word, rest)) if word.chars().all(|c| c.is_ascii_alphabetic()) => (word, rest),
             _ => ("eq", value),
         };
+        let malformed = || {
+            let sentence = format!("Bad \"{column}\" query filter format. Use ISO 8601 DateTime notation.");
+            Error::bad_request(sentence)
+        };
+        let of_year = || Timestamp::parse(&format!("{text}-01-01"));
+        let time = Timestamp::parse(text).or_else(of_year).ok_or_else(malformed)?;
         let operator = match operator {
             "eq" => "=",
             "neq" => "<>",
@@ -169,9 +190,6 @@ impl Wanted {
             "lte" => "<=",
             _ => return Err(Error::bad_request("Unable to filter on a unknown operator.")),
         };
-        let malformed =
-            || Error::bad_request(format!("Invalid datetime format for filter '{column}': {text}"));
-        let time = Timestamp::parse(text).ok_or_else(malformed)?;
         // Clients see whole seconds.
         self.add(&format!("{column} / 1000000 {operator} ?"), [time.unix_seconds().store()]);
         Ok(())
@@ -263,6 +281,8 @@ fn comparable(column: &str) -> String {
 fn limit(query: &Query, default: u64) -> Result<u64> {
     let Some(text) = query.get("limit") else { return Ok(default) };
     match text.parse::<i64>() {
+        // More than there can be.
+        Err(_) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(u64::MAX),
         Err(_) => Err(Error::bad_request("limit param must be an integer")),
         Ok(number) => u64::try_from(number).map_err(|_| Error::bad_request("limit param must be positive")),
     }
@@ -316,8 +336,9 @@ fn sort(query: &Query) -> Result<Vec<(&'static str, bool)>> {
     Ok(sort)
 }
 
-/// `a,"b,c"`: commas within quotes separate nothing.
+/// `a,"b,c"`: commas within quotes separate nothing, and words without letters are none.
 fn words(text: &str) -> Result<Vec<String>> {
+    check_quotes(text)?;
     let mut found = vec![String::new()];
     let mut quoted = false;
     let mut letters = text.chars().peekable();
@@ -329,9 +350,31 @@ fn words(text: &str) -> Result<Vec<String>> {
             letter => found.last_mut().into_iter().for_each(|word| word.push(letter)),
         }
     }
-    match quoted || found.iter().any(String::is_empty) {
-        true => Err(Error::bad_request(format!("Invalid filter value {text}. The quote is not closed."))),
-        false => Ok(found),
+    found.retain(|word| !word.is_empty());
+    Ok(found)
+}
+
+/// Quotes are around whole words.
+fn check_quotes(text: &str) -> Result<()> {
+    let invalid = |why: &str| Error::bad_request(format!("Invalid filter value {text}. {why}"));
+    let bytes = text.as_bytes();
+    let mut is_open = false;
+    for at in (0..bytes.len()).filter(|at| bytes[*at] == b'"') {
+        let (before, after) = (at.checked_sub(1).map(|at| bytes[at]), bytes.get(at + 1));
+        match (is_open, before, after) {
+            (_, Some(b'\\'), _) => continue,
+            (false, Some(byte), _) if byte != b',' => {
+                return Err(invalid("There is no comma before opening quotation mark."));
+            }
+            (true, _, Some(byte)) if *byte != b',' => {
+                return Err(invalid("There is no comma after closing quotation mark."));
+            }
+            _ => is_open = !is_open,
+        }
+    }
+    match is_open {
+        true => Err(invalid("The quote is not closed.")),
+        false => Ok(()),
     }
 }
 
@@ -343,7 +386,11 @@ mod tests {
     fn words_in_quotes() {
         assert_eq!(words("a,b").unwrap(), ["a", "b"]);
         assert_eq!(words("\"a,b\",c").unwrap(), ["a,b", "c"]);
-        assert!(words("\"a").is_err());
+        assert_eq!(words("").unwrap(), [""; 0]);
+        assert_eq!(words("a,,\"\"").unwrap(), ["a"]);
+        for wrong in ["\"a", "a\"b\"", "\"a\"b"] {
+            assert!(words(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
