@@ -3,7 +3,7 @@
 
 use parking_lot::RwLock;
 use rusqlite::Connection;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 /// Statements that were asked about.
 static SEEN: RwLock<BTreeSet<String>> = RwLock::new(BTreeSet::new());
@@ -18,7 +18,9 @@ pub(crate) fn look(connection: &Connection, sql: &str) {
     if !is_question || SEEN.read().contains(sql) {
         return;
     }
+    let file = connection.path().map(Path::new).and_then(Path::file_stem).unwrap_or_default();
     for table in scanned(connection, sql).unwrap_or_default() {
+        let table = format!("{}.{table}", file.to_string_lossy());
         tracing::debug!(target: "db::plan", table, sql, "reads a whole table");
     }
     SEEN.write().insert(sql.into());
@@ -37,23 +39,28 @@ fn scanned(connection: &Connection, sql: &str) -> rusqlite::Result<BTreeSet<Stri
     if is_page {
         return Ok(BTreeSet::new());
     }
-    let scans = lines.iter().filter_map(|line| line.strip_prefix("SCAN "));
+    // What the statement itself has put together is no table.
+    let made = |line: &&str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        lines.iter().any(|other| {
+            ["CO-ROUTINE", "MATERIALIZE"].iter().any(|how| *other == format!("{how} {}", words[0]))
+        })
+    };
+    let scans = lines.iter().filter_map(|line| line.strip_prefix("SCAN ")).filter(|line| !made(line));
     let words = scans.filter_map(|line| line.split_whitespace().next());
-    let tables = words.filter(|word| is_table(connection, word) || is_alias(sql, word));
-    Ok(tables.map(String::from).collect())
+    Ok(words.filter_map(|word| table_of(connection, sql, word)).collect())
+}
+
+/// The table that a plan calls by its name or by what the statement calls it.
+fn table_of(connection: &Connection, sql: &str, word: &str) -> Option<String> {
+    let words: Vec<&str> = sql.split_whitespace().filter(|word| *word != "AS").collect();
+    let named = words.windows(2).filter(|two| two[1].trim_end_matches([')', ',']) == word).map(|two| two[0]);
+    [word].into_iter().chain(named).find(|name| is_table(connection, name)).map(String::from)
 }
 
 fn is_table(connection: &Connection, word: &str) -> bool {
     let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
-    connection.query_row(sql, [word], |_| Ok(())).is_ok()
-}
-
-/// Constants and what other parts of the plan have answered are no tables.
-fn is_alias(sql: &str, word: &str) -> bool {
-    let is_name = word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    is_name
-        && word != "CONSTANT"
-        && (sql.contains(&format!(" {word} ")) || sql.contains(&format!(" {word}\n")))
+    word == "sqlite_schema" || connection.query_row(sql, [word], |_| Ok(())).is_ok()
 }
 
 #[cfg(test)]
@@ -77,8 +84,15 @@ mod tests {
             ("DELETE FROM t WHERE name = $1", false),
             ("SELECT MAX(name) FROM t", false),
             ("INSERT INTO t (id) VALUES ($1)", false),
+            ("SELECT u.n FROM (SELECT n FROM t WHERE name = $1 LIMIT 5) u ORDER BY u.n", false),
+            (
+                "WITH RECURSIVE up(id) AS (SELECT $1 UNION ALL SELECT t.name FROM t JOIN up ON t.id = up.id) SELECT id FROM up",
+                false,
+            ),
+            ("SELECT o.id FROM t AS o JOIN t u ON u.id = o.name", true),
         ] {
-            assert_eq!(!scanned(&connection, sql).unwrap().is_empty(), scans, "{sql}");
+            let found = scanned(&connection, sql).unwrap();
+            assert_eq!(found, scans.then(|| "t".to_string()).into_iter().collect(), "{sql}");
         }
     }
 }

@@ -256,8 +256,14 @@ pub fn on_host(tx: &mut Tx, host: &str) -> Result<BTreeMap<String, Held>> {
 pub fn connected_on(tx: &mut Tx, back_end: &str) -> Result<Vec<String>> {
     let rows = tx.query(
         sql!(
-            "SELECT DISTINCT v.id FROM volumes v JOIN volume_attachments a ON a.volume_id = v.id
-             WHERE a.connection IS NOT NULL AND v.host LIKE $1 ESCAPE '\\' ORDER BY v.id"
+            // Its pools are found by leaps over the index of hosts.
+            "WITH RECURSIVE pools(host) AS (
+               SELECT MIN(host) FROM volumes
+               UNION ALL SELECT (SELECT MIN(v.host) FROM volumes v WHERE v.host > pools.host) FROM pools
+               WHERE pools.host IS NOT NULL)
+             SELECT DISTINCT v.id FROM pools JOIN volumes v ON v.host = pools.host
+             JOIN volume_attachments a ON a.volume_id = v.id
+             WHERE a.connection IS NOT NULL AND pools.host LIKE $1 ESCAPE '\\' ORDER BY v.id"
         ),
         params![format!("{}#%", back_end.replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_"))],
     )?;

@@ -57,8 +57,9 @@ impl Glance {
             listed.push((store, files, files.names()?, files.incoming_names()?));
         }
         let processes = self.processes.clone();
+        let all = listed.iter().flat_map(|(_, _, names, _)| names.iter().cloned()).collect();
         let known = self.db.read(move |tx| {
-            Ok((store::stored(tx)?, store::under_way(tx)?, processes.living(tx, SILENT_FOR)?))
+            Ok((store::stored(tx, &all)?, store::under_way(tx)?, processes.living(tx, SILENT_FOR)?))
         });
         let (stored, under_way, living) = known.await?;
         for (store, files, names, incoming) in listed {

@@ -74,7 +74,8 @@ db::text_enum! {
     index = "owner, created_at",
     index = "visibility, created_at",
     index = "created_at, id",
-    index = "name"
+    index = "name",
+    index = "status, updated_at, id"
 )]
 pub struct Image {
     #[field(key)]
@@ -252,7 +253,13 @@ db::text_enum! {
 
 /// An import: what was asked for, and what became of it. Gone some time after it ended.
 #[derive(Clone, Debug, Resource)]
-#[resource(table = "tasks", index = "image_id", index = "created_at, id", index = "expires_at")]
+#[resource(
+    table = "tasks",
+    index = "image_id",
+    index = "created_at, id",
+    index = "expires_at",
+    index = "status"
+)]
 pub struct Task {
     #[field(key)]
     pub id: String,

@@ -100,13 +100,18 @@ pub fn remove(tx: &mut Tx, image_id: &str, now: Timestamp) -> Result<()> {
     Ok(())
 }
 
-/// Images that have bytes, and the stores they are in.
-pub fn stored(tx: &mut Tx) -> Result<HashMap<String, String>> {
-    let statement = sql!(
-        "SELECT id, stores FROM images
-         WHERE status IN ('active', 'deactivated', 'pending_delete') AND stores IS NOT NULL"
-    );
-    tx.query(statement, &[])?.iter().map(|row| Ok((row.at(0)?, row.at(1)?))).collect()
+/// Those of some images that have bytes, and the stores they are in.
+pub fn stored(tx: &mut Tx, ids: &BTreeSet<String>) -> Result<HashMap<String, String>> {
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let mut stored = HashMap::new();
+    for some in ids.chunks(500) {
+        for image in tx.list::<Image>(&List::all().filter(Filter::any("id", some.iter().copied())))? {
+            let has_bytes =
+                matches!(image.status, Status::Active | Status::Deactivated | Status::PendingDelete);
+            stored.extend(image.stores.filter(|_| has_bytes).map(|stores| (image.id, stores)));
+        }
+    }
+    Ok(stored)
 }
 
 /// Images whose bytes come, wait to be imported or are copied.

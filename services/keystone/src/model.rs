@@ -235,7 +235,13 @@ pub struct ApplicationCredential {
 
 /// A user lets another act for it.
 #[derive(Clone, Debug, Resource)]
-#[resource(table = "trusts", singular = "trust", index = "trustor_user_id", index = "trustee_user_id")]
+#[resource(
+    table = "trusts",
+    singular = "trust",
+    index = "trustor_user_id",
+    index = "trustee_user_id",
+    index = "expires_at"
+)]
 pub struct Trust {
     #[field(key, sort)]
     pub id: String,
@@ -413,7 +419,7 @@ pub struct Consumer {
 
 /// What a consumer asks a user to authorize, and once authorized trades for an access token.
 #[derive(Clone, Debug, Resource)]
-#[resource(table = "request_tokens", singular = "request_token", index = "consumer_id")]
+#[resource(table = "request_tokens", singular = "request_token", index = "consumer_id", index = "expires_at")]
 pub struct RequestToken {
     #[field(key)]
     pub id: String,
@@ -433,7 +439,8 @@ pub struct RequestToken {
     table = "access_tokens",
     singular = "access_token",
     index = "authorizing_user_id",
-    index = "consumer_id"
+    index = "consumer_id",
+    index = "expires_at"
 )]
 pub struct AccessToken {
     #[field(key, sort)]
@@ -518,7 +525,7 @@ pub struct FederatedUser {
 
 /// A SAML assertion that was taken: never again while it holds, and once good for a login.
 #[derive(Clone, Debug, Resource)]
-#[resource(table = "taken_assertions", singular = "taken_assertion", index = "session")]
+#[resource(table = "taken_assertions", singular = "taken_assertion", index = "session", index = "until")]
 pub struct TakenAssertion {
     #[field(key)]
     pub idp_id: String,

@@ -344,6 +344,11 @@ impl NetworkReports for Neutron {
             }
             // Of who serves, a report changes its own host's part alone.
             let after = store::all_of::<Agent>(tx, "host", &state.host)?;
+            if tunnel_ip(&after) != tunnel_ip(&known) {
+                let here = store::ports_on(tx, &state.host)?;
+                let here = store::any_of::<Port>(tx, "id", &here)?;
+                touched.networks.extend(here.into_iter().map(|port| port.network_id));
+            }
             match schedule::serving(&after, &options, now) == schedule::serving(&known, &options, now) {
                 true => Ok(()),
                 false => touch_all(tx, touched, &options, now),
@@ -385,6 +390,11 @@ impl NetworkReports for Neutron {
         })
         .await
     }
+}
+
+/// Where the tunnels to a host end, by its agents.
+fn tunnel_ip(agents: &[Agent]) -> Option<&str> {
+    agents.iter().find(|agent| agent.agent_type == L2.name)?.tunnel_ip.as_deref()
 }
 
 /// One of a host's agents as the host reports it; what an operator set of it stays.

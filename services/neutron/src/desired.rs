@@ -6,13 +6,13 @@ use crate::{
     forwardings, ipam,
     model::*,
     ports, qos_ports,
-    schedule::Layout,
+    schedule::{self, Layout},
     store::{self, Neighbour, WholePort},
     trunks,
 };
 use base::Result;
 use contracts::agents::network::{self as contract, Members};
-use db::{List, Tx};
+use db::Tx;
 use ipnet::IpNet;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -21,11 +21,17 @@ use std::{
 
 /// Everything of a host.
 pub fn state(tx: &mut Tx, options: &Options, layout: &Layout, host: &str) -> Result<contract::Desired> {
-    let mut all = Touched::default();
-    all.networks.extend(ids::<Network>(tx, |network| &network.id)?);
-    all.routers.extend(ids::<Router>(tx, |router| &router.id)?);
-    all.ports = store::ports_on(tx, host)?;
-    all.security_groups.extend(ids::<SecurityGroup>(tx, |group| &group.id)?);
+    let routers = schedule::routers_on(tx, layout, host)?;
+    let mut all = Touched {
+        ports: store::ports_on(tx, host)?,
+        routers: routers.into_iter().map(|router| router.id).collect(),
+        security_groups: store::groups_on(tx, host)?,
+        ..Touched::default()
+    };
+    let here = store::any_of::<Port>(tx, "id", &all.ports)?;
+    let of_routers = store::any_of::<Port>(tx, "device_id", &all.routers)?;
+    all.networks.extend(here.into_iter().chain(of_routers).map(|port| port.network_id));
+    all.networks.extend(schedule::networks_on(tx, layout, host)?.into_iter().map(|network| network.id));
     let change = change(tx, options, layout, host, &all, &mut Read::default())?;
     fn there<T>(map: BTreeMap<String, Option<T>>) -> BTreeMap<String, T> {
         map.into_iter().filter_map(|(id, value)| Some((id, value?))).collect()
@@ -36,10 +42,6 @@ pub fn state(tx: &mut Tx, options: &Options, layout: &Layout, host: &str) -> Res
         security_groups: there(change.security_groups),
         routers: there(change.routers),
     })
-}
-
-fn ids<T: db::Resource>(tx: &mut Tx, id: impl Fn(&T) -> &String) -> Result<Vec<String>> {
-    Ok(tx.list::<T>(&List::all())?.iter().map(|row| id(row).clone()).collect())
 }
 
 /// What is the same for every host: read once, however many are told.

@@ -10,7 +10,7 @@ use crate::{
 use async_trait::async_trait;
 use base::{Context, Result};
 use contracts::hosts::{HostUser, Left};
-use db::{List, Tx};
+use db::Tx;
 
 /// Before the description of an agent that serves nothing while its host is drained.
 const MARK: &str = "The host is drained. ";
@@ -79,10 +79,8 @@ fn left(tx: &mut Tx, layout: &Layout, host: &str) -> Result<Vec<Left>> {
     for network in schedule::networks_on(tx, layout, host)? {
         left.push(Left::stuck("DHCP of network", &network.id, ALONE));
     }
-    for router in tx.list::<Router>(&List::all())? {
-        if layout.router_host(&router) == Some(host) {
-            left.push(Left::stuck("router", &router.id, ALONE));
-        }
+    for router in schedule::routers_on(tx, layout, host)? {
+        left.push(Left::stuck("router", &router.id, ALONE));
     }
     Ok(left)
 }

@@ -119,6 +119,8 @@ standard! {
         index = "project_id, id",
         index = "name",
         index = "qos_policy_id",
+        index = "shared",
+        index = "external",
         unique = "network_type, physical_network, segmentation_id"
     )]
     pub struct Network {

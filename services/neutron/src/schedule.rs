@@ -75,6 +75,11 @@ impl Layout {
         able().filter(in_zone).max_by_key(weight).map(|agent| agent.host.as_str())
     }
 
+    /// Whether a host may have something of a kind to serve.
+    fn serves(&self, kind: &agents::Kind, host: &str) -> bool {
+        self.agent(kind, host).is_some_and(|agent| agent.admin_state_up && self.lives(agent))
+    }
+
     pub fn agent(&self, kind: &agents::Kind, host: &str) -> Option<&Agent> {
         self.agents.iter().find(|agent| agent.agent_type == kind.name && agent.host == host)
     }
@@ -123,13 +128,24 @@ impl Layout {
     }
 }
 
+/// Routers that a host has.
+pub fn routers_on(tx: &mut Tx, layout: &Layout, host: &str) -> Result<Vec<Router>> {
+    if !layout.serves(&agents::L3, host) {
+        return Ok(Vec::new());
+    }
+    let mut routers = tx.list::<Router>(&List::all())?;
+    routers.retain(|router| layout.router_host(router) == Some(host));
+    Ok(routers)
+}
+
 /// Those of some agents that serve.
 pub fn serving(agents: &[Agent], options: &Options, now: Timestamp) -> BTreeSet<String> {
     serving_of(agents, now, Duration::from_secs(options.agent_down_time_seconds))
 }
 
 fn serving_of(agents: &[Agent], now: Timestamp, down_after: Duration) -> BTreeSet<String> {
-    let serving = agents.iter().filter(|agent| agent.admin_state_up && lives(agent, now, down_after));
+    let able = agents.iter().filter(|agent| agent.agent_type != agents::L2.name);
+    let serving = able.filter(|agent| agent.admin_state_up && lives(agent, now, down_after));
     serving.map(|agent| agent.id.clone()).collect()
 }
 
@@ -154,6 +170,9 @@ pub fn is_served_on(tx: &mut Tx, layout: &Layout, network: &Network, host: &str)
 
 /// Networks whose DHCP one host serves: those with something to serve, and those that an operator put there.
 pub fn networks_on(tx: &mut Tx, layout: &Layout, host: &str) -> Result<Vec<Network>> {
+    if !layout.serves(&agents::DHCP, host) {
+        return Ok(Vec::new());
+    }
     let served = tx.list::<Port>(&List::all().eq("device_owner", OWNER_DHCP))?;
     let mut ids: BTreeSet<String> = served.into_iter().map(|port| port.network_id).collect();
     ids.extend(

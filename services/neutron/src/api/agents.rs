@@ -13,7 +13,7 @@ use crate::{
     store::{self, AGENT, NETWORK, ROUTER},
 };
 use base::{Json, Result, Timestamp};
-use db::{Filter, List, Stored, Tx};
+use db::{Filter, Stored, Tx};
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
 use web::{Reply, Request, Routes, delete, get, post, put};
@@ -164,10 +164,10 @@ async fn routers_of(neutron: Arc<Neutron>, request: Request) -> Result<Reply> {
         .read(move |tx| {
             let agent = store::get::<Agent>(tx, AGENT, &id)?;
             let layout = Layout::load(tx, &options, now)?;
-            let mut routers = tx.list::<Router>(&List::all())?;
-            routers.retain(|router| {
-                agent.agent_type == agents::L3.name && layout.router_host(router) == Some(&agent.host)
-            });
+            let routers = match agent.agent_type == agents::L3.name {
+                true => schedule::routers_on(tx, &layout, &agent.host)?,
+                false => Vec::new(),
+            };
             super::routers::whole(tx, &layout, routers)
         })
         .await?;
