@@ -385,6 +385,49 @@ async fn who_takes_over_is_told() {
     .await;
 }
 
+/// Hosts of a large cloud come and go: of those with guests alone the others hear nothing but where their tunnels end,
+/// and each asks for what it has itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_with_guests_alone_concerns_its_neighbours() {
+    on_all(Options::default(), async |cloud| {
+        reports(cloud, "one").await;
+        let (near, far) = (cloud.network("member").await, cloud.network("member").await);
+        port_on(cloud, &near, "there", "three").await;
+        for network in [&near, &far] {
+            port_on(cloud, network, SERVER, "one").await;
+        }
+        let router = id(&cloud.make("member", "routers", "router", json!({})).await);
+        let told = Arc::new(Told::default());
+        let topic = Topic::on(AGENT_TOPIC, "one");
+        let _serving = cloud.bus.serve(topic, network_agent_handlers(told.clone())).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        told.0.lock().unwrap().clear();
+
+        reports(cloud, "three").await;
+        let heard = |network: &str| {
+            let changes = told.0.lock().unwrap();
+            let last = changes.iter().filter_map(|change| change.networks.get(network).cloned()).next_back();
+            (changes.iter().any(|change| change.routers.contains_key(&router)), last)
+        };
+        while heard(&near).1.is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let NetworkKind::Vxlan(segment) = heard(&near).1.unwrap().unwrap().kind else { panic!("no tunnels") };
+        assert_eq!(ips(&segment).0, ["10.9.0.3"]);
+        reports(cloud, "three").await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(heard(&far), (false, None));
+        assert_eq!(told.0.lock().unwrap().len(), 1);
+
+        let here = desired(cloud, "three").await;
+        assert_eq!(here.networks.keys().collect::<Vec<_>>(), [&near]);
+        assert!(here.routers.is_empty() && here.ports.len() == 1 && here.security_groups.len() == 1);
+        let there = desired(cloud, "one").await;
+        assert_eq!((there.networks.len(), there.routers.len(), there.ports.len()), (2, 1, 2));
+    })
+    .await;
+}
+
 /// A port's own policy goes before its network's; what changes in a policy reaches the host.
 #[tokio::test(flavor = "multi_thread")]
 async fn hosts_hear_of_limits_marks_and_stateless_groups() {
