@@ -13,7 +13,7 @@ PAGE = 100
 CONNECTIONS = "16"
 # A page of so many stands in the middle of a hundred servers as well as of ten thousand.
 HALF = 50
-ASKED = "200"
+ASKED = "1000"
 QUIET_CORES, QUIET_WITHIN_SECONDS = 0.1, 120
 
 
