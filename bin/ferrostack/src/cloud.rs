@@ -27,6 +27,7 @@ use std::sync::Arc;
 use swift::Swift;
 use tokio::{
     net::TcpListener,
+    runtime::{Builder, Handle, Runtime},
     sync::watch,
     task::{JoinHandle, JoinSet},
 };
@@ -80,7 +81,7 @@ impl Cloud {
         for endpoint in &endpoints::ENDPOINTS {
             listeners.push((endpoint.name, endpoints::bind(&settings, endpoint.ports).await?));
         }
-        let mut serving = Serving::new();
+        let mut serving = Serving::new()?;
         let mut held = Held::default();
         let mut serve = |name: &str, router: axum::Router| -> Result<()> {
             let place = listeners.iter().position(|(of, _)| *of == name);
@@ -395,21 +396,45 @@ struct Serving {
     held: Held,
     end: watch::Sender<bool>,
     servers: JoinSet<Result<()>>,
+    /// Whoever asks does not wait behind the steps of operations that are under way: those have other threads.
+    threads: Threads,
     background: Vec<JoinHandle<()>>,
 }
 
+/// Threads that end when nobody holds them any more, wherever that happens to be noticed.
+struct Threads {
+    handle: Handle,
+    runtime: Option<Runtime>,
+}
+
+impl Threads {
+    fn new(name: &str) -> Result<Self> {
+        let runtime = Builder::new_multi_thread().thread_name(name).enable_all().build()?;
+        Ok(Self { handle: runtime.handle().clone(), runtime: Some(runtime) })
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 impl Serving {
-    fn new() -> Self {
-        Self {
+    fn new() -> Result<Self> {
+        Ok(Self {
             held: Held::default(),
             end: watch::Sender::new(false),
             servers: JoinSet::new(),
+            threads: Threads::new("requests")?,
             background: Vec::new(),
-        }
+        })
     }
 
     fn add(&mut self, listener: TcpListener, router: axum::Router) {
-        self.servers.spawn(web::serve(listener, router, self.ended()));
+        self.servers.spawn_on(web::serve(listener, router, self.ended()), &self.threads.handle);
     }
 
     /// Comes when the cloud stops.

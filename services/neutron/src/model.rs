@@ -211,7 +211,8 @@ standard! {
         index = "project_id, id",
         index = "device_id",
         index = "qos_policy_id",
-        index = "host_id"
+        index = "host_id",
+        index = "device_owner"
     )]
     pub struct Port {
         #[field(filter, sort)]
