@@ -401,7 +401,8 @@ struct Serving {
     background: Vec<JoinHandle<()>>,
 }
 
-/// Threads that end when nobody holds them any more, wherever that happens to be noticed.
+/// Threads that have ended, and let go of their ports, when they are dropped. A runtime may not be waited for on
+/// another's threads.
 struct Threads {
     handle: Handle,
     runtime: Option<Runtime>,
@@ -416,8 +417,10 @@ impl Threads {
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+        let Some(runtime) = self.runtime.take() else { return };
+        let ending = std::thread::spawn(|| runtime.shutdown_timeout(THREADS_END_WITHIN));
+        if ending.join().is_err() {
+            tracing::error!("the threads of requests did not end");
         }
     }
 }
@@ -461,3 +464,4 @@ impl Serving {
 }
 
 const REQUESTS_END_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
+const THREADS_END_WITHIN: std::time::Duration = std::time::Duration::from_secs(1);
