@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use base::{Clock, Context, Json, Result, Timestamp};
 use bus::Bus;
 use contracts::{
-    agents::network::{AgentState, NetworkReports, PortsState},
+    agents::network::{AgentState, Change, NetworkAgent, NetworkReports, PortsState},
     fakes::placement::Books,
     servers::{ExternalEvent, Servers},
 };
@@ -13,7 +13,10 @@ use neutron::{MIGRATIONS, Neutron, Options, Running, TABLES};
 use serde_json::json;
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
 };
 pub use web::testing::{Answer, OTHER, PROJECT as OWN};
 use web::testing::{People, Surface};
@@ -34,6 +37,23 @@ impl Servers for Heard {
 
     async fn attachment(&self, _: &Context, _: &str, _: &str) -> Result<Option<String>> {
         Ok(None)
+    }
+}
+
+/// An agent that only listens: changes, and how often it was to ask for everything.
+#[derive(Default)]
+pub struct Told(pub Mutex<Vec<Change>>, pub AtomicUsize);
+
+#[async_trait]
+impl NetworkAgent for Told {
+    async fn changed(&self, _: &Context, change: &Change) -> Result<()> {
+        self.0.lock().unwrap().push(change.clone());
+        Ok(())
+    }
+
+    async fn resync(&self, _: &Context) -> Result<()> {
+        self.1.fetch_add(1, SeqCst);
+        Ok(())
     }
 }
 

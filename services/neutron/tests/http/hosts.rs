@@ -1,14 +1,13 @@
 //! Several hosts: ports that move between them, and who serves what when one is silent.
 
-use crate::cloud::{Cloud, OWN, id, on_all};
-use async_trait::async_trait;
-use base::{Context, Json, Result};
+use crate::cloud::{Cloud, OWN, Told, id, on_all};
+use base::{Context, Json};
 use bus::Topic;
 
 use contracts::{
     agents::network::{
-        AGENT_TOPIC, AgentState, Change, Desired, Limit, NetworkAgent, NetworkKind, NetworkReports,
-        PortsState, Qos, Segment, network_agent_handlers,
+        AGENT_TOPIC, AgentState, Desired, Limit, NetworkKind, NetworkReports, PortsState, Qos, Segment,
+        network_agent_handlers,
     },
     networks::{Networks, PortAllocation},
 };
@@ -16,10 +15,7 @@ use neutron::Options;
 use serde_json::json;
 use std::{
     collections::BTreeSet,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
+    sync::{Arc, atomic::Ordering::SeqCst},
     time::Duration,
 };
 
@@ -283,23 +279,6 @@ async fn things_stay_in_their_zones() {
         );
     })
     .await;
-}
-
-/// An agent that only listens: changes, and how often it was to ask for everything.
-#[derive(Default)]
-struct Told(Mutex<Vec<Change>>, AtomicUsize);
-
-#[async_trait]
-impl NetworkAgent for Told {
-    async fn changed(&self, _: &Context, change: &Change) -> Result<()> {
-        self.0.lock().unwrap().push(change.clone());
-        Ok(())
-    }
-
-    async fn resync(&self, _: &Context) -> Result<()> {
-        self.1.fetch_add(1, SeqCst);
-        Ok(())
-    }
 }
 
 /// It was cut off for a moment, or its broker: what it missed it asks for.

@@ -1,19 +1,16 @@
 //! Trunks: what may be one, where subports are, and how trunks stand as hosts report.
 
-use crate::cloud::{Cloud, HOST, NOWHERE, OTHER, OWN, id, on_all};
-use async_trait::async_trait;
-use base::{Context, Json, Result};
+use crate::cloud::{Cloud, HOST, NOWHERE, OTHER, OWN, Told, id, on_all};
+use base::{Context, Json};
 use bus::Topic;
 use contracts::{
-    agents::network::{
-        AGENT_TOPIC, Change, NetworkAgent, NetworkReports, PortsState, network_agent_handlers,
-    },
+    agents::network::{AGENT_TOPIC, Change, NetworkReports, PortsState, network_agent_handlers},
     networks::{Binding, Networks},
 };
 use futures::future::join_all;
 use neutron::Options;
 use serde_json::json;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 const SERVER: &str = "cccccccc-0000-4000-8000-000000000001";
 const THERE: &str = "host-2";
@@ -54,21 +51,6 @@ async fn status(cloud: &Cloud, trunk: &str) -> String {
     trunk["status"].as_str().unwrap().into()
 }
 
-/// What a host's agent is told is heard, and nothing else.
-struct Told(Mutex<Vec<Change>>);
-
-#[async_trait]
-impl NetworkAgent for Told {
-    async fn changed(&self, _: &Context, change: &Change) -> Result<()> {
-        self.0.lock().unwrap().push(change.clone());
-        Ok(())
-    }
-
-    async fn resync(&self, _: &Context) -> Result<()> {
-        Ok(())
-    }
-}
-
 async fn eventually(cloud: &Cloud, trunk: &str, wanted: &str) {
     for _ in 0..500 {
         if status(cloud, trunk).await == wanted {
@@ -82,7 +64,7 @@ async fn eventually(cloud: &Cloud, trunk: &str, wanted: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn subports_are_where_their_parent_is() {
     on_all(Options::default(), async |cloud| {
-        let told = Arc::new(Told(Mutex::default()));
+        let told = Arc::new(Told::default());
         let handlers = network_agent_handlers(told.clone());
         let _agent = cloud.bus.serve(Topic::on(AGENT_TOPIC, HOST), handlers).await.unwrap();
         cloud.agent_reports(HOST).await;
